@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * SHA-256 (libcrypto) for what users compare; a fast 64-bit mix for tables and sampling.
+ * Thread class: one hm_sha256 per thread; the functions are pure.
+ */
+#ifndef HANMIX_BASE_HASH_H
+#define HANMIX_BASE_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "hanmix/base/status.h"
+
+#define HM_SHA256_HEX_BYTES 65 /* 64 digits and NUL */
+
+struct hm_sha256 {
+    void *context; /* owned EVP_MD_CTX */
+};
+
+int hm_sha256_init(struct hm_sha256 *sha, struct hm_error *err);
+void hm_sha256_add(struct hm_sha256 *sha, const void *data, size_t len);
+void hm_sha256_finish(struct hm_sha256 *sha, char hex[HM_SHA256_HEX_BYTES]); /* releases */
+void hm_sha256_release(struct hm_sha256 *sha); /* after a failure; finished or {0} is fine */
+
+int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
+int hm_sha256_file(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err); /* pages dropped behind */
+/* Digest of a file, or of a folder: over sorted "relative path, size, sha256" lines. */
+int hm_sha256_path(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
+
+uint64_t hm_hash64(const void *data, size_t len, uint64_t seed); /* stable across machines */
+uint64_t hm_mix64(uint64_t value);                               /* splitmix64 finaliser */
+
+#endif
