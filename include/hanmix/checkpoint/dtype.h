@@ -23,11 +23,6 @@ const char *hm_dtype_hf_name(enum hm_dtype dtype);/* torch's spelling: "bfloat16
 size_t hm_dtype_bytes(enum hm_dtype dtype);
 int hm_dtype_parse(const char *name, enum hm_dtype *ret_dtype, struct hm_error *err); /* either spelling; also "bf16" */
 
-float hm_bf16_to_f32(uint16_t bits);
-uint16_t hm_f32_to_bf16(float value);
-float hm_f16_to_f32(uint16_t bits);
-uint16_t hm_f32_to_f16(float value);
-
 /* count values at `data` (any alignment) of a float dtype (F16, BF16, F32, F64) to f32, and back. Other dtypes: HM_ERR_FORMAT. */
 int hm_dtype_to_f32(enum hm_dtype dtype, const void *data, size_t count, float *out, struct hm_error *err);
 int hm_dtype_from_f32(enum hm_dtype dtype, const float *values, size_t count, void *out, struct hm_error *err);

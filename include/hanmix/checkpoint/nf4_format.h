@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * NF4 on disk, as bitsandbytes 0.50 writes it: quantising a matrix to codes, absmax, nested absmax and the
- * quant_state JSON, and the six tensors that carry them. The arithmetic is specified in docs/FORMATS.md.
+ * NF4 on disk, as bitsandbytes 0.50 writes it: nested (double quantised) absmax, the quant_state JSON, and the
+ * six tensors that carry a matrix. Codes and absmax come from kernels (nf4_encode). The arithmetic is specified in docs/FORMATS.md.
  */
 #ifndef HANMIX_CHECKPOINT_NF4_FORMAT_H
 #define HANMIX_CHECKPOINT_NF4_FORMAT_H
 
 #include "hanmix/checkpoint/safetensors.h"
 
-extern const float hm_nf4_code[16];       /* ascending, exact f32 */
-extern const float hm_nf4_threshold[15];  /* midpoints; a value on a midpoint takes the lower code */
-void hm_nf4_dynamic_map(float map[256]);  /* signed dynamic 8-bit map of nested scales */
-
-/* Blocks of `blocksize` consecutive values from flat index 0 of a sequence whose total length is n_total; first must be a multiple of 2*blocksize or 0.
-   codes: ceil(n/2) bytes; absmax: ceil(n/blocksize). Rule: full block x = clamp(w * (1/max(absmax,1e-38))), last partial block by division. */
-void hm_nf4_quantize(const float *values, size_t n, uint32_t blocksize, uint8_t *codes, float *absmax);
+void hm_nf4_dynamic_map(float map[256]); /* signed dynamic 8-bit map of nested scales */
 
 struct hm_nf4_nested { /* double quantised absmax */
     uint8_t *code;        /* n */

@@ -12,8 +12,7 @@
 #define HANMIX_CHECKPOINT_WEIGHT_H
 
 #include "hanmix/checkpoint/checkpoint.h"
-
-enum hm_round { HM_ROUND_NONE, HM_ROUND_BF16 };
+#include "hanmix/kernels/kernels.h"
 
 struct hm_weight; /* opaque, heap; borrows from the checkpoint */
 
@@ -31,15 +30,11 @@ uint64_t hm_weight_stored_bytes(const struct hm_weight *weight);
 enum hm_dtype hm_weight_dtype(const struct hm_weight *weight); /* of the values: quant_state dtype for NF4 */
 const float *hm_weight_f32_view(const struct hm_weight *weight); /* aligned f32 storage usable in place, or NULL */
 
-/* The NF4 block decoder and the f32 conversion are handed in, so that fast kernels serve without checkpoint knowing them. */
-struct hm_decode_ops {
-    /* n values from flat index `first` of a matrix: codes (two per byte, even index in the high nibble), scale[block] f32 for blocks from first/blocksize. */
-    void (*nf4)(const uint8_t *codes, const float *scale, uint64_t first, size_t n, uint32_t blocksize, enum hm_round round, float *out);
-    void (*bf16)(const uint16_t *in, size_t n, float *out); /* unaligned input */
-    void (*f16)(const uint16_t *in, size_t n, float *out);
-};
-/* NULL ops: plain C. Decodes rows row0..row0+n_rows, columns col0..col0+n_cols into out[n_rows][ld]. n_cols*... any; fastest when col0 and n_cols are multiples of the block size. */
-void hm_weight_decode(const struct hm_weight *weight, const struct hm_decode_ops *ops, uint32_t row0, uint32_t n_rows,
+/*
+ * Decode rows row0..row0+n_rows-1, columns col0..col0+n_cols-1 into out[n_rows][ld] as f32, through the kernel table
+ * (nf4_decode, bf16_to_f32, f16_to_f32). Any cut is allowed; fastest when columns are cut at multiples of the block size.
+ */
+void hm_weight_decode(const struct hm_weight *weight, const struct hm_kernels *kernels, uint32_t row0, uint32_t n_rows,
                       uint32_t col0, uint32_t n_cols, enum hm_round round, float *out, size_t ld);
 /* True when all stored values (or scales) are finite; names nothing. Reads the whole weight. */
 bool hm_weight_is_finite(const struct hm_weight *weight);
