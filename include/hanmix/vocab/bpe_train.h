@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Exact BPE training on Han runs: the merges of sentencepiece 0.2.3 in the same order (specs: pair count, then fewer
+ * characters, then UTF-8 byte order; same-character runs by 0.2.3's rule; length cap; a string that exists is skipped).
+ * han_runs.c cuts documents into runs by the library's script table and aggregates equal runs with 64-bit counts.
+ */
+#ifndef HANMIX_VOCAB_BPE_TRAIN_H
+#define HANMIX_VOCAB_BPE_TRAIN_H
+
+#include "hanmix/base/ctl.h"
+#include "hanmix/base/str.h"
+#include "hanmix/base/text.h"
+
+bool hm_is_han_class(uint32_t code);   /* Han, Hiragana, Katakana, U+30FC by the library's table */
+bool hm_is_ideograph(uint32_t code);   /* CJK ideographs, the code points that make a piece "Han" */
+
+struct hm_han_counts; /* aggregated runs, character counts, totals */
+int hm_han_counts_new(struct hm_han_counts **ret_counts, struct hm_error *err);
+void hm_han_counts_free(struct hm_han_counts *counts);
+int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, struct hm_error *err);
+int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint64_t count, struct hm_error *err);
+struct hm_han_totals { uint64_t documents, bytes, characters, han_characters, runs, distinct_runs, distinct_characters; };
+struct hm_han_totals hm_han_counts_totals(const struct hm_han_counts *counts);
+
+struct hm_bpe_piece {
+    struct hm_str text; /* owned by the result */
+    uint64_t count;     /* pair count when merged, or character count */
+    bool single;
+};
+struct hm_bpe_result {
+    struct hm_bpe_piece *merge; /* in merge order */
+    size_t n_merges;
+    struct hm_bpe_piece *single; /* most frequent first, ties by code point */
+    size_t n_singles;
+    void *storage;
+};
+struct hm_bpe_options {
+    size_t merges;            /* wanted */
+    uint32_t max_piece_chars; /* 8 */
+    uint64_t memory_bytes;    /* 0 = no limit; more would be needed: HM_ERR_NOFIT */
+};
+/* Fewer distinct pairs than merges: HM_ERR_FORMAT naming both numbers. */
+int hm_bpe_train(const struct hm_han_counts *counts, const struct hm_bpe_options *options, const struct hm_ctl *ctl,
+                 struct hm_bpe_result *ret_result, struct hm_error *err);
+void hm_bpe_result_release(struct hm_bpe_result *result);
+
+#endif

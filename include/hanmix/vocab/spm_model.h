@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * SentencePiece ModelProto on the wire: pieces, scores, types and the few trainer/normaliser fields we read;
+ * unknown fields are preserved. Appending pieces keeps the base file as a prefix: base bytes + new field-1 records.
+ * Thread class: immutable after load.
+ */
+#ifndef HANMIX_VOCAB_SPM_MODEL_H
+#define HANMIX_VOCAB_SPM_MODEL_H
+
+#include "hanmix/base/hash.h"
+#include "hanmix/base/str.h"
+
+enum hm_piece_type { HM_PIECE_NORMAL = 1, HM_PIECE_UNKNOWN = 2, HM_PIECE_CONTROL = 3, HM_PIECE_USER = 4, HM_PIECE_UNUSED = 5, HM_PIECE_BYTE = 6 };
+enum hm_spm_kind { HM_SPM_UNIGRAM = 1, HM_SPM_BPE = 2, HM_SPM_WORD = 3, HM_SPM_CHAR = 4 };
+
+struct hm_piece {
+    struct hm_str text; /* borrowed from the model */
+    float score;
+    enum hm_piece_type type;
+};
+
+struct hm_spm_model {
+    char *path;            /* NULL when made in memory */
+    struct hm_buf bytes;   /* the file */
+    struct hm_piece *piece;
+    size_t count;
+    enum hm_spm_kind kind;
+    bool byte_fallback, add_dummy_prefix, remove_extra_whitespaces, has_charsmap /* non-identity normaliser */;
+    int32_t unk_id, bos_id, eos_id, pad_id; /* -1 absent */
+    char sha256[HM_SHA256_HEX_BYTES];
+    void *index; /* piece text -> id */
+};
+
+/* path: a .model file, or a folder holding tokenizer.model. */
+int hm_spm_model_load(const char *path, struct hm_spm_model *ret_model, struct hm_error *err);
+int hm_spm_model_parse(struct hm_str bytes, const char *what, struct hm_spm_model *ret_model, struct hm_error *err);
+void hm_spm_model_release(struct hm_spm_model *model);
+int32_t hm_spm_model_find(const struct hm_spm_model *model, struct hm_str piece); /* -1 when absent */
+
+/* base bytes followed by records for pieces[n]; the result is a valid model file. */
+int hm_spm_model_append(const struct hm_spm_model *base, const struct hm_piece *pieces, size_t n, struct hm_buf *ret_bytes, struct hm_error *err);
+/* A complete BPE model file from pieces (meta pieces included by the caller's list), identity normaliser, options as in specs/vocab 1.4. */
+int hm_spm_model_build(const struct hm_piece *pieces, size_t n, bool byte_fallback, struct hm_buf *ret_bytes, struct hm_error *err);
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Text to ids and back with a SentencePiece model, through libsentencepiece (vocab/spm_shim.cc).
+ * Ids equal sentencepiece's encode(text) without bos/eos. Thread class: encode/decode are thread safe after open.
+ */
+#ifndef HANMIX_VOCAB_TOKENIZER_H
+#define HANMIX_VOCAB_TOKENIZER_H
+
+#include "hanmix/base/text.h"
+#include "hanmix/vocab/spm_model.h"
+
+struct hm_tokenizer {
+    struct hm_spm_model model;
+    void *processor; /* owned SentencePieceProcessor */
+};
+
+int hm_tokenizer_open(const char *path, struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
+int hm_tokenizer_open_bytes(struct hm_str model_bytes, const char *what, struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
+void hm_tokenizer_free(struct hm_tokenizer *tokenizer);
+int hm_tokenizer_encode(const struct hm_tokenizer *tokenizer, struct hm_str text, struct hm_ids *ids, struct hm_error *err); /* appends */
+/* Encode without the dummy prefix: the real subtokens of a piece's surface. */
+int hm_tokenizer_encode_bare(const struct hm_tokenizer *tokenizer, struct hm_str text, struct hm_ids *ids, struct hm_error *err);
+int hm_tokenizer_decode(const struct hm_tokenizer *tokenizer, const int32_t *ids, size_t n, struct hm_buf *text, struct hm_error *err); /* appends */
+struct hm_text_encoder hm_tokenizer_encoder(const struct hm_tokenizer *tokenizer); /* borrows tokenizer */
+
+#endif
