@@ -59,6 +59,10 @@ int hm_parse_count(const char *text, uint64_t *ret_count, struct hm_error *err);
 int hm_parse_double(const char *text, double *ret_value, struct hm_error *err); /* finite, whole string */
 int hm_parse_bool(const char *text, bool *ret_value, struct hm_error *err);
 
+/* The shortest decimal text that reads back as value, laid out as Python's repr (0.1, 1e-05, 3.0). */
+#define HM_DOUBLE_TEXT_BYTES 48
+void hm_double_text(double value, char out[HM_DOUBLE_TEXT_BYTES]);
+
 /* Damerau-Levenshtein distance of short names, for "did you mean". */
 unsigned hm_edit_distance(const char *a, const char *b);
 

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Paths and folders: existence, joining, making, removing, renaming, globs, listings, free space.
+ * Lists are in byte order, whatever the locale.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "hanmix/base/alloc.h"
+#include "internal.h"
+
+#define REMOVE_DEPTH_MAX 64
+
+bool hm_path_exists(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0;
+}
+
+bool hm_path_is_dir(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+int hm_path_join(char **ret_path, const char *dir, const char *name, struct hm_error *err)
+{
+    size_t len = strlen(dir);
+
+    if (name[0] == '/' || len == 0)
+        return hm_format(ret_path, err, "%s", name);
+    return hm_format(ret_path, err, "%s%s%s", dir, dir[len - 1] == '/' ? "" : "/", name);
+}
+
+/* The folder that holds path, as an owned string ("." for a plain name). */
+static int path_parent(char **ret_dir, const char *path, struct hm_error *err)
+{
+    size_t len = strlen(path);
+
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    while (len > 0 && path[len - 1] != '/')
+        len--;
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    return len == 0 ? hm_format(ret_dir, err, ".")
+                    : hm_format(ret_dir, err, "%.*s", (int)len, path);
+}
+
+int hm_dir_make(const char *path, struct hm_error *err)
+{
+    char *part = hm_strdup(HM_MEM_TEXT, path);
+    int status = HM_OK;
+
+    if (!part)
+        return hm_fail_nomem(err, path);
+    for (char *at = part + 1; status == HM_OK && part[0]; at++) {
+        bool last = *at == '\0';
+        if (!last && *at != '/')
+            continue;
+        *at = '\0';
+        if (mkdir(part, 0777) < 0 && !(errno == EEXIST && hm_path_is_dir(part)))
+            status = hm_fail_errno(err, "make folder", part);
+        if (last)
+            break;
+        *at = '/';
+    }
+    hm_free(part);
+    return status;
+}
+
+int hm_dir_sync(const char *path, struct hm_error *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return hm_fail_errno_reading(err, "open", path);
+    int status = HM_OK;
+    if (fsync(fd) < 0 && errno != EINVAL &&
+        errno != EROFS) /* some file systems cannot sync folders */
+        status = hm_fail_errno(err, "sync", path);
+    close(fd);
+    return status;
+}
+
+/* Remove everything in the open folder; takes over fd. The path is for messages only. */
+static int remove_entries(int fd, const char *path, int depth, struct hm_error *err)
+{
+    DIR *dir = fdopendir(fd);
+    int status = HM_OK;
+
+    if (!dir) {
+        status = hm_fail_errno(err, "read folder", path);
+        close(fd);
+        return status;
+    }
+    while (status == HM_OK) {
+        errno = 0;
+        struct dirent *entry = readdir(dir);
+        if (!entry) {
+            if (errno)
+                status = hm_fail_errno(err, "read folder", path);
+            break;
+        }
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+            continue;
+        if (unlinkat(dirfd(dir), name, 0) == 0)
+            continue;
+        int child = openat(dirfd(dir), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (child < 0 || depth >= REMOVE_DEPTH_MAX) {
+            status = hm_fail_errno(err, "remove from folder", path);
+            if (child >= 0)
+                close(child);
+            break;
+        }
+        status = remove_entries(child, name, depth + 1, err);
+        if (status == HM_OK && unlinkat(dirfd(dir), name, AT_REMOVEDIR) < 0)
+            status = hm_fail_errno(err, "remove", name);
+    }
+    closedir(dir);
+    return status;
+}
+
+int hm_dir_remove(const char *path, struct hm_error *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0) {
+        if (errno == ENOENT)
+            return HM_OK;
+        if ((errno == ENOTDIR || errno == ELOOP) && unlink(path) == 0)
+            return HM_OK;
+        return hm_fail_errno(err, "remove", path);
+    }
+    HM_TRY(remove_entries(fd, path, 0, err));
+    if (rmdir(path) < 0)
+        return hm_fail_errno(err, "remove", path);
+    return HM_OK;
+}
+
+int hm_path_rename(const char *from, const char *to, struct hm_error *err)
+{
+    char *parent = NULL;
+
+    HM_TRY(path_parent(&parent, to, err));
+    int status = HM_OK;
+    if (rename(from, to) < 0)
+        status =
+            hm_fail(err, HM_ERR_IO, "cannot rename '%s' to '%s': %s", from, to, strerror(errno));
+    else
+        status = hm_dir_sync(parent, err);
+    hm_free(parent);
+    return status;
+}
+
+int hm_disk_free(const char *path, uint64_t *ret_bytes, struct hm_error *err)
+{
+    struct statvfs info;
+    char *at = hm_strdup(HM_MEM_TEXT, path);
+    int status = at ? HM_OK : hm_fail_nomem(err, path);
+
+    while (status == HM_OK &&
+           statvfs(at, &info) < 0) { /* the folder may not be made yet: ask its parent */
+        char *parent = NULL;
+        if (errno != ENOENT || strcmp(at, ".") == 0 || strcmp(at, "/") == 0) {
+            status = hm_fail_errno(err, "ask the free space of", path);
+            break;
+        }
+        status = path_parent(&parent, at, err);
+        hm_free(at);
+        at = parent;
+    }
+    if (status == HM_OK)
+        *ret_bytes = (uint64_t)info.f_bavail * info.f_frsize;
+    hm_free(at);
+    return status;
+}
+
+int hm_names_add(struct hm_names *names, const char *text, struct hm_error *err)
+{
+    if ((names->count & (names->count - 1)) == 0) { /* at every power of two the array doubles */
+        size_t cap = names->count ? 2 * names->count : 1;
+        char **item = hm_realloc(HM_MEM_TEXT, names->item, cap * sizeof(*item));
+        if (!item)
+            return hm_fail_nomem(err, "a list of names");
+        names->item = item;
+    }
+    char *copy = hm_strdup(HM_MEM_TEXT, text);
+    if (!copy)
+        return hm_fail_nomem(err, "a list of names");
+    names->item[names->count++] = copy;
+    return HM_OK;
+}
+
+static int name_compare(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+void hm_names_sort(struct hm_names *names)
+{
+    if (names->count > 1)
+        qsort(names->item, names->count, sizeof(*names->item), name_compare);
+}
+
+void hm_names_release(struct hm_names *names)
+{
+    for (size_t i = 0; i < names->count; i++)
+        hm_free(names->item[i]);
+    hm_free(names->item);
+    *names = (struct hm_names){ 0 };
+}
+
+int hm_glob(const char *pattern, struct hm_names *ret_names, struct hm_error *err)
+{
+    struct hm_names names = { 0 };
+    int status = HM_OK;
+
+    if (hm_path_exists(pattern)) { /* a plain path, or a name that itself holds * or [ */
+        status = hm_names_add(&names, pattern, err);
+    } else {
+        glob_t found;
+        int result = glob(pattern, GLOB_NOSORT, NULL, &found);
+        if (result == GLOB_NOSPACE)
+            status = hm_fail_nomem(err, pattern);
+        else if (result == GLOB_NOMATCH || found.gl_pathc == 0)
+            status = hm_fail(err, HM_ERR_USAGE, "no file matches '%s'", pattern);
+        else if (result != 0)
+            status = hm_fail(err, HM_ERR_IO, "cannot list '%s'", pattern);
+        for (size_t i = 0; status == HM_OK && i < found.gl_pathc; i++)
+            status = hm_names_add(&names, found.gl_pathv[i], err);
+        globfree(&found);
+        hm_names_sort(&names);
+    }
+    if (status < 0)
+        hm_names_release(&names);
+    else
+        *ret_names = names;
+    return status;
+}
+
+int hm_dir_list(const char *path, struct hm_names *ret_names, struct hm_error *err)
+{
+    struct hm_names names = { 0 };
+    int status = HM_OK;
+    DIR *dir = opendir(path);
+
+    if (!dir)
+        return hm_fail_errno_reading(err, "read folder", path);
+    while (status == HM_OK) {
+        errno = 0;
+        struct dirent *entry = readdir(dir);
+        if (!entry) {
+            if (errno)
+                status = hm_fail_errno(err, "read folder", path);
+            break;
+        }
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            status = hm_names_add(&names, entry->d_name, err);
+    }
+    closedir(dir);
+    if (status < 0) {
+        hm_names_release(&names);
+        return status;
+    }
+    hm_names_sort(&names);
+    *ret_names = names;
+    return HM_OK;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * SHA-256 over libcrypto's EVP interface, digests of files and folders, and a fast stable 64-bit
+ * hash for tables and sampling (not for anything an adversary chooses).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+
+#include "hanmix/base/alloc.h"
+#include "hanmix/base/hash.h"
+#include "internal.h"
+
+#define READ_BYTES       (1024u * 1024)
+#define FOLDER_DEPTH_MAX 32
+
+int hm_sha256_init(struct hm_sha256 *sha, struct hm_error *err)
+{
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+
+    if (!context || !EVP_DigestInit_ex(context, EVP_sha256(), NULL)) {
+        EVP_MD_CTX_free(context);
+        return hm_fail_nomem(err, "a SHA-256 digest");
+    }
+    sha->context = context;
+    return HM_OK;
+}
+
+void hm_sha256_add(struct hm_sha256 *sha, const void *data, size_t len)
+{
+    int good = EVP_DigestUpdate(sha->context, data, len);
+
+    HM_BUG(!good);
+}
+
+void hm_sha256_finish(struct hm_sha256 *sha, char hex[HM_SHA256_HEX_BYTES])
+{
+    static const char digit[] = "0123456789abcdef";
+    unsigned char bytes[32];
+    int good = EVP_DigestFinal_ex(sha->context, bytes, NULL);
+
+    HM_BUG(!good);
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        hex[2 * i] = digit[bytes[i] >> 4];
+        hex[2 * i + 1] = digit[bytes[i] & 15];
+    }
+    hex[64] = '\0';
+    hm_sha256_release(sha);
+}
+
+void hm_sha256_release(struct hm_sha256 *sha)
+{
+    EVP_MD_CTX_free(sha->context);
+    sha->context = NULL;
+}
+
+int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    struct hm_sha256 sha = { 0 };
+
+    HM_TRY(hm_sha256_init(&sha, err));
+    hm_sha256_add(&sha, data, len);
+    hm_sha256_finish(&sha, hex);
+    return HM_OK;
+}
+
+static int hash_open_file(int fd, const char *path, struct hm_sha256 *sha, struct hm_error *err)
+{
+    char *buffer = hm_alloc(HM_MEM_OTHER, READ_BYTES);
+    int status = buffer ? HM_OK : hm_fail_nomem(err, path);
+
+    while (status == HM_OK) {
+        ssize_t got = read(fd, buffer, READ_BYTES);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            status = hm_fail_errno(err, "read", path);
+        else if (got == 0)
+            break;
+        else
+            hm_sha256_add(sha, buffer, (size_t)got);
+    }
+    hm_free(buffer);
+    return status;
+}
+
+int hm_sha256_file(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    struct hm_sha256 sha = { 0 };
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return hm_fail_errno_reading(err, "open", path);
+    int status = hm_sha256_init(&sha, err);
+    if (status == HM_OK)
+        status = hash_open_file(fd, path, &sha, err);
+    close(fd);
+    if (status == HM_OK)
+        hm_sha256_finish(&sha, hex);
+    else
+        hm_sha256_release(&sha);
+    return status;
+}
+
+/* Add the files below root/relative to names, as paths relative to root. */
+static int folder_walk(const char *root, const char *relative, int depth, struct hm_names *names,
+                       struct hm_error *err)
+{
+    struct hm_names here = { 0 };
+    char *path = NULL;
+    int status = hm_path_join(&path, root, relative, err);
+
+    if (status == HM_OK && depth > FOLDER_DEPTH_MAX)
+        status = hm_fail(err, HM_ERR_FORMAT, "'%s' is nested more than %d folders deep", path,
+                         FOLDER_DEPTH_MAX);
+    if (status == HM_OK)
+        status = hm_dir_list(path, &here, err);
+    for (size_t i = 0; status == HM_OK && i < here.count; i++) {
+        char *child = NULL;
+        char *full = NULL;
+        status = hm_path_join(&child, relative, here.item[i], err);
+        if (status == HM_OK)
+            status = hm_path_join(&full, root, child, err);
+        if (status == HM_OK && hm_path_is_dir(full))
+            status = folder_walk(root, child, depth + 1, names, err);
+        else if (status == HM_OK)
+            status = hm_names_add(names, child, err);
+        hm_free(full);
+        hm_free(child);
+    }
+    hm_names_release(&here);
+    hm_free(path);
+    return status;
+}
+
+static int folder_add_file(const char *root, const char *relative, struct hm_sha256 *sha,
+                           struct hm_error *err)
+{
+    char hex[HM_SHA256_HEX_BYTES];
+    char *path = NULL;
+    char *line = NULL;
+    uint64_t size = 0;
+    int status = hm_path_join(&path, root, relative, err);
+
+    if (status == HM_OK)
+        status = hm_file_size(path, &size, err);
+    if (status == HM_OK)
+        status = hm_sha256_file(path, hex, err);
+    if (status == HM_OK)
+        status = hm_format(&line, err, "%s\t%" PRIu64 "\t%s\n", relative, size, hex);
+    if (status == HM_OK)
+        hm_sha256_add(sha, line, strlen(line));
+    hm_free(line);
+    hm_free(path);
+    return status;
+}
+
+int hm_sha256_path(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    struct hm_names names = { 0 };
+    struct hm_sha256 sha = { 0 };
+
+    if (!hm_path_is_dir(path))
+        return hm_sha256_file(path, hex, err);
+    int status = folder_walk(path, "", 0, &names, err);
+    hm_names_sort(&names);
+    if (status == HM_OK)
+        status = hm_sha256_init(&sha, err);
+    for (size_t i = 0; status == HM_OK && i < names.count; i++)
+        status = folder_add_file(path, names.item[i], &sha, err);
+    if (status == HM_OK)
+        hm_sha256_finish(&sha, hex);
+    else
+        hm_sha256_release(&sha);
+    hm_names_release(&names);
+    return status;
+}
+
+/* The finaliser of splitmix64 (Steele, Lea, Flood 2014). */
+uint64_t hm_mix64(uint64_t value)
+{
+    value += 0x9e3779b97f4a7c15u;
+    value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9u;
+    value = (value ^ value >> 27) * 0x94d049bb133111ebu;
+    return value ^ value >> 31;
+}
+
+/* Little-endian words, so that every machine gets the same value. */
+static uint64_t word_le(const unsigned char *byte, size_t len)
+{
+    uint64_t word = 0;
+
+    for (size_t i = 0; i < len; i++)
+        word |= (uint64_t)byte[i] << (8 * i);
+    return word;
+}
+
+uint64_t hm_hash64(const void *data, size_t len, uint64_t seed)
+{
+    const unsigned char *byte = data;
+    uint64_t hash = hm_mix64(seed ^ len);
+
+    for (; len >= 8; byte += 8, len -= 8) {
+        hash = (hash ^ word_le(byte, 8)) * 0x9fb21c651e98df25u;
+        hash ^= hash >> 29;
+    }
+    if (len > 0)
+        hash = (hash ^ word_le(byte, len)) * 0x9fb21c651e98df25u;
+    return hm_mix64(hash);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The growing array of token ids that encoders fill.
+ */
+#include <string.h>
+
+#include "hanmix/base/text.h"
+
+int hm_ids_append(struct hm_ids *ids, const int32_t *id, size_t count, struct hm_error *err)
+{
+    if (count > SIZE_MAX / (4 * sizeof(int32_t)) - ids->count)
+        return hm_fail(err, HM_ERR_NOMEM, "too many token ids: %zu and %zu more", ids->count,
+                       count);
+    if (ids->count + count > ids->cap) {
+        size_t cap = ids->cap < 64 ? 64 : ids->cap + ids->cap / 2;
+        if (cap < ids->count + count)
+            cap = ids->count + count;
+        int32_t *grown = hm_realloc(HM_MEM_TEXT, ids->id, cap * sizeof(int32_t));
+        if (!grown)
+            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu token ids", cap);
+        ids->id = grown;
+        ids->cap = cap;
+    }
+    if (count > 0)
+        memcpy(ids->id + ids->count, id, count * sizeof(int32_t));
+    ids->count += count;
+    return HM_OK;
+}
+
+void hm_ids_clear(struct hm_ids *ids)
+{
+    ids->count = 0;
+}
+
+void hm_ids_release(struct hm_ids *ids)
+{
+    hm_free(ids->id);
+    *ids = (struct hm_ids){ 0 };
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * base/status.c: sentences, prefixes, exit codes.
+ */
+#include "support/support.h"
+
+static void test_sentence(void **state)
+{
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_int_equal(hm_fail(&err, HM_ERR_FORMAT, "'%s' has %d rows", "x", 3), HM_ERR_FORMAT);
+    assert_int_equal(err.code, HM_ERR_FORMAT);
+    assert_string_equal(err.text, "'x' has 3 rows");
+    assert_int_equal(hm_fail(NULL, HM_ERR_IO, "nobody listens"), HM_ERR_IO);
+}
+
+static void test_argument_may_alias(void **state)
+{
+    struct hm_error err = { 0 };
+
+    (void)state;
+    hm_fail(&err, HM_ERR_IO, "inner");
+    hm_fail(&err, HM_ERR_IO, "outer (%s)", err.text);
+    assert_string_equal(err.text, "outer (inner)");
+    hm_error_prefix(&err, "shard %d", 2);
+    assert_string_equal(err.text, "shard 2: outer (inner)");
+}
+
+static void test_control_bytes_are_removed(void **state)
+{
+    struct hm_error err = { 0 };
+
+    (void)state;
+    hm_fail(&err, HM_ERR_IO, "name 'a\n\x1b[31mb\x7f'");
+    assert_string_equal(err.text, "name 'a  [31mb '");
+}
+
+static void test_long_text_is_cut_at_a_code_point(void **state)
+{
+    char text[2000] = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    for (size_t lead = 0; lead < 3; lead++) {
+        size_t at = 0;
+        for (; at < lead; at++)
+            text[at] = 'x';
+        for (; at + 3 < sizeof(text); at += 3)
+            memcpy(text + at, "\xe4\xb8\xad", 3);
+        text[at] = '\0';
+        hm_fail(&err, HM_ERR_IO, "%s", text);
+        size_t bad;
+        assert_true(hm_utf8_valid(hm_str_of(err.text), &bad));
+        assert_in_range(strlen(err.text), HM_ERROR_TEXT_BYTES - 4, HM_ERROR_TEXT_BYTES - 1);
+        hm_error_prefix(&err, "%s", "y");
+        assert_true(hm_utf8_valid(hm_str_of(err.text), &bad));
+    }
+}
+
+static void test_exit_codes(void **state)
+{
+    (void)state;
+    assert_int_equal(hm_status_exit_code(HM_OK), 0);
+    assert_int_equal(hm_status_exit_code(1), 0);
+    assert_int_equal(hm_status_exit_code(HM_ERR_CHECK), 1);
+    assert_int_equal(hm_status_exit_code(HM_ERR_USAGE), 2);
+    assert_int_equal(hm_status_exit_code(HM_ERR_NOFIT), 3);
+    assert_int_equal(hm_status_exit_code(HM_ERR_FORMAT), 4);
+    assert_int_equal(hm_status_exit_code(HM_ERR_NUMERIC), 5);
+    assert_int_equal(hm_status_exit_code(HM_ERR_IO), 6);
+    assert_int_equal(hm_status_exit_code(HM_ERR_NOMEM), 6);
+    assert_int_equal(hm_status_exit_code(HM_ERR_STOPPED), 75);
+    assert_int_equal(hm_status_exit_code(-99), 6);
+    assert_string_equal(hm_status_text(HM_ERR_NOFIT), "will not fit");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sentence),
+        cmocka_unit_test(test_argument_may_alias),
+        cmocka_unit_test(test_control_bytes_are_removed),
+        cmocka_unit_test(test_long_text_is_cut_at_a_code_point),
+        cmocka_unit_test(test_exit_codes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
