@@ -43,7 +43,8 @@ int hm_json_parse(struct hm_str text, const char *what, json_t **ret_value, stru
     json_t *value = json_loadb(text.ptr ? text.ptr : "", text.len,
                                JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &found);
     if (!value) {
-        if (json_error_code(&found) == json_error_out_of_memory)
+        /* jansson 2.14 leaves the sentence empty on most paths that run out of memory */
+        if (json_error_code(&found) == json_error_out_of_memory || found.text[0] == '\0')
             return hm_fail(err, HM_ERR_NOMEM, "out of memory parsing '%s'", what);
         return hm_fail(err, HM_ERR_FORMAT, "'%s': not JSON at line %d, column %d: %s", what,
                        found.line, found.column, found.text);
