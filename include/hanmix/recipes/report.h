@@ -35,7 +35,7 @@ int hm_tb_scalar(struct hm_tb_writer *writer, const char *tag, uint64_t step, do
 int hm_tb_cut(const char *dir, uint64_t keep_step, struct hm_error *err); /* after a resume: drop records beyond keep_step */
 void hm_tb_close(struct hm_tb_writer *writer);
 
-/* metrics.jsonl -> plots/*.svg (loss, bits_per_byte, lr) with CSV beside, in out_dir. */
+/* metrics.jsonl to one SVG each for loss, bits_per_byte and lr, with CSV beside, in plots_dir. */
 int hm_plots_from_metrics(const char *metrics_path, const char *plots_dir, struct hm_error *err);
 
 /* report.md and the self-contained index.html of a run folder, from manifest.json and every stage's report.json and SVGs. */
