@@ -3,7 +3,7 @@
 
 BUILD ?= build
 BUILD_SAN ?= build-asan
-VENV ?= .venv
+VENV ?= .venv-interop
 RECIPE ?= recipes/quickstart.yaml
 PREFIX ?= /usr/local
 PYTHON ?= python3
@@ -72,11 +72,9 @@ test-san:
 
 # Our files under the tools they were made for, in a virtual environment of their own.
 test-interop: build
-	@cmp -s tests/interop/requirements.txt $(VENV)/installed.txt || { \
-		$(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q -r tests/interop/requirements.txt && \
-		cp tests/interop/requirements.txt $(VENV)/installed.txt; }
-	$(VENV)/bin/python tests/interop/run.py --hanmix $(BUILD)/cli/hanmix >$(BUILD)/interop.log 2>&1; \
-		status=$$?; cat $(BUILD)/interop.log; exit $$status
+	PYTHON=$(PYTHON) tests/interop/setup_venv.sh $(VENV)
+	@{ HANMIX=$(BUILD)/cli/hanmix $(VENV)/bin/python tests/interop/run.py 2>&1; echo $$? >$(BUILD)/interop.exit; } | \
+		tee $(BUILD)/interop.log; exit $$(cat $(BUILD)/interop.exit)
 
 install: build
 	meson install -C $(BUILD) --no-rebuild
