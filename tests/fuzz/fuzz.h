@@ -18,8 +18,8 @@
  */
 int hm_fuzz_one(const uint8_t *data, size_t size);
 
-/* The bytes as a readable file, for parsers that take a path. Valid until the next call; 0 or
- * aborts. */
-const char *fuzz_file(const uint8_t *data, size_t size);
+/* The bytes as a file whose name ends with suffix, for parsers that take a path. Valid until the
+ * next call. */
+const char *fuzz_file(const uint8_t *data, size_t size, const char *suffix);
 
 #endif
