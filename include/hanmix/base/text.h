@@ -43,6 +43,12 @@ struct hm_text_encoder { /* thread safe for concurrent encode calls */
     void *context;
     /* Appends the ids of one text (no bos, no eos). */
     int (*encode)(void *context, struct hm_str text, struct hm_ids *ids, struct hm_error *err);
+    /*
+     * What one id stands for in the text: UTF-8 bytes and characters begun (an initial byte counts as a
+     * character, a continuation byte does not). Meta symbols stand for nothing. The sums over a text exceed its
+     * own size by the dummy prefix, when the vocabulary adds one: callers take the excess off the first token.
+     */
+    void (*token_size)(void *context, int32_t id, uint32_t *ret_bytes, uint32_t *ret_chars);
     uint32_t vocab_size;
     int32_t bos_id; /* -1 when the vocabulary has none */
     int32_t eos_id;
