@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A Hugging Face model folder as one namespace of tensors: single or sharded safetensors, the index verified
- * (every mapped tensor exists in its file; extra tensors and missing shards are errors naming them), config.json parsed.
- * Also the writer of such a folder: tensors planned first, cut into shards, streamed, index written last.
- * Thread class: reader immutable after open; writer owner thread.
+ * A Hugging Face model folder as one namespace of tensors: single or sharded safetensors, the index
+ * verified (every mapped tensor exists in its file; extra tensors and missing shards are errors
+ * naming them), config.json parsed. Also the writer of such a folder: tensors planned first, cut
+ * into shards, streamed, index written last. Thread class: reader immutable after open; writer
+ * owner thread.
  */
 #ifndef HANMIX_CHECKPOINT_CHECKPOINT_H
 #define HANMIX_CHECKPOINT_CHECKPOINT_H
@@ -23,36 +24,50 @@ struct hm_checkpoint {
 
 int hm_checkpoint_open(const char *dir, struct hm_checkpoint *ret_ckpt, struct hm_error *err);
 void hm_checkpoint_close(struct hm_checkpoint *ckpt);
-const struct hm_tensor *hm_checkpoint_find(const struct hm_checkpoint *ckpt, const char *name); /* or NULL */
-int hm_checkpoint_need(const struct hm_checkpoint *ckpt, const char *name, const struct hm_tensor **ret, struct hm_error *err);
-void hm_checkpoint_drop(const struct hm_checkpoint *ckpt, const struct hm_tensor *tensor, uint64_t offset, uint64_t bytes);
-/* SHA-256 over sorted "name dtype shape" lines and every file's size: cheap identity; full = also all tensor bytes. */
-int hm_checkpoint_fingerprint(const struct hm_checkpoint *ckpt, bool full, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
+const struct hm_tensor *hm_checkpoint_find(const struct hm_checkpoint *ckpt,
+                                           const char *name); /* or NULL */
+int hm_checkpoint_need(const struct hm_checkpoint *ckpt, const char *name,
+                       const struct hm_tensor **ret, struct hm_error *err);
+void hm_checkpoint_drop(const struct hm_checkpoint *ckpt, const struct hm_tensor *tensor,
+                        uint64_t offset, uint64_t bytes);
+/* SHA-256 over sorted "name dtype shape" lines and every file's size: cheap identity; full = also
+ * all tensor bytes. */
+int hm_checkpoint_fingerprint(const struct hm_checkpoint *ckpt, bool full,
+                              char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
 
 struct hm_folder_writer;
 /*
- * Plan a folder: specs in the order the caller will write them (canonical: embed, layers, norm, head). Shards are cut
- * at shard_bytes in that order (model.safetensors when one suffices, else model-0000N-of-0000M.safetensors + index).
- * The writer reports the order to produce the data in: within a shard file order is safetensors' own.
+ * Plan a folder: specs in the order the caller will write them (canonical: embed, layers, norm,
+ * head). Shards are cut at shard_bytes in that order (model.safetensors when one suffices, else
+ * model-0000N-of-0000M.safetensors + index). The writer reports the order to produce the data in:
+ * within a shard file order is safetensors' own.
  */
-int hm_folder_writer_open(const char *dir, const struct hm_tensor_spec *specs, size_t n, uint64_t shard_bytes,
-                          struct hm_folder_writer **ret_writer, struct hm_error *err);
-/* Next tensor to write: index into specs, or n when all are done. A fully written shard is committed by itself. */
+int hm_folder_writer_open(const char *dir, const struct hm_tensor_spec *specs, size_t n,
+                          uint64_t shard_bytes, struct hm_folder_writer **ret_writer,
+                          struct hm_error *err);
+/* Next tensor to write: index into specs, or n when all are done. A fully written shard is
+ * committed by itself. */
 size_t hm_folder_writer_next(const struct hm_folder_writer *writer);
-int hm_folder_writer_data(struct hm_folder_writer *writer, const void *data, size_t len, struct hm_error *err);
-/* Commits the last shard, writes the index, and digests.tsv (tensor, dtype, shape, sha256) when asked. Frees. */
+int hm_folder_writer_data(struct hm_folder_writer *writer, const void *data, size_t len,
+                          struct hm_error *err);
+/* Commits the last shard, writes the index, and digests.tsv (tensor, dtype, shape, sha256) when
+ * asked. Frees. */
 int hm_folder_writer_finish(struct hm_folder_writer *writer, bool digests, struct hm_error *err);
 void hm_folder_writer_abort(struct hm_folder_writer *writer);
 
-/* Copy what travels with a model besides weights and config: tokenizer files, generation_config.json, hanmix.json. Absent ones are skipped. */
+/* Copy what travels with a model besides weights and config: tokenizer files,
+ * generation_config.json, hanmix.json. Absent ones are skipped. */
 int hm_model_files_copy(const char *from_dir, const char *to_dir, struct hm_error *err);
-/* hanmix.json of a model folder: vocab.resize's record. Absent file: old = new = arch.vocab_size, empty digests. */
+/* hanmix.json of a model folder: vocab.resize's record. Absent file: old = new = arch.vocab_size,
+ * empty digests. */
 struct hm_vocab_record {
     uint64_t old_vocab_size, new_vocab_size;
     char old_tokenizer[HM_SHA256_HEX_BYTES], new_tokenizer[HM_SHA256_HEX_BYTES];
     bool present;
 };
-int hm_vocab_record_read(const char *dir, uint64_t vocab_size, struct hm_vocab_record *ret, struct hm_error *err);
-int hm_vocab_record_write(const char *dir, const struct hm_vocab_record *record, struct hm_error *err);
+int hm_vocab_record_read(const char *dir, uint64_t vocab_size, struct hm_vocab_record *ret,
+                         struct hm_error *err);
+int hm_vocab_record_write(const char *dir, const struct hm_vocab_record *record,
+                          struct hm_error *err);
 
 #endif

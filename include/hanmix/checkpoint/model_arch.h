@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * config.json of the supported families as plain numbers, checked; what is not supported is refused by name.
- * Reads old flat keys (rope_theta, torch_dtype) and v5's (rope_parameters, dtype); writes the old flat ones.
+ * config.json of the supported families as plain numbers, checked; what is not supported is refused
+ * by name. Reads old flat keys (rope_theta, torch_dtype) and v5's (rope_parameters, dtype); writes
+ * the old flat ones.
  */
 #ifndef HANMIX_CHECKPOINT_MODEL_ARCH_H
 #define HANMIX_CHECKPOINT_MODEL_ARCH_H
@@ -26,17 +27,17 @@ struct hm_quant_config { /* "quantization_config" of bitsandbytes 4-bit folders 
 
 struct hm_arch {
     enum hm_family family;
-    uint32_t hidden;        /* D */
-    uint32_t ffn;           /* F, per expert */
-    uint32_t layers;        /* L */
-    uint32_t heads;         /* H */
-    uint32_t kv_heads;      /* Hkv */
+    uint32_t hidden;   /* D */
+    uint32_t ffn;      /* F, per expert */
+    uint32_t layers;   /* L */
+    uint32_t heads;    /* H */
+    uint32_t kv_heads; /* Hkv */
     uint32_t head_dim;
-    uint32_t experts;       /* E; 1 for dense */
-    uint32_t top_k;         /* K; 1 for dense */
-    uint32_t vocab_size;    /* V: rows of embed_tokens */
+    uint32_t experts;    /* E; 1 for dense */
+    uint32_t top_k;      /* K; 1 for dense */
+    uint32_t vocab_size; /* V: rows of embed_tokens */
     uint32_t max_positions;
-    uint32_t sliding_window;/* 0 = none */
+    uint32_t sliding_window; /* 0 = none */
     double norm_eps;
     double rope_theta;
     double aux_coef;        /* router_aux_loss_coef */
@@ -46,10 +47,13 @@ struct hm_arch {
     struct hm_quant_config quant;
 };
 
-int hm_arch_parse(const json_t *config, const char *what, struct hm_arch *ret_arch, struct hm_error *err);
+int hm_arch_parse(const json_t *config, const char *what, struct hm_arch *ret_arch,
+                  struct hm_error *err);
 void hm_arch_release(struct hm_arch *arch);
-/* A copy of `config` with flat keys normalised, dtype, vocab_size and quantisation as given in arch (dropped when absent). New reference. */
-int hm_arch_config(const json_t *config, const struct hm_arch *arch, json_t **ret_config, struct hm_error *err);
+/* A copy of `config` with flat keys normalised, dtype, vocab_size and quantisation as given in arch
+ * (dropped when absent). New reference. */
+int hm_arch_config(const json_t *config, const struct hm_arch *arch, json_t **ret_config,
+                   struct hm_error *err);
 /* config.json of a model made from nothing (import.*). */
 int hm_arch_config_new(const struct hm_arch *arch, json_t **ret_config, struct hm_error *err);
 
@@ -58,8 +62,20 @@ int hm_arch_config_new(const struct hm_arch *arch, json_t **ret_config, struct h
  * Linears are the LoRA targets and what may be 4-bit.
  */
 enum hm_weight_kind {
-    HM_WEIGHT_EMBED, HM_WEIGHT_INPUT_NORM, HM_WEIGHT_Q, HM_WEIGHT_K, HM_WEIGHT_V, HM_WEIGHT_O, HM_WEIGHT_POST_NORM,
-    HM_WEIGHT_GATE, HM_WEIGHT_W1, HM_WEIGHT_W2, HM_WEIGHT_W3, HM_WEIGHT_NORM, HM_WEIGHT_HEAD, HM_WEIGHT_KINDS
+    HM_WEIGHT_EMBED,
+    HM_WEIGHT_INPUT_NORM,
+    HM_WEIGHT_Q,
+    HM_WEIGHT_K,
+    HM_WEIGHT_V,
+    HM_WEIGHT_O,
+    HM_WEIGHT_POST_NORM,
+    HM_WEIGHT_GATE,
+    HM_WEIGHT_W1,
+    HM_WEIGHT_W2,
+    HM_WEIGHT_W3,
+    HM_WEIGHT_NORM,
+    HM_WEIGHT_HEAD,
+    HM_WEIGHT_KINDS
 };
 struct hm_weight_slot {
     enum hm_weight_kind kind;
@@ -67,10 +83,13 @@ struct hm_weight_slot {
     uint32_t rows, cols;    /* norms: rows = D, cols = 1 */
 };
 size_t hm_arch_slot_count(const struct hm_arch *arch);
-/* Slot i of the canonical order; name (module path without ".weight", e.g. model.layers.0.self_attn.q_proj) into buf of >= 160 bytes. */
-void hm_arch_slot(const struct hm_arch *arch, size_t i, struct hm_weight_slot *ret_slot, char *name);
+/* Slot i of the canonical order; name (module path without ".weight", e.g.
+ * model.layers.0.self_attn.q_proj) into buf of >= 160 bytes. */
+void hm_arch_slot(const struct hm_arch *arch, size_t i, struct hm_weight_slot *ret_slot,
+                  char *name);
 void hm_arch_slot_name(const struct hm_arch *arch, const struct hm_weight_slot *slot, char *name);
-const char *hm_weight_kind_name(const struct hm_arch *arch, enum hm_weight_kind kind); /* leaf: "q_proj", "w1" or "gate_proj" */
-bool hm_weight_kind_is_linear(enum hm_weight_kind kind); /* q k v o gate w1 w2 w3 head */
+const char *hm_weight_kind_name(const struct hm_arch *arch,
+                                enum hm_weight_kind kind); /* leaf: "q_proj", "w1" or "gate_proj" */
+bool hm_weight_kind_is_linear(enum hm_weight_kind kind);   /* q k v o gate w1 w2 w3 head */
 
 #endif

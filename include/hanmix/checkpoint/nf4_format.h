@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * NF4 on disk, as bitsandbytes 0.50 writes it: nested (double quantised) absmax, the quant_state JSON, and the
- * six tensors that carry a matrix. Codes and absmax come from kernels (nf4_encode). The arithmetic is specified in docs/FORMATS.md.
+ * NF4 on disk, as bitsandbytes 0.50 writes it: nested (double quantised) absmax, the quant_state
+ * JSON, and the six tensors that carry a matrix. Codes and absmax come from kernels (nf4_encode).
+ * The arithmetic is specified in docs/FORMATS.md.
  */
 #ifndef HANMIX_CHECKPOINT_NF4_FORMAT_H
 #define HANMIX_CHECKPOINT_NF4_FORMAT_H
@@ -10,17 +11,19 @@
 
 void hm_nf4_dynamic_map(float map[256]); /* signed dynamic 8-bit map of nested scales */
 
-struct hm_nf4_nested { /* double quantised absmax */
+struct hm_nf4_nested {    /* double quantised absmax */
     uint8_t *code;        /* n */
     float *nested_absmax; /* ceil(n / 256) */
     float offset;         /* f32 mean of absmax */
     size_t n;
 };
-int hm_nf4_nest(const float *absmax, size_t n, struct hm_nf4_nested *ret_nested, struct hm_error *err);
+int hm_nf4_nest(const float *absmax, size_t n, struct hm_nf4_nested *ret_nested,
+                struct hm_error *err);
 void hm_nf4_nested_release(struct hm_nf4_nested *nested);
 
-/* The quant_state JSON text, byte for byte as Python's json.dumps writes it; offset NULL = not double quantised. */
-int hm_nf4_state_json(uint32_t blocksize, enum hm_dtype dtype, uint64_t rows, uint64_t cols, const float *offset,
-                      struct hm_buf *ret_text, struct hm_error *err);
+/* The quant_state JSON text, byte for byte as Python's json.dumps writes it; offset NULL = not
+ * double quantised. */
+int hm_nf4_state_json(uint32_t blocksize, enum hm_dtype dtype, uint64_t rows, uint64_t cols,
+                      const float *offset, struct hm_buf *ret_text, struct hm_error *err);
 
 #endif

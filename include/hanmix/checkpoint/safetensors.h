@@ -2,11 +2,11 @@
 /*
  * safetensors files: a strict mapped reader and a streaming writer.
  *
- * Reader: every offset, shape, overflow, hole, overlap, duplicate name and trailing byte is checked at open
- * (rules of the format as in specs: header < 100 MB, buffer exactly covered). Views borrow from the mapping.
- * Writer: all tensors are declared first; data follow in file order; header padded with spaces to 8 bytes;
- * order by dtype alignment descending, then name, as the reference library writes.
- * Thread class: reader immutable after open; writer owner thread.
+ * Reader: every offset, shape, overflow, hole, overlap, duplicate name and trailing byte is checked
+ * at open (rules of the format as in specs: header < 100 MB, buffer exactly covered). Views borrow
+ * from the mapping. Writer: all tensors are declared first; data follow in file order; header
+ * padded with spaces to 8 bytes; order by dtype alignment descending, then name, as the reference
+ * library writes. Thread class: reader immutable after open; writer owner thread.
  */
 #ifndef HANMIX_CHECKPOINT_SAFETENSORS_H
 #define HANMIX_CHECKPOINT_SAFETENSORS_H
@@ -17,12 +17,12 @@
 
 #define HM_TENSOR_MAX_DIMS 8
 
-struct hm_tensor { /* a view */
+struct hm_tensor {    /* a view */
     const char *name; /* borrowed */
     enum hm_dtype dtype;
     uint32_t n_dims;
     uint64_t shape[HM_TENSOR_MAX_DIMS];
-    uint64_t count;      /* product of shape */
+    uint64_t count; /* product of shape */
     uint64_t size_bytes;
     const uint8_t *data; /* borrowed from the mapping, any alignment */
     uint32_t file;       /* index of the file within a checkpoint */
@@ -39,11 +39,16 @@ struct hm_safetensors {
 
 int hm_safetensors_open(const char *path, struct hm_safetensors *ret_file, struct hm_error *err);
 void hm_safetensors_close(struct hm_safetensors *file);
-const struct hm_tensor *hm_safetensors_find(const struct hm_safetensors *file, const char *name); /* or NULL */
-/* Same, missing or of another shape/dtype is an error. shape may be NULL (n_dims ignored); dtype HM_DTYPE_COUNT = any. */
-int hm_safetensors_need(const struct hm_safetensors *file, const char *name, enum hm_dtype dtype, uint32_t n_dims,
-                        const uint64_t *shape, const struct hm_tensor **ret_tensor, struct hm_error *err);
+const struct hm_tensor *hm_safetensors_find(const struct hm_safetensors *file,
+                                            const char *name); /* or NULL */
+/* Same, missing or of another shape/dtype is an error. shape may be NULL (n_dims ignored); dtype
+ * HM_DTYPE_COUNT = any. */
+int hm_safetensors_need(const struct hm_safetensors *file, const char *name, enum hm_dtype dtype,
+                        uint32_t n_dims, const uint64_t *shape, const struct hm_tensor **ret_tensor,
+                        struct hm_error *err);
 
+/* Product of the dimensions (1 for rank 0); false when it overflows. */
+bool hm_shape_count(uint32_t n_dims, const uint64_t *shape, uint64_t *ret_count);
 /* "[2, 48]" into buf, for messages. */
 const char *hm_shape_text(uint32_t n_dims, const uint64_t *shape, char *buf, size_t size);
 
@@ -53,22 +58,27 @@ struct hm_tensor_spec { /* what will be written */
     uint32_t n_dims;
     uint64_t shape[HM_TENSOR_MAX_DIMS];
 };
+/* UINT64_MAX when the size overflows. */
 uint64_t hm_tensor_spec_bytes(const struct hm_tensor_spec *spec);
 
 struct hm_st_writer;
 /*
- * Starts path (beside, renamed at commit). specs may come in any order; ret_order (n entries, may be NULL) receives
- * the file order: write tensor order[0] first. metadata may be NULL: {"format": "pt"} is written.
+ * Starts path (beside, renamed at commit). specs may come in any order; ret_order (n entries, may
+ * be NULL) receives the file order: write tensor order[0] first. metadata may be NULL: {"format":
+ * "pt"} is written.
  */
-int hm_st_writer_open(const char *path, const struct hm_tensor_spec *specs, size_t n, const json_t *metadata,
-                      struct hm_st_writer **ret_writer, size_t *ret_order, struct hm_error *err);
+int hm_st_writer_open(const char *path, const struct hm_tensor_spec *specs, size_t n,
+                      const json_t *metadata, struct hm_st_writer **ret_writer, size_t *ret_order,
+                      struct hm_error *err);
 /* Bytes of the current tensor; may come in pieces; a tensor is complete when all its bytes came. */
-int hm_st_writer_data(struct hm_st_writer *writer, const void *data, size_t len, struct hm_error *err);
-int hm_st_writer_commit(struct hm_st_writer *writer, struct hm_error *err); /* fails if bytes are missing; frees */
+int hm_st_writer_data(struct hm_st_writer *writer, const void *data, size_t len,
+                      struct hm_error *err);
+int hm_st_writer_commit(struct hm_st_writer *writer,
+                        struct hm_error *err); /* fails if bytes are missing; frees */
 void hm_st_writer_abort(struct hm_st_writer *writer);
 
 /* Convenience: whole small files from memory. */
-int hm_safetensors_write(const char *path, const struct hm_tensor *tensors, size_t n, const json_t *metadata,
-                         struct hm_error *err);
+int hm_safetensors_write(const char *path, const struct hm_tensor *tensors, size_t n,
+                         const json_t *metadata, struct hm_error *err);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One weight matrix as it lies on disk, opaque: dense (F32, F16, BF16), a slice of a fused v5 tensor, or
- * bitsandbytes 4-bit NF4 (double quantised or not, any quant_storage). No caller indexes codes; rows are
- * decoded in blocks. A layout tag leaves room for derived layouts.
+ * One weight matrix as it lies on disk, opaque: dense (F32, F16, BF16), a slice of a fused v5
+ * tensor, or bitsandbytes 4-bit NF4 (double quantised or not, any quant_storage). No caller indexes
+ * codes; rows are decoded in blocks. A layout tag leaves room for derived layouts.
  *
  * Decoding arithmetic: m = f32(f32(map[q] * nested_absmax) + offset); v = f32(nf4[code] * m). With
  * HM_ROUND_BF16 v is rounded once to bf16 (what bf16 compute sees).
@@ -16,28 +16,35 @@
 
 struct hm_weight; /* opaque, heap; borrows from the checkpoint */
 
-/* Bind `module`.weight (expected rows x cols; cols = 1 for vectors) of a checkpoint, trying fused v5 names for experts and gate. */
-int hm_weight_open(const struct hm_checkpoint *ckpt, const struct hm_weight_slot *slot, struct hm_weight **ret_weight,
-                   struct hm_error *err);
+/* Bind `module`.weight (expected rows x cols; cols = 1 for vectors) of a checkpoint, trying fused
+ * v5 names for experts and gate. */
+int hm_weight_open(const struct hm_checkpoint *ckpt, const struct hm_weight_slot *slot,
+                   struct hm_weight **ret_weight, struct hm_error *err);
 /* A view of caller's f32 matrix (tests, trainable full parameters). */
-int hm_weight_from_f32(const float *values_view, uint32_t rows, uint32_t cols, struct hm_weight **ret_weight, struct hm_error *err);
+int hm_weight_from_f32(const float *values_view, uint32_t rows, uint32_t cols,
+                       struct hm_weight **ret_weight, struct hm_error *err);
 void hm_weight_free(struct hm_weight *weight);
 
 uint32_t hm_weight_rows(const struct hm_weight *weight);
 uint32_t hm_weight_cols(const struct hm_weight *weight);
 bool hm_weight_is_nf4(const struct hm_weight *weight);
 uint64_t hm_weight_stored_bytes(const struct hm_weight *weight);
-enum hm_dtype hm_weight_dtype(const struct hm_weight *weight); /* of the values: quant_state dtype for NF4 */
-const float *hm_weight_f32_view(const struct hm_weight *weight); /* aligned f32 storage usable in place, or NULL */
+enum hm_dtype
+hm_weight_dtype(const struct hm_weight *weight); /* of the values: quant_state dtype for NF4 */
+const float *hm_weight_f32_view(
+    const struct hm_weight *weight); /* aligned f32 storage usable in place, or NULL */
 
 /*
- * Decode rows row0..row0+n_rows-1, columns col0..col0+n_cols-1 into out[n_rows][ld] as f32, through the kernel table
- * (nf4_decode, bf16_to_f32, f16_to_f32). Any cut is allowed; fastest when columns are cut at multiples of the block size.
+ * Decode rows row0..row0+n_rows-1, columns col0..col0+n_cols-1 into out[n_rows][ld] as f32, through
+ * the kernel table (nf4_decode, bf16_to_f32, f16_to_f32). Any cut is allowed; fastest when columns
+ * are cut at multiples of the block size.
  */
-void hm_weight_decode(const struct hm_weight *weight, const struct hm_kernels *kernels, uint32_t row0, uint32_t n_rows,
-                      uint32_t col0, uint32_t n_cols, enum hm_round round, float *out, size_t ld);
+void hm_weight_decode(const struct hm_weight *weight, const struct hm_kernels *kernels,
+                      uint32_t row0, uint32_t n_rows, uint32_t col0, uint32_t n_cols,
+                      enum hm_round round, float *out, size_t ld);
 /* True when all stored values (or scales) are finite; names nothing. Reads the whole weight. */
 bool hm_weight_is_finite(const struct hm_weight *weight);
-void hm_weight_drop_pages(const struct hm_weight *weight); /* tell the kernel its mapped pages are no longer needed */
+void hm_weight_drop_pages(
+    const struct hm_weight *weight); /* tell the kernel its mapped pages are no longer needed */
 
 #endif
