@@ -27,7 +27,7 @@ struct hm_text_options {
     uint64_t sample_bytes;  /* 0 = all; else keep documents by hash until about this many text bytes */
     uint64_t seed;
 };
-struct hm_text_stats { uint64_t documents, bytes, chars, bad_lines, duplicates; char first_bad[256]; };
+struct hm_text_stats { uint64_t documents, bytes, chars, bad_lines, duplicates; char first_bad[HM_ERROR_TEXT_BYTES]; };
 
 int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets, const struct hm_text_options *options,
                        struct hm_text_source *ret_source, struct hm_error *err); /* copies sets and options */

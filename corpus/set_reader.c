@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The documents of one named set: its files in order, read `epochs` times. A .jsonl line is a
+ * document (its text field); so is each line of a .txt file. Bad lines are counted against the
+ * limit of the options. The last, partial epoch keeps a share of the documents by the hash of their
+ * text, so it does not depend on the order of lines.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "hanmix/base/file.h"
+#include "internal.h"
+
+#define EPOCH_SEED 0x65706f6368ull /* own stream of hashes: sampling must not depend on epochs */
+
+void hm_set_reader_init(struct set_reader *reader, const struct hm_text_set *set,
+                        const struct hm_text_options *options, struct hm_text_stats *stats)
+{
+    *reader = (struct set_reader){ .set = set, .options = options, .stats = stats };
+}
+
+static void file_close(struct set_reader *reader)
+{
+    hm_json_line_release(&reader->parsed);
+    if (!reader->is_open)
+        return;
+    reader->done_bytes += reader->stream.consumed_bytes;
+    hm_line_reader_release(&reader->lines);
+    hm_byte_stream_close(&reader->stream);
+    reader->is_open = false;
+}
+
+void hm_set_reader_release(struct set_reader *reader)
+{
+    file_close(reader);
+    *reader = (struct set_reader){ 0 };
+}
+
+uint64_t hm_set_reader_position(const struct set_reader *reader)
+{
+    return reader->done_bytes + (reader->is_open ? reader->stream.consumed_bytes : 0);
+}
+
+static int file_open(struct set_reader *reader, struct hm_error *err)
+{
+    const char *path = reader->set->file[reader->file];
+
+    HM_TRY(hm_byte_stream_open(path, &reader->stream, err));
+    hm_line_reader_init(&reader->lines, &reader->stream);
+    reader->is_json = strstr(path, ".jsonl") != NULL || hm_text_ends(path, ".json");
+    reader->is_open = true;
+    return HM_OK;
+}
+
+/* Count one bad line; beyond the limit its sentence becomes the error. `found` holds the sentence.
+ */
+static int bad_line(struct set_reader *reader, const struct hm_error *found, struct hm_error *err)
+{
+    struct hm_text_stats *stats = reader->stats;
+
+    if (stats->bad_lines++ == 0)
+        snprintf(stats->first_bad, sizeof(stats->first_bad), "%s", found->text);
+    if (stats->bad_lines <= reader->options->max_bad_lines)
+        return HM_OK;
+    return hm_fail(err, HM_ERR_FORMAT,
+                   "%s; %" PRIu64 " bad lines where max_bad_lines allows %" PRIu64
+                   ": mend the file or raise the limit",
+                   found->text, stats->bad_lines, reader->options->max_bad_lines);
+}
+
+/* The text of one line, or a length of 0 when there is none. */
+static int line_text(struct set_reader *reader, int state, struct hm_str line,
+                     struct hm_str *ret_text, const char **ret_set, struct hm_error *err)
+{
+    struct hm_error found = { 0 };
+    char where[512];
+    int status = HM_OK;
+
+    *ret_text = (struct hm_str){ "", 0 };
+    hm_json_line_release(&reader->parsed);
+    snprintf(where, sizeof(where), "%s:%" PRIu64, reader->stream.path, reader->lines.line);
+    if (state == LINE_TOO_LONG) {
+        status = hm_fail(&found, HM_ERR_FORMAT, "'%s': the line is longer than %u bytes", where,
+                         HM_LINE_MAX_BYTES);
+    } else if (line.len == 0) {
+        return HM_OK;
+    } else if (reader->is_json) {
+        status = hm_json_line_parse(line, where, reader->options, &reader->parsed, &found);
+        if (status == HM_OK) {
+            *ret_text = reader->parsed.text;
+            *ret_set = reader->parsed.set ? reader->parsed.set : reader->set->name;
+        }
+    } else {
+        size_t offset = 0;
+        if (!hm_utf8_valid(line, &offset))
+            status = hm_fail(&found, HM_ERR_FORMAT, "'%s': not UTF-8 at byte %zu of the line",
+                             where, offset);
+        *ret_text = line;
+        *ret_set = reader->set->name;
+    }
+    if (status == HM_ERR_NOMEM)
+        return hm_fail(err, status, "%s", found.text);
+    if (status < 0) {
+        *ret_text = (struct hm_str){ "", 0 };
+        return bad_line(reader, &found, err);
+    }
+    return HM_OK;
+}
+
+/* After the last file: begin another epoch, or end. */
+static bool epoch_again(struct set_reader *reader)
+{
+    reader->file = 0;
+    reader->epoch++;
+    return (double)reader->epoch < reader->set->epochs;
+}
+
+/* In the last, partial epoch: does this document belong to its share? */
+static bool in_epoch(const struct set_reader *reader, struct hm_str text)
+{
+    double share = reader->set->epochs - (double)reader->epoch;
+
+    if (share >= 1)
+        return true;
+    uint64_t hash = hm_hash64(text.ptr, text.len, EPOCH_SEED ^ reader->options->seed);
+    return (double)(hash >> 11) < ldexp(share, 53);
+}
+
+int hm_set_reader_next(struct set_reader *reader, struct hm_str *ret_text, const char **ret_set,
+                       struct hm_error *err)
+{
+    while (reader->file < reader->set->n_files) {
+        struct hm_str line = { "", 0 };
+        if (!reader->is_open)
+            HM_TRY(file_open(reader, err));
+        int state = hm_line_reader_next(&reader->lines, &line, err);
+        if (state < 0)
+            return state;
+        if (state == LINE_END) {
+            file_close(reader);
+            if (++reader->file == reader->set->n_files && !epoch_again(reader))
+                reader->file = reader->set->n_files;
+            continue;
+        }
+        HM_TRY(line_text(reader, state, line, ret_text, ret_set, err));
+        if (ret_text->len > 0 && in_epoch(reader, *ret_text))
+            return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Text sources: every ending, broken lines against the limit, broken frames, sets mixed by weight,
+ * epochs, duplicates, samples, lines that cross buffers. Expected documents are written out here;
+ * compressed files come from the tools.
+ */
+#include "support/support.h"
+
+#include <zlib.h>
+
+#include "hanmix/corpus/text_files.h"
+
+static char *dir;
+
+static int setup(void **state)
+{
+    (void)state;
+    dir = tmp_new();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    tmp_release(dir);
+    return 0;
+}
+
+/* All documents joined as "set:text;", or the error's status. */
+static int read_all(const struct hm_text_set *sets, size_t n, const struct hm_text_options *options,
+                    char *out, size_t size, struct hm_text_stats *ret_stats, struct hm_error *err)
+{
+    struct hm_text_source source;
+    struct hm_doc doc;
+    size_t len = 0;
+
+    out[0] = '\0';
+    int r = hm_text_files_open(sets, n, options, &source, err);
+    if (r < 0)
+        return r;
+    while ((r = source.next(source.context, &doc, err)) == 1)
+        len += (size_t)snprintf(out + len, size - len, "%s:%.*s;", doc.set, (int)doc.text.len,
+                                doc.text.ptr);
+    if (ret_stats)
+        *ret_stats = hm_text_files_stats(&source);
+    source.close(source.context);
+    return r;
+}
+
+static const char *put(const char *name, const char *text)
+{
+    const char *path = tmp_path(dir, "%s", name);
+    file_put(path, text, strlen(text));
+    return path;
+}
+
+static struct hm_text_set set_of(const char *name, char **file)
+{
+    return (struct hm_text_set){
+        .name = (char *)(uintptr_t)name, .file = file, .n_files = 1, .epochs = 1
+    };
+}
+
+static void compress_zst(const char *path)
+{
+    const char *argv[] = { "zstd", "-q", "-f", "--rm", path, NULL };
+    assert_int_equal(program_run(argv, NULL, NULL, NULL), 0);
+}
+
+static void test_endings(void **state)
+{
+    (void)state;
+    static const char json[] = "{\"text\": \"\\u4f60\\u597d\", \"id\": 1}\n\n{\"text\": "
+                               "\"b\"}\r\n{\"text\":\"\"}\n{\"text\":\"c\"}";
+    struct hm_text_options options = { 0 };
+    struct hm_error err = { 0 };
+    char out[512];
+    char *file[1];
+
+    file[0] = (char *)(uintptr_t)put("a.jsonl", json);
+    struct hm_text_set set = set_of("s", file);
+    assert_ok(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), err);
+    assert_string_equal(out, "s:\xe4\xbd\xa0\xe5\xa5\xbd;s:b;s:c;");
+
+    compress_zst(put("b.jsonl", json));
+    file[0] = (char *)(uintptr_t)tmp_path(dir, "b.jsonl.zst");
+    assert_ok(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), err);
+    assert_string_equal(out, "s:\xe4\xbd\xa0\xe5\xa5\xbd;s:b;s:c;");
+
+    file[0] = (char *)(uintptr_t)tmp_path(dir, "c.jsonl.gz");
+    for (int member = 0; member < 2; member++) { /* two members in one file */
+        gzFile gz = gzopen(file[0], "ab");
+        gzputs(gz, "{\"text\":\"x\"}\n");
+        gzclose(gz);
+    }
+    assert_ok(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), err);
+    assert_string_equal(out, "s:x;s:x;");
+
+    file[0] = (char *)(uintptr_t)put("d.txt", "one\ntwo\n\nthree");
+    assert_ok(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), err);
+    assert_string_equal(out, "s:one;s:two;s:three;");
+}
+
+static void test_bad_lines(void **state)
+{
+    (void)state;
+    struct hm_text_options options = { 0 };
+    struct hm_text_stats stats;
+    struct hm_error err = { 0 };
+    char out[512];
+    char *file[1];
+
+    file[0] = (char *)(uintptr_t)put(
+        "bad.jsonl", "{\"text\": \"a\"}\n{\"text\": \nnope\n{\"other\": 1}\n{\"text\": 5}\n"
+                     "{\"text\": \"\xff\"}\n[1]\n{\"text\": \"z\"}\n");
+    struct hm_text_set set = set_of("s", file);
+    assert_fails(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), HM_ERR_FORMAT,
+                 "bad.jsonl:2", err);
+    options.max_bad_lines = 5;
+    assert_fails(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), HM_ERR_FORMAT,
+                 "bad.jsonl:7': the line is not a JSON object; 6 bad lines", err);
+    options.max_bad_lines = 6;
+    assert_ok(read_all(&set, 1, &options, out, sizeof(out), &stats, &err), err);
+    assert_string_equal(out, "s:a;s:z;");
+    assert_int_equal(stats.bad_lines, 6);
+    assert_non_null(strstr(stats.first_bad, "bad.jsonl:2"));
+    options.max_bad_lines = 0;
+    file[0] = (char *)(uintptr_t)put("bad.txt", "good\nb\x80"
+                                                "d\n");
+    assert_fails(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), HM_ERR_FORMAT,
+                 "not UTF-8 at byte 1", err);
+    file[0] = (char *)(uintptr_t)tmp_path(dir, "absent.jsonl");
+    assert_fails(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), HM_ERR_USAGE,
+                 "absent.jsonl", err);
+}
+
+static void test_bad_frames(void **state)
+{
+    (void)state;
+    struct hm_text_options options = { 0 };
+    struct hm_error err = { 0 };
+    char *text = hm_calloc(HM_MEM_OTHER, 1, 200000);
+    char *out = hm_alloc(HM_MEM_OTHER, 400000);
+    char *file[1];
+    size_t len = 0;
+
+    for (unsigned i = 0; len < 150000; i++)
+        len += (size_t)sprintf(text + len, "{\"text\": \"%u %u\"}\n", i, i * 2654435761u);
+    compress_zst(put("t.jsonl", text));
+    file[0] = (char *)(uintptr_t)tmp_path(dir, "t.jsonl.zst");
+    struct hm_text_set set = set_of("s", file);
+    size_t size = 0;
+    char *bytes = file_get(file[0], &size);
+    file_put(file[0], bytes, size - 3);
+    assert_fails(read_all(&set, 1, &options, out, 400000, NULL, &err), HM_ERR_FORMAT, "cut off",
+                 err);
+    bytes[size / 2] ^= 0x55;
+    file_put(file[0], bytes, size);
+    assert_fails(read_all(&set, 1, &options, out, 400000, NULL, &err), HM_ERR_FORMAT, "t.jsonl.zst",
+                 err);
+    file_put(file[0], "not zstd at all", 15);
+    assert_fails(read_all(&set, 1, &options, out, 400000, NULL, &err), HM_ERR_FORMAT,
+                 "zstd cannot decode", err);
+    file[0] = (char *)(uintptr_t)put("t.jsonl.gz", "\x1f\x8b\x08");
+    assert_fails(read_all(&set, 1, &options, out, 400000, NULL, &err), HM_ERR_FORMAT, "cut off",
+                 err);
+    hm_free(bytes);
+    hm_free(text);
+    hm_free(out);
+}
+
+static void test_long_lines(void **state)
+{
+    (void)state;
+    const size_t long_len = (3u << 20) + 17; /* crosses the buffer twice */
+    struct hm_text_options options = { 0 };
+    struct hm_error err = { 0 };
+    char *text = hm_alloc(HM_MEM_OTHER, long_len + 16);
+    char *out = hm_alloc(HM_MEM_OTHER, long_len + 64);
+    char *file[1];
+
+    memset(text, 'a', long_len);
+    memcpy(text + long_len, "\nb\n", 4);
+    file[0] = (char *)(uintptr_t)put("long.txt", text);
+    struct hm_text_set set = set_of("s", file);
+    assert_ok(read_all(&set, 1, &options, out, long_len + 64, NULL, &err), err);
+    assert_int_equal(strlen(out), 2 + long_len + 1 + 4);
+    assert_string_equal(out + 2 + long_len, ";s:b;");
+    hm_free(text);
+    hm_free(out);
+}
+
+static void test_sets(void **state)
+{
+    (void)state;
+    struct hm_text_options options = { 0 };
+    struct hm_text_stats stats;
+    struct hm_error err = { 0 };
+    char out[512];
+    char *zh[1] = { (char *)(uintptr_t)put("zh.txt", "1\n2\n3\n4\n") };
+    char *en[1] = { (char *)(uintptr_t)put("en.txt", "a\nb\na\n") };
+    struct hm_text_set sets[2] = { set_of("zh", zh), set_of("en", en) };
+
+    assert_ok(read_all(sets, 2, &options, out, sizeof(out), NULL, &err), err);
+    assert_string_equal(out, "zh:1;zh:2;zh:3;zh:4;en:a;en:b;en:a;");
+    sets[0].weight = 2;
+    assert_ok(read_all(sets, 2, &options, out, sizeof(out), NULL, &err), err);
+    assert_string_equal(out, "zh:1;en:a;zh:2;zh:3;en:b;zh:4;en:a;");
+    sets[0].weight = 0;
+    sets[1].epochs = 2;
+    options.dedup = true;
+    assert_ok(read_all(sets, 2, &options, out, sizeof(out), &stats, &err), err);
+    assert_string_equal(out, "zh:1;zh:2;zh:3;zh:4;en:a;en:b;");
+    assert_int_equal(stats.duplicates, 4);
+    options.dedup = false;
+    sets[1].epochs = 1.5;
+    assert_ok(read_all(sets, 2, &options, out, sizeof(out), &stats, &err), err);
+    assert_true(stats.documents >= 7 && stats.documents <= 10);
+}
+
+static void test_set_field_and_sample(void **state)
+{
+    (void)state;
+    struct hm_text_options options = { .field = "content", .set_field = "meta.source" };
+    struct hm_text_stats stats;
+    struct hm_error err = { 0 };
+    char out[512];
+    char *file[1] = { (char *)(uintptr_t)put(
+        "f.jsonl", "{\"content\":\"a\",\"meta\":{\"source\":\"web\"}}\n{\"content\":\"b\"}\n"
+                   "{\"content\":\"c\",\"meta\":{\"source\":\"web\"}}\n") };
+    struct hm_text_set set = set_of("s", file);
+
+    assert_ok(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), err);
+    assert_string_equal(out, "web:a;s:b;web:c;");
+
+    char *many = hm_calloc(HM_MEM_OTHER, 1, 60000);
+    char *big = hm_alloc(HM_MEM_OTHER, 120000);
+    for (unsigned i = 0; i < 5000; i++)
+        sprintf(many + strlen(many), "%08u\n", i);
+    file[0] = (char *)(uintptr_t)put("many.txt", many);
+    options = (struct hm_text_options){ .sample_bytes = 10000, .seed = 3 };
+    assert_ok(read_all(&set, 1, &options, big, 120000, &stats, &err), err);
+    assert_true(stats.bytes > 8500 && stats.bytes < 11500);
+    hm_free(many);
+    hm_free(big);
+}
+
+static int attempt(void *context, struct hm_error *err)
+{
+    char out[512];
+    struct hm_text_options options = { .field = "text", .dedup = true };
+
+    return read_all(context, 1, &options, out, sizeof(out), NULL, err);
+}
+
+static void test_allocation_failures(void **state)
+{
+    (void)state;
+    char *file[1] = { (char *)(uintptr_t)put("oom.jsonl", "{\"text\": \"a\"}\n") };
+    struct hm_text_set set = set_of("s", file);
+
+    assert_true(oom_sweep(attempt, &set) > 5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_endings, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_lines, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_frames, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_long_lines, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sets, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_set_field_and_sample, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_allocation_failures, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
