@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Scalar conversions between f32 and the 16-bit float formats, round to nearest even, NaN kept (quieted).
- * Inline, pure. Arrays go through the kernel table.
+ * Scalar conversions between f32 and the 16-bit float formats, round to nearest even, NaN kept
+ * (quieted). Inline, pure. Arrays go through the kernel table.
  */
 #ifndef HANMIX_KERNELS_CONVERT_H
 #define HANMIX_KERNELS_CONVERT_H

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel table: every hot loop as a function pointer, filled with the C reference and then with what the CPU allows.
+ * The kernel table: every hot loop as a function pointer, filled with the C reference and then with
+ * what the CPU allows.
  *
- * Numbers in, numbers out: no I/O, no allocation, no threads, no errors. Matrices are row-major f32 unless said; ld* are
- * row strides in elements. Output rows never alias inputs unless said. Any alignment is accepted; tails are handled.
- * Accumulation is f32 in the order stated in docs/NUMERICS.md; results of one path do not depend on the thread count, because
- * callers cut work by fixed grains. Different paths (ref, avx2, avx512) may differ in the last bits where a comment says so.
- * The reference in kernels/ref/ defines each kernel and is always built and tested against.
- * Thread class: the table is immutable after hm_kernels_init; kernels are thread safe.
+ * Numbers in, numbers out: no I/O, no allocation, no threads, no errors. Matrices are row-major f32
+ * unless said; ld* are row strides in elements. Output rows never alias inputs unless said. Any
+ * alignment is accepted; tails are handled. Accumulation is f32 in the order stated in
+ * docs/NUMERICS.md; results of one path do not depend on the thread count, because callers cut work
+ * by fixed grains. Different paths (ref, avx2, avx512) may differ in the last bits where a comment
+ * says so. The reference in kernels/ref/ defines each kernel and is always built and tested
+ * against. Thread class: the table is immutable after hm_kernels_init; kernels are thread safe.
  */
 #ifndef HANMIX_KERNELS_KERNELS_H
 #define HANMIX_KERNELS_KERNELS_H
@@ -19,30 +21,39 @@
 #include "hanmix/base/status.h"
 #include "hanmix/kernels/convert.h"
 
-/* Rounding of a decoded frozen weight: none (f32 product) or once to bf16 (specs: one policy for both passes). */
+/* Rounding of a decoded frozen weight: none (f32 product) or once to bf16 (specs: one policy for
+ * both passes). */
 enum hm_round { HM_ROUND_NONE, HM_ROUND_BF16 };
 
 /* NF4 (QLoRA paper, appendix E; bitsandbytes' f32 values). Index 0..15 ascending. */
 extern const float hm_nf4_code[16];
-extern const float hm_nf4_threshold[15]; /* f32 midpoints; a value on a midpoint takes the lower code */
+extern const float
+    hm_nf4_threshold[15]; /* f32 midpoints; a value on a midpoint takes the lower code */
 
-struct hm_adamw_step { /* torch.optim.AdamW, decoupled decay */
-    float lr, beta1, beta2, eps, weight_decay;
-    float bias1, bias2; /* 1 - beta^t, computed in double and rounded */
-    float grad_scale;   /* clip factor applied to every gradient first */
+struct hm_adamw_step { /* torch.optim.AdamW, decoupled decay; f64 as torch's scalars: 1 - 0.999f
+                          would be off by 1e-5 */
+    double lr, beta1, beta2, eps, weight_decay;
+    double bias1, bias2; /* 1 - beta^t */
+    float grad_scale;    /* clip factor applied to every gradient first */
 };
 
 struct hm_kernels {
-    const char *name; /* "ref", "avx2", "avx512": recorded in stage.json and in training state */
+    const char *name; /* "ref", "portable" (ref with OpenBLAS), "avx2", "avx512": recorded in
+                         stage.json and in training state */
 
     /* --- nf4.c --- */
-    /* n values from flat index `first` of a matrix. codes: whole matrix, two per byte, even index in the HIGH nibble.
-       scale[b]: f32 absmax of block b (whole matrix indexing: block of value i is i / blocksize). v = f32(code * scale), then round. */
-    void (*nf4_decode)(const uint8_t *codes, const float *scale, uint64_t first, size_t n, uint32_t blocksize, enum hm_round round,
-                       float *out);
-    /* n values starting at a block boundary of a longer sequence; `last` says the sequence ends here (partial block by division, odd count padded with code 7).
-       codes: ceil(n/2) bytes, absmax: ceil(n/blocksize). Full block: x = clamp(w * (1/max(absmax, 1e-38)), -1, 1); partial: clamp(w / max(absmax, 1e-38)). */
-    void (*nf4_encode)(const float *values, size_t n, uint32_t blocksize, uint8_t *codes, float *absmax);
+    /* n values from flat index `first` of a matrix. codes: whole matrix, two per byte, even index
+       in the HIGH nibble. scale[b]: f32 absmax of block b (whole matrix indexing: block of value i
+       is i / blocksize). v = f32(code * scale), then round. */
+    void (*nf4_decode)(const uint8_t *codes, const float *scale, uint64_t first, size_t n,
+                       uint32_t blocksize, enum hm_round round, float *out);
+    /* The first of the n values begins a block; a partial block (n % blocksize values) ends the
+       sequence, an odd count is padded with code 7. codes: ceil(n/2) bytes, absmax:
+       ceil(n/blocksize). Full block: x = clamp(w * (1/max(a, 1e-38)), -1, 1), a = largest |w|,
+       stored as it is; partial: x = clamp(w / max(a, 1e-38), -1, 1), and max(a, 1e-38) is stored.
+       NaN gets code 0 and is not seen by the maximum. */
+    void (*nf4_encode)(const float *values, size_t n, uint32_t blocksize, uint8_t *codes,
+                       float *absmax);
 
     /* --- convert.c: unaligned arrays --- */
     void (*bf16_to_f32)(const void *in, size_t n, float *out);
@@ -50,56 +61,89 @@ struct hm_kernels {
     void (*f32_to_bf16)(const float *in, size_t n, uint16_t *out);
     void (*f32_round_bf16)(float *values, size_t n); /* in place */
 
-    /* --- norm.c --- RMSNorm, rows of width d: rho = 1/sqrt(mean(x^2) + eps); y = (x * rho) * w. rho[n] kept for backward. */
-    void (*rmsnorm)(const float *x, const float *w, size_t n, size_t d, float eps, float *y, float *rho);
-    /* dx += rho*g' - (rho^3/d) x <x, g'>, g' = dy*w; dw (may be NULL) += sum over rows in order of dy*x*rho. */
-    void (*rmsnorm_backward)(const float *x, const float *w, const float *rho, const float *dy, size_t n, size_t d, float *dx, float *dw);
+    /* --- norm.c --- RMSNorm, rows of width d: rho = 1/sqrt(mean(x^2) + eps); y = (x * rho) * w.
+     * rho[n] kept for backward. */
+    void (*rmsnorm)(const float *x, const float *w, size_t n, size_t d, float eps, float *y,
+                    float *rho);
+    /* dx += rho*g' - (rho^3/d) x <x, g'>, g' = dy*w; dw (may be NULL) += sum over rows in order of
+     * dy*x*rho. */
+    void (*rmsnorm_backward)(const float *x, const float *w, const float *rho, const float *dy,
+                             size_t n, size_t d, float *dx, float *dw);
 
-    /* --- rope.c --- half-split rotation in place: x[n][heads*head_dim], table rows cos/sin[head_dim/2] of position pos[t]; sign +1 forward, -1 backward. */
-    void (*rope)(float *x, size_t n, size_t ldx, size_t heads, size_t head_dim, const float *cos_table, const float *sin_table, const int32_t *pos, float sign);
+    /* --- rope.c --- half-split rotation in place: x[n][heads*head_dim], table rows
+     * cos/sin[head_dim/2] of position pos[t]; sign +1 forward, -1 backward. */
+    void (*rope)(float *x, size_t n, size_t ldx, size_t heads, size_t head_dim,
+                 const float *cos_table, const float *sin_table, const int32_t *pos, float sign);
 
-    /* --- attn.c --- one query tile against one key tile of one head; softmax running form (Dao et al. 2022) is driven by model/attention.c.
-       score[i][j] for j <= limit are kept: see functions. */
-    void (*softmax_tile)(float *score, size_t n_q, size_t n_k, size_t ld, const int32_t *first_key, const int32_t *end_key, float scale,
-                         float *row_max, float *row_sum, float *row_alpha);
-    /* P = exp(scale*S - lse) where first_key[i] <= j < end_key[i], else 0; in place. */
-    void (*prob_tile)(float *score, size_t n_q, size_t n_k, size_t ld, const int32_t *first_key, const int32_t *end_key, float scale, const float *lse);
+    /* --- attn.c --- one query tile against one key tile of one head, S raw products. Row i sees
+       the keys first_key[i] <= j < end_key[i] of the tile (both cut to 0..n_k; other S are not
+       read); the running form (Dao et al. 2022) is driven by model/attention.c. */
+    /* row_max, row_sum: running state, -INFINITY and 0 before the first tile. new = max(row_max,
+       scale*S); S := P = exp(scale*S - new), 0 for unseen keys; row_alpha = exp(row_max - new) for
+       the caller to scale its rows of O by, exactly 1 when the row sees no key; row_sum = row_sum *
+       row_alpha + sum P. lse = row_max + log(row_sum). */
+    void (*softmax_tile)(float *score, size_t n_q, size_t n_k, size_t ld, const int32_t *first_key,
+                         const int32_t *end_key, float scale, float *row_max, float *row_sum,
+                         float *row_alpha);
+    /* S := P = exp(scale*S - lse[i]), 0 for unseen keys. */
+    void (*prob_tile)(float *score, size_t n_q, size_t n_k, size_t ld, const int32_t *first_key,
+                      const int32_t *end_key, float scale, const float *lse);
     /* dS = scale * P * (dP - delta[i]); dp in place. */
-    void (*dscore_tile)(const float *p, float *dp, size_t n_q, size_t n_k, size_t ld, float scale, const float *delta);
+    void (*dscore_tile)(const float *p, float *dp, size_t n_q, size_t n_k, size_t ld, float scale,
+                        const float *delta);
 
     /* --- swiglu.c --- m = silu(a1) * a3 elementwise. */
     void (*swiglu)(const float *a1, const float *a3, size_t n, float *m);
     /* da1 = dm*a3*sig(a1)*(1 + a1*(1 - sig(a1))), da3 = dm*silu(a1); outputs may alias a1, a3. */
-    void (*swiglu_backward)(const float *a1, const float *a3, const float *dm, size_t n, float *da1, float *da3);
+    void (*swiglu_backward)(const float *a1, const float *a3, const float *dm, size_t n, float *da1,
+                            float *da3);
 
-    /* --- topk.c --- rows of E router logits: p = softmax over all (f32); ids[k] of the largest (lowest index on a tie), weight = renormalised p over the k. */
-    void (*route)(const float *logits, size_t n, size_t experts, size_t k, float *prob, int32_t *ids, float *weight);
+    /* --- topk.c --- rows of E router logits: p = softmax over all (f32); ids[k] of the largest
+       (lowest index on a tie), weight = renormalised p over the k. The ids of a row are distinct
+       and in range even for NaN. k <= E. */
+    void (*route)(const float *logits, size_t n, size_t experts, size_t k, float *prob,
+                  int32_t *ids, float *weight);
 
-    /* --- xent.c --- rows of V logits: returns nothing; loss[i] = logsumexp - logit[target], 0 when target < 0; logits become (softmax - onehot) * row_scale (0 rows when target < 0). */
-    void (*xent)(float *logits, size_t n, size_t vocab, size_t ld, const int32_t *target, const float *row_scale, bool want_gradient, double *loss);
+    /* --- xent.c --- rows of V logits: returns nothing; loss[i] = logsumexp - logit[target], 0 when
+       target < 0; with want_gradient logits become (softmax - onehot) * row_scale (0 rows when
+       target < 0), else they are left alone. target < V. */
+    void (*xent)(float *logits, size_t n, size_t vocab, size_t ld, const int32_t *target,
+                 const float *row_scale, bool want_gradient, double *loss);
 
     /* --- adamw.c --- */
-    void (*adamw)(float *param, const float *grad, float *m, float *v, size_t n, const struct hm_adamw_step *step);
+    void (*adamw)(float *param, const float *grad, float *m, float *v, size_t n,
+                  const struct hm_adamw_step *step);
     double (*sum_squares)(const float *x, size_t n); /* f64 accumulation */
 
     /* --- vector.c --- */
-    void (*axpy)(float a, const float *x, size_t n, float *y);          /* y += a x */
+    void (*axpy)(float a, const float *x, size_t n, float *y); /* y += a x */
     void (*scale)(float a, float *x, size_t n);
-    void (*add)(const float *x, size_t n, float *y);                    /* y += x */
-    double (*dot)(const float *x, const float *y, size_t n);            /* f32 lanes, fixed order, f64 join */
+    void (*add)(const float *x, size_t n, float *y); /* y += x */
+    double (*dot)(const float *x, const float *y,
+                  size_t n); /* 64 f32 lanes, joined in f64 by halving; same bits on every path */
 
-    /* --- gemm.c --- through cblas_sgemm, one thread. C[m,n] = alpha * op(A) op(B) + beta * C. ref: plain loops for tests. */
-    void (*gemm_nt)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc); /* A[m,k] B[n,k]^T */
-    void (*gemm_nn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc); /* A[m,k] B[k,n] */
-    void (*gemm_tn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc); /* A[k,m]^T B[k,n] */
+    /* --- gemm.c --- through cblas_sgemm, one thread. C[m,n] = alpha * op(A) op(B) + beta * C. ref:
+     * plain loops for tests. */
+    void (*gemm_nt)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                    const float *b, size_t ldb, float beta, float *c,
+                    size_t ldc); /* A[m,k] B[n,k]^T */
+    void (*gemm_nn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                    const float *b, size_t ldb, float beta, float *c,
+                    size_t ldc); /* A[m,k] B[k,n] */
+    void (*gemm_tn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                    const float *b, size_t ldb, float beta, float *c,
+                    size_t ldc); /* A[k,m]^T B[k,n] */
 };
 
-/* Fill the table for these base/cpu flags (0: reference arithmetic, still cblas for gemm unless HM_CPU=ref). Sets OpenBLAS to one thread. */
+/* Fill the table for these base/cpu flags (0: reference arithmetic, still cblas for gemm unless
+ * HM_CPU=ref). Sets OpenBLAS to one thread. */
 void hm_kernels_init(struct hm_kernels *ret_kernels, unsigned cpu_flags);
 /* The pure C table, gemm included: what every other path is tested against. */
 void hm_kernels_reference(struct hm_kernels *ret_kernels);
-/* By HM_CPU and the machine, or by a recorded name ("avx512"); unknown or unavailable names are HM_ERR_USAGE. */
-int hm_kernels_choose(struct hm_kernels *ret_kernels, const char *name_or_null, struct hm_error *err);
+/* By HM_CPU and the machine, or by a recorded name ("avx512"); unknown or unavailable names are
+ * HM_ERR_USAGE. */
+int hm_kernels_choose(struct hm_kernels *ret_kernels, const char *name_or_null,
+                      struct hm_error *err);
 /* All tables this machine can run, for tests: index 0 is the reference. Returns how many. */
 size_t hm_kernels_all(struct hm_kernels *tables, size_t max);
 

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The reference kernels, private to kernels/: plain C that defines what every fast path must give.
+ * Contracts stand above the pointers in hanmix/kernels/kernels.h; parameters have the same order.
+ * Sums over a row run in HM_LANES independent f32 lanes (element i goes to lane i % HM_LANES; a
+ * product is rounded before it is added), joined in f64 by halving, so that every vector width can
+ * give the same bits.
+ */
+#ifndef HANMIX_KERNELS_REF_H
+#define HANMIX_KERNELS_REF_H
+
+#include "hanmix/kernels/kernels.h"
+
+#define HM_LANES     64
+#define HM_LANES_F64 32
+
+/* ((lane[0..31] + lane[32..63]) halved again until one is left), in f64. */
+double hm_lanes_join_ref(const float lane[HM_LANES]);
+
+void hm_nf4_decode_ref(const uint8_t *codes, const float *scale, uint64_t first, size_t n,
+                       uint32_t blocksize, enum hm_round round, float *out);
+void hm_nf4_encode_ref(const float *values, size_t n, uint32_t blocksize, uint8_t *codes,
+                       float *absmax);
+
+void hm_bf16_to_f32_ref(const void *in, size_t n, float *out);
+void hm_f16_to_f32_ref(const void *in, size_t n, float *out);
+void hm_f32_to_bf16_ref(const float *in, size_t n, uint16_t *out);
+void hm_f32_round_bf16_ref(float *values, size_t n);
+
+void hm_rmsnorm_ref(const float *x, const float *w, size_t n, size_t d, float eps, float *y,
+                    float *rho);
+void hm_rmsnorm_backward_ref(const float *x, const float *w, const float *rho, const float *dy,
+                             size_t n, size_t d, float *dx, float *dw);
+
+void hm_rope_ref(float *x, size_t n, size_t ldx, size_t heads, size_t head_dim,
+                 const float *cos_table, const float *sin_table, const int32_t *pos, float sign);
+
+void hm_softmax_tile_ref(float *score, size_t n_q, size_t n_k, size_t ld, const int32_t *first_key,
+                         const int32_t *end_key, float scale, float *row_max, float *row_sum,
+                         float *row_alpha);
+void hm_prob_tile_ref(float *score, size_t n_q, size_t n_k, size_t ld, const int32_t *first_key,
+                      const int32_t *end_key, float scale, const float *lse);
+void hm_dscore_tile_ref(const float *p, float *dp, size_t n_q, size_t n_k, size_t ld, float scale,
+                        const float *delta);
+
+void hm_swiglu_ref(const float *a1, const float *a3, size_t n, float *m);
+void hm_swiglu_backward_ref(const float *a1, const float *a3, const float *dm, size_t n, float *da1,
+                            float *da3);
+
+void hm_route_ref(const float *logits, size_t n, size_t experts, size_t k, float *prob,
+                  int32_t *ids, float *weight);
+
+void hm_xent_ref(float *logits, size_t n, size_t vocab, size_t ld, const int32_t *target,
+                 const float *row_scale, bool want_gradient, double *loss);
+
+void hm_adamw_ref(float *param, const float *grad, float *m, float *v, size_t n,
+                  const struct hm_adamw_step *step);
+double hm_sum_squares_ref(const float *x, size_t n);
+
+void hm_axpy_ref(float a, const float *x, size_t n, float *y);
+void hm_scale_ref(float a, float *x, size_t n);
+void hm_add_ref(const float *x, size_t n, float *y);
+double hm_dot_ref(const float *x, const float *y, size_t n);
+
+void hm_gemm_nt_ref(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                    const float *b, size_t ldb, float beta, float *c, size_t ldc);
+void hm_gemm_nn_ref(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                    const float *b, size_t ldb, float beta, float *c, size_t ldc);
+void hm_gemm_tn_ref(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                    const float *b, size_t ldb, float beta, float *c, size_t ldc);
+
+#endif
