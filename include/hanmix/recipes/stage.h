@@ -30,7 +30,11 @@ struct hm_field {
     double min, max;          /* inclusive; for counts, sizes, doubles; both 0 = unchecked */
     const char *const *choices; /* NULL-terminated, for CHOICE */
     const char *help;         /* one sentence with units */
+    bool neutral;             /* changes no byte of the output (a time limit, how often to log): not part of the stage's identity */
+    bool path;                /* TEXT: a value that is none of `choices` and no number is a file, relative as inputs are, and digested */
 };
+/* CHOICE also takes true for "all" or "on" and false for "none" or "off", where there are such choices.
+   Every stage has threads, memory and seed besides its own fields: see hm_stage_run. */
 
 enum hm_input_type { HM_INPUT_TEXT, HM_INPUT_TOKENIZER, HM_INPUT_MODEL, HM_INPUT_PACKED, HM_INPUT_ADAPTER, HM_INPUT_IDS, HM_INPUT_FILE };
 struct hm_input {
@@ -45,18 +49,24 @@ struct hm_input_set {         /* one named set of a resolved input */
     char *name;               /* "" when the recipe named none */
     char **path;              /* globs expanded and sorted; at least one (empty when the producing stage has not run yet: `pending`) */
     size_t n_paths;
-    double weight, epochs;
-    bool pending;             /* product of a stage that has not run yet (plan, validate) */
+    double weight, epochs;    /* as given: 0 and 1 when not */
+    bool pending;             /* product of a stage that has not run yet (plan, validate), or an `external` path that is not there */
+    const json_t *facts;      /* pending products: what plan() of the producing stage foretold (hm_stage_plan.facts); else NULL */
 };
 struct hm_input_value { const struct hm_input *input; struct hm_input_set *set; size_t n_sets; };
 
-struct hm_plan_line { char *purpose; uint64_t bytes; };
+struct hm_plan_line { char *purpose; uint64_t bytes; bool mapped; };
 struct hm_stage_plan {        /* filled by plan(): nothing is written, inputs are checked as far as they exist */
     struct hm_plan_line *memory; size_t n_memory; /* by purpose; the sum is the planned peak of the process */
     uint64_t disk_bytes;
     uint64_t work; const char *work_unit;         /* steps, bytes, tensors; 0 unknown */
+    json_t *facts;            /* object, owned; what later plans need of a product that does not exist yet: "config" (config.json to be,
+                                 an object), "vocab_size", "windows", "seq_len"; NULL = nothing. hm_stage_plan_release drops it. */
 };
 int hm_stage_plan_memory(struct hm_stage_plan *plan, const char *purpose, uint64_t bytes, struct hm_error *err);
+/* The same for pages of mapped files: part of the peak, but the system may evict them. The engine adds the program itself. */
+int hm_stage_plan_mapped(struct hm_stage_plan *plan, const char *purpose, uint64_t bytes, struct hm_error *err);
+int hm_stage_plan_fact(struct hm_stage_plan *plan, const char *name, json_t *value, struct hm_error *err); /* steals value */
 void hm_stage_plan_release(struct hm_stage_plan *plan);
 
 struct hm_stage_run {         /* what plan() and run() see */
@@ -75,7 +85,7 @@ struct hm_stage_run {         /* what plan() and run() see */
 };
 /* The resolved input by name; NULL when optional and absent. */
 const struct hm_input_value *hm_stage_input(const struct hm_stage_run *run, const char *name);
-/* Its single path ("" and false `pending` never): HM_ERR_USAGE when there are several. */
+/* Its single path ("" and false `pending` never): HM_ERR_USAGE when there are several. A pending one is the path to be. */
 int hm_stage_path(const struct hm_stage_run *run, const char *name, const char **ret_path, struct hm_error *err);
 
 struct hm_stage {

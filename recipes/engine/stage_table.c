@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The stages there are, in the order of help. Each is defined by recipes/stages/<module>_<verb>.c;
+ * a new one needs its declaration and its row here.
+ */
+#include <string.h>
+
+#include "hanmix/recipes/stage.h"
+
+static const struct hm_stage *const table[] = {
+    NULL, /* end: a table of nothing is no C */
+};
+
+size_t hm_stage_count(void)
+{
+    return sizeof(table) / sizeof(table[0]) - 1;
+}
+
+const struct hm_stage *hm_stage_at(size_t i)
+{
+    return table[i];
+}
+
+const struct hm_stage *hm_stage_find(const char *name)
+{
+    for (size_t i = 0; i < hm_stage_count(); i++)
+        if (strcmp(table[i]->name, name) == 0)
+            return table[i];
+    return NULL;
+}
