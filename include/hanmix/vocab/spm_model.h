@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * SentencePiece ModelProto on the wire: pieces, scores, types and the few trainer/normaliser fields we read;
- * unknown fields are preserved. Appending pieces keeps the base file as a prefix: base bytes + new field-1 records.
- * Thread class: immutable after load.
+ * SentencePiece ModelProto on the wire: pieces, scores, types and the few trainer/normaliser fields
+ * we read. Appending pieces keeps the base file as a prefix (base bytes + new field-1 records), so
+ * whatever we do not read is preserved. Thread class: immutable after load.
  */
 #ifndef HANMIX_VOCAB_SPM_MODEL_H
 #define HANMIX_VOCAB_SPM_MODEL_H
@@ -10,36 +10,60 @@
 #include "hanmix/base/hash.h"
 #include "hanmix/base/str.h"
 
-enum hm_piece_type { HM_PIECE_NORMAL = 1, HM_PIECE_UNKNOWN = 2, HM_PIECE_CONTROL = 3, HM_PIECE_USER = 4, HM_PIECE_UNUSED = 5, HM_PIECE_BYTE = 6 };
+#define HM_SPM_MAX_PIECES     4194304        /* 2^22; ids and float32 ranks stay exact */
+#define HM_SPM_MAX_FILE_BYTES 536870912u     /* 512 MiB */
+#define HM_SPM_SPACE          "\xe2\x96\x81" /* U+2581, what a space is inside pieces */
+#define HM_SPM_SPACE_CODE     0x2581u
+
+enum hm_piece_type {
+    HM_PIECE_NORMAL = 1,
+    HM_PIECE_UNKNOWN = 2,
+    HM_PIECE_CONTROL = 3,
+    HM_PIECE_USER = 4,
+    HM_PIECE_UNUSED = 5,
+    HM_PIECE_BYTE = 6
+};
 enum hm_spm_kind { HM_SPM_UNIGRAM = 1, HM_SPM_BPE = 2, HM_SPM_WORD = 3, HM_SPM_CHAR = 4 };
 
 struct hm_piece {
-    struct hm_str text; /* borrowed from the model */
-    float score;
+    struct hm_str text; /* borrowed from the model; valid UTF-8, not empty, no NUL */
+    float score;        /* finite */
     enum hm_piece_type type;
 };
 
 struct hm_spm_model {
-    char *path;            /* NULL when made in memory */
-    struct hm_buf bytes;   /* the file */
+    char *path;          /* NULL when made in memory */
+    struct hm_buf bytes; /* the file */
     struct hm_piece *piece;
     size_t count;
     enum hm_spm_kind kind;
-    bool byte_fallback, add_dummy_prefix, remove_extra_whitespaces, has_charsmap /* non-identity normaliser */;
-    int32_t unk_id, bos_id, eos_id, pad_id; /* -1 absent */
+    bool byte_fallback, add_dummy_prefix, remove_extra_whitespaces;
+    bool escape_whitespaces, whitespace_as_suffix;
+    bool has_charsmap;     /* non-identity normaliser */
+    bool has_denormalizer; /* text is changed when decoding */
+    int32_t unk_id, bos_id, eos_id,
+        pad_id; /* -1 absent; as the library finds them: by name and type */
     char sha256[HM_SHA256_HEX_BYTES];
-    void *index; /* piece text -> id */
+    void *index; /* owned: piece text -> id, and the texts */
 };
 
-/* path: a .model file, or a folder holding tokenizer.model. */
+/* path: a .model file, or a folder holding tokenizer.model. A malformed file is HM_ERR_FORMAT. */
 int hm_spm_model_load(const char *path, struct hm_spm_model *ret_model, struct hm_error *err);
-int hm_spm_model_parse(struct hm_str bytes, const char *what, struct hm_spm_model *ret_model, struct hm_error *err);
+/* `what` names the bytes in errors. */
+int hm_spm_model_parse(struct hm_str bytes, const char *what, struct hm_spm_model *ret_model,
+                       struct hm_error *err);
 void hm_spm_model_release(struct hm_spm_model *model);
-int32_t hm_spm_model_find(const struct hm_spm_model *model, struct hm_str piece); /* -1 when absent */
+int32_t hm_spm_model_find(const struct hm_spm_model *model,
+                          struct hm_str piece); /* -1 when absent */
+/* The byte of "<0xNN>", or -1 when text is not written so. */
+int hm_spm_byte_of(struct hm_str text);
 
 /* base bytes followed by records for pieces[n]; the result is a valid model file. */
-int hm_spm_model_append(const struct hm_spm_model *base, const struct hm_piece *pieces, size_t n, struct hm_buf *ret_bytes, struct hm_error *err);
-/* A complete BPE model file from pieces (meta pieces included by the caller's list), identity normaliser, options as in specs/vocab 1.4. */
-int hm_spm_model_build(const struct hm_piece *pieces, size_t n, bool byte_fallback, struct hm_buf *ret_bytes, struct hm_error *err);
+int hm_spm_model_append(const struct hm_spm_model *base, const struct hm_piece *pieces, size_t n,
+                        struct hm_buf *ret_bytes, struct hm_error *err);
+/* A complete BPE model file from pieces (meta pieces included by the caller's list): identity
+   normaliser, no dummy prefix, spaces kept, digits split, scripts split. */
+int hm_spm_model_build(const struct hm_piece *pieces, size_t n, bool byte_fallback,
+                       struct hm_buf *ret_bytes, struct hm_error *err);
 
 #endif
