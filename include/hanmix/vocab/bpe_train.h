@@ -19,6 +19,10 @@ int hm_han_counts_new(struct hm_han_counts **ret_counts, struct hm_error *err);
 void hm_han_counts_free(struct hm_han_counts *counts);
 int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, struct hm_error *err);
 int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint64_t count, struct hm_error *err);
+/* All of other's runs and totals; the result does not depend on the order of merges. */
+int hm_han_counts_merge(struct hm_han_counts *counts, const struct hm_han_counts *other, struct hm_error *err);
+void hm_han_counts_limit(struct hm_han_counts *counts, uint64_t bytes); /* beyond it adding is HM_ERR_NOFIT; 0 = none */
+uint64_t hm_han_counts_bytes(const struct hm_han_counts *counts);       /* memory held now */
 struct hm_han_totals { uint64_t documents, bytes, characters, han_characters, runs, distinct_runs, distinct_characters; };
 struct hm_han_totals hm_han_counts_totals(const struct hm_han_counts *counts);
 

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vocab/han_table.c and vocab/han_runs.c: the script table, and documents cut into counted runs.
+ */
+#include "support/support.h"
+
+#include "../../../vocab/bpe_internal.h"
+
+static void test_table(void **state)
+{
+    unsigned han = 0;
+    unsigned ideographs = 0;
+
+    (void)state;
+    for (uint32_t code = 0; code < 0x110000; code++) {
+        han += hm_is_han_class(code);
+        ideographs += hm_is_ideograph(code);
+        if (hm_is_ideograph(code))
+            assert_true(hm_is_han_class(code));
+    }
+    /* Sums of the ranges of the specification. */
+    assert_int_equal(ideographs, 6582 + 20950 + 366 + 106 + 42711 + 4149 + 222 + 5762 + 542 + 13);
+    assert_int_equal(han, ideographs + 26 + 89 + 214 + 1 + 1 + 86 + 3 + 90 + 4 + 16 + 47 + 88 + 10 +
+                              45 + 2 + 1);
+    assert_true(hm_is_han_class(0x30fc) && !hm_is_ideograph(0x30fc));
+    assert_true(hm_is_han_class(0x3005) && !hm_is_ideograph(0x3005));
+    assert_true(hm_is_ideograph(0x3007));
+    assert_false(hm_is_han_class(0x30fb) || hm_is_han_class(0x3099) || hm_is_han_class(0xff70));
+    assert_false(hm_is_han_class(0x9fd6) || hm_is_han_class(0x3002) || hm_is_han_class(0x4dc0));
+}
+
+static uint64_t count_of(const struct hm_han_counts *counts, const char *text)
+{
+    uint64_t cursor = 0;
+    struct hm_run run;
+
+    while (hm_han_counts_next(counts, &cursor, &run)) {
+        char utf8[256];
+        size_t len = 0;
+        for (uint32_t i = 0; i < run.n_units;)
+            len += hm_utf8_encode(hm_run_code(run.unit, &i), utf8 + len);
+        utf8[len] = '\0';
+        if (strcmp(utf8, text) == 0)
+            return run.count;
+    }
+    return 0;
+}
+
+static void test_cutting(void **state)
+{
+    struct hm_han_counts *counts = NULL;
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_ok(hm_han_counts_new(&counts, &err), err);
+    assert_ok(
+        hm_han_counts_add(counts, hm_str_of("中国，中国abc中國々カー·人\xe4\xb8人𠀀中\xff"), &err),
+        err);
+    assert_ok(hm_han_counts_add(counts, hm_str_of("中国"), &err), err);
+    assert_ok(hm_han_counts_add(counts, hm_str_of("no such thing"), &err), err);
+    assert_int_equal(count_of(counts, "中国"), 3);
+    assert_int_equal(count_of(counts, "中國々カー"), 1);
+    assert_int_equal(count_of(counts, "人"), 1);
+    assert_int_equal(count_of(counts, "人𠀀中"), 1);
+    assert_int_equal(count_of(counts, "abc"), 0);
+    struct hm_han_totals totals = hm_han_counts_totals(counts);
+    assert_int_equal(totals.documents, 3);
+    assert_int_equal(totals.runs, 6);
+    assert_int_equal(totals.distinct_runs, 4);
+    assert_int_equal(totals.han_characters, 2 + 2 + 5 + 1 + 3 + 2);
+    assert_int_equal(totals.characters, 2 + 1 + 2 + 3 + 5 + 1 + 1 + 2 + 3 + 1 + 2 + 13);
+    assert_int_equal(totals.distinct_characters, 8);
+    assert_fails(hm_han_counts_add_run(counts, hm_str_of("中a"), 1, &err), HM_ERR_FORMAT, "byte 3",
+                 err);
+    assert_ok(hm_han_counts_add_run(counts, hm_str_of("中国"), (uint64_t)1 << 40, &err), err);
+    assert_int_equal(count_of(counts, "中国"), ((uint64_t)1 << 40) + 3);
+    hm_han_counts_free(counts);
+    hm_han_counts_free(NULL);
+}
+
+/* Many runs, one longer than a chunk, spread over three counts: merged, they equal one count of
+ * all. */
+static void test_growth_and_merge(void **state)
+{
+    struct hm_han_counts *all = NULL;
+    struct hm_han_counts *part[3] = { NULL };
+    struct hm_error err = { 0 };
+    struct hm_buf text = { 0 };
+    uint64_t cursor = 0;
+    struct hm_run run;
+    size_t seen = 0;
+
+    (void)state;
+    assert_ok(hm_han_counts_new(&all, &err), err);
+    for (int i = 0; i < 3; i++)
+        assert_ok(hm_han_counts_new(&part[i], &err), err);
+    for (uint32_t i = 0; i < 300000; i++) {
+        hm_buf_clear(&text);
+        for (uint32_t value = i * 7919u % 200000; value > 0; value /= 1000) {
+            char utf8[4];
+            assert_ok(hm_buf_append(&text, utf8, hm_utf8_encode(0x4e00 + value % 1000, utf8), &err),
+                      err);
+        }
+        for (int n = i == 150000 ? 3000000 : 0; n > 0; n--)
+            assert_ok(hm_buf_text(&text, "一", &err), err);
+        struct hm_str doc = { text.ptr, text.len };
+        assert_ok(hm_han_counts_add(all, doc, &err), err);
+        assert_ok(hm_han_counts_add(part[i % 3], doc, &err), err);
+    }
+    for (int i = 1; i < 3; i++)
+        assert_ok(hm_han_counts_merge(part[0], part[i], &err), err);
+    struct hm_han_totals a = hm_han_counts_totals(all);
+    struct hm_han_totals b = hm_han_counts_totals(part[0]);
+    assert_memory_equal(&a, &b, sizeof(a));
+    assert_int_equal(a.distinct_runs, 199999); /* the empty one is none */
+    assert_true(hm_han_counts_bytes(all) > 2 * 3000000);
+    while (hm_han_counts_next(all, &cursor, &run)) {
+        assert_true(run.count == 1 || (run.count == 2 && run.n_units < 4));
+        seen++;
+    }
+    assert_int_equal(seen, a.distinct_runs);
+    for (int i = 0; i < 3; i++)
+        hm_han_counts_free(part[i]);
+    hm_han_counts_free(all);
+    hm_buf_release(&text);
+}
+
+static void test_limit(void **state)
+{
+    struct hm_han_counts *counts = NULL;
+    struct hm_error err = { 0 };
+    int status = HM_OK;
+
+    (void)state;
+    assert_ok(hm_han_counts_new(&counts, &err), err);
+    hm_han_counts_limit(counts, 5 << 20);
+    for (uint32_t i = 0; status == HM_OK && i < 1 << 20; i++) {
+        char run[12];
+        size_t len = hm_utf8_encode(0x4e00 + i % 1024, run);
+        len += hm_utf8_encode(0x5e00 + i / 1024, run + len);
+        status = hm_han_counts_add(counts, (struct hm_str){ run, len }, &err);
+    }
+    assert_int_equal(status, HM_ERR_NOFIT);
+    assert_non_null(strstr(err.text, "raise the memory limit"));
+    assert_true(hm_han_counts_bytes(counts) <= 5 << 20);
+    hm_han_counts_free(counts);
+}
+
+static int oom_attempt(void *context, struct hm_error *err)
+{
+    struct hm_han_counts *counts = NULL;
+    const struct hm_buf *text = context;
+    int status = hm_han_counts_new(&counts, err);
+
+    if (status == HM_OK)
+        status = hm_han_counts_add(counts, (struct hm_str){ text->ptr, text->len }, err);
+    hm_han_counts_free(counts);
+    return status;
+}
+
+static void test_out_of_memory(void **state)
+{
+    struct hm_buf text = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    for (uint32_t i = 0; i < 20000; i++) {
+        char utf8[4];
+        assert_ok(hm_buf_append(&text, utf8, hm_utf8_encode(0x4e00 + i % 5000, utf8), &err), err);
+        if (i > 9000 && i % 2)
+            assert_ok(hm_buf_text(&text, " ", &err), err);
+    }
+    assert_true(oom_sweep(oom_attempt, &text) >= 6);
+    hm_buf_release(&text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_cutting),
+        cmocka_unit_test(test_growth_and_merge),
+        cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_out_of_memory),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
