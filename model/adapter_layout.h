@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The list of parameters of an adapter before it has values: what new, load and plan share. Private
+ * to model/. Thread class: owner thread.
+ */
+#ifndef HANMIX_MODEL_ADAPTER_LAYOUT_H
+#define HANMIX_MODEL_ADAPTER_LAYOUT_H
+
+#include "hanmix/model/adapter.h"
+
+/*
+ * Names, shapes, ranks and scales of all parameters in canonical order; value and grad are NULL.
+ * config is copied. old_vocab: rows from here on are "new". With every_target, a target that
+ * matches nothing is HM_ERR_USAGE.
+ */
+int hm_adapter_lay_out(const struct hm_arch *arch, const struct hm_adapter_config *config,
+                       uint64_t old_vocab, bool every_target, struct hm_adapter **ret_adapter,
+                       struct hm_error *err);
+
+/* value (zeroed) and, with gradients, grad of every parameter. */
+int hm_adapter_allocate(struct hm_adapter *adapter, bool with_gradients, struct hm_error *err);
+
+/* Values of one full matrix (rows from first_row on) out of the base. */
+int hm_adapter_copy_base(const struct hm_checkpoint *ckpt, struct hm_param *param,
+                         struct hm_error *err);
+
+#endif
