@@ -11,12 +11,12 @@
 #include <math.h>
 #include <string.h>
 
+#include "adapter_layout.h"
+#include "adapter_rules.h"
 #include "hanmix/base/hash.h"
 #include "hanmix/base/parallel.h"
 #include "hanmix/base/rng.h"
 #include "hanmix/checkpoint/weight.h"
-#include "model/adapter_layout.h"
-#include "model/adapter_rules.h"
 
 enum { INIT_GRAIN = 1 << 16, COPY_ROWS = 256 }; /* values and rows per unit of a loop */
 

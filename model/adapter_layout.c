@@ -4,11 +4,11 @@
  * which PEFT names, in canonical order (slot order, A before B). Values come from adapter.c (new)
  * and peft_read.c (load); `plan` counts this same list.
  */
-#include "model/adapter_layout.h"
+#include "adapter_layout.h"
 
 #include <string.h>
 
-#include "model/adapter_rules.h"
+#include "adapter_rules.h"
 
 struct layout {
     const struct hm_arch *arch;

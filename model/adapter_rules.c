@@ -8,12 +8,12 @@
  * first key of rank_pattern or alpha_pattern, in the order given, that matches the name or a suffix
  * after a dot decides.
  */
-#include "model/adapter_rules.h"
+#include "adapter_rules.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "model/module_pattern.h"
+#include "module_pattern.h"
 
 enum { RANK_LIMIT = 65536 };
 

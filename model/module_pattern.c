@@ -7,7 +7,7 @@
  * greedy and lazy repetition are the same thing. Jumps are relative: a piece of program can be
  * copied or moved.
  */
-#include "model/module_pattern.h"
+#include "module_pattern.h"
 
 #include <string.h>
 
