@@ -57,6 +57,9 @@ int hm_arch_config(const json_t *config, const struct hm_arch *arch, json_t **re
 /* config.json of a model made from nothing (import.*). */
 int hm_arch_config_new(const struct hm_arch *arch, json_t **ret_config, struct hm_error *err);
 
+/* dir/config.json, written beside and renamed. */
+int hm_config_write(const json_t *config, const char *dir, struct hm_error *err);
+
 /*
  * The table of weights of an architecture: every tensor by canonical disk name, in canonical order.
  * Linears are the LoRA targets and what may be 4-bit.
