@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Text to ids and back with a SentencePiece model, through libsentencepiece (vocab/spm_shim.cc).
- * Ids equal sentencepiece's encode(text) without bos/eos. Thread class: encode/decode are thread safe after open.
+ * Text to ids and back with a SentencePiece model: ids equal sentencepiece's encode(text) without
+ * bos and eos, malformed UTF-8 included (each bad byte is read as U+FFFD). Thread class: encode and
+ * decode are thread safe after open.
  */
 #ifndef HANMIX_VOCAB_TOKENIZER_H
 #define HANMIX_VOCAB_TOKENIZER_H
@@ -11,16 +12,22 @@
 
 struct hm_tokenizer {
     struct hm_spm_model model;
-    void *processor; /* owned SentencePieceProcessor */
+    void *engine; /* owned, private to vocab/tokenizer.c */
 };
 
 int hm_tokenizer_open(const char *path, struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
-int hm_tokenizer_open_bytes(struct hm_str model_bytes, const char *what, struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
+int hm_tokenizer_open_bytes(struct hm_str model_bytes, const char *what,
+                            struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
 void hm_tokenizer_free(struct hm_tokenizer *tokenizer);
-int hm_tokenizer_encode(const struct hm_tokenizer *tokenizer, struct hm_str text, struct hm_ids *ids, struct hm_error *err); /* appends */
+int hm_tokenizer_encode(const struct hm_tokenizer *tokenizer, struct hm_str text,
+                        struct hm_ids *ids, struct hm_error *err); /* appends */
 /* Encode without the dummy prefix: the real subtokens of a piece's surface. */
-int hm_tokenizer_encode_bare(const struct hm_tokenizer *tokenizer, struct hm_str text, struct hm_ids *ids, struct hm_error *err);
-int hm_tokenizer_decode(const struct hm_tokenizer *tokenizer, const int32_t *ids, size_t n, struct hm_buf *text, struct hm_error *err); /* appends */
-struct hm_text_encoder hm_tokenizer_encoder(const struct hm_tokenizer *tokenizer); /* borrows tokenizer */
+int hm_tokenizer_encode_bare(const struct hm_tokenizer *tokenizer, struct hm_str text,
+                             struct hm_ids *ids, struct hm_error *err);
+/* Appends. Meta symbols stand for nothing; an id outside the vocabulary is HM_ERR_FORMAT. */
+int hm_tokenizer_decode(const struct hm_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                        struct hm_buf *text, struct hm_error *err);
+struct hm_text_encoder
+hm_tokenizer_encoder(const struct hm_tokenizer *tokenizer); /* borrows tokenizer */
 
 #endif

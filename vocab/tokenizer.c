@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The tokenizer of a SentencePiece model: one processor of libsentencepiece for text that begins
+ * (it may add the dummy prefix), one for text that goes on. Long texts are cut into parts where no
+ * piece can span (span_cut.c), which keeps memory and time linear and the ids the same; models
+ * whose normaliser looks across such places are encoded whole.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "hanmix/vocab/tokenizer.h"
+#include "span_cut.h"
+#include "spm_shim.h"
+
+#define PART_BYTES        2048u       /* text handed to the library at once, up to the next cut */
+#define UNCUT_LIMIT_BYTES (64u << 20) /* text of a model that cannot be cut */
+
+struct size_of_token {
+    uint16_t bytes, chars;
+};
+
+struct tokenizer_engine {
+    void *begin;   /* processor with the model's own dummy prefix */
+    void *bare;    /* the same without; NULL when the model adds none */
+    bool cuttable; /* cuts hold the pairs */
+    struct hm_span_cuts cuts;
+    struct size_of_token *size; /* per id */
+};
+
+/* U+2581 stands for one space; everything else for itself. */
+static struct size_of_token text_size(struct hm_str text)
+{
+    size_t bytes = text.len;
+    size_t chars = 0;
+    uint32_t code;
+
+    for (size_t at = 0; at < text.len; chars++) {
+        at += hm_utf8_decode(text.ptr + at, text.len - at, &code);
+        if (code == HM_SPM_SPACE_CODE)
+            bytes -= strlen(HM_SPM_SPACE) - 1;
+    }
+    return (struct size_of_token){ (uint16_t)bytes, (uint16_t)chars };
+}
+
+static int make_sizes(const struct hm_spm_model *model, struct tokenizer_engine *engine,
+                      struct hm_error *err)
+{
+    engine->size = hm_calloc(HM_MEM_VOCAB, model->count, sizeof(*engine->size));
+    if (!engine->size)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a tokenizer");
+    for (size_t i = 0; i < model->count; i++) {
+        const struct hm_piece *piece = &model->piece[i];
+        if (piece->text.len > UINT16_MAX)
+            return hm_fail(err, HM_ERR_FORMAT, "piece %zu has %zu bytes; at most %d are read", i,
+                           piece->text.len, UINT16_MAX);
+        if (piece->type == HM_PIECE_BYTE)
+            engine->size[i] =
+                (struct size_of_token){ 1, (hm_spm_byte_of(piece->text) & 0xc0) != 0x80 };
+        else if (piece->type != HM_PIECE_CONTROL && piece->type != HM_PIECE_UNKNOWN)
+            engine->size[i] = text_size(piece->text);
+    }
+    return HM_OK;
+}
+
+/* Bytes behind a model that override its add_dummy_prefix: a later scalar of a sub-message wins. */
+static int open_bare(const struct hm_spm_model *model, const char *what, void **ret_processor,
+                     struct hm_error *err)
+{
+    static const char no_prefix[] = "\x1a\x02\x18\x00";
+    struct hm_buf bytes = { 0 };
+    int status = hm_buf_append(&bytes, model->bytes.ptr, model->bytes.len, err);
+
+    if (status == HM_OK)
+        status = hm_buf_append(&bytes, no_prefix, 4, err);
+    if (status == HM_OK)
+        status =
+            hm_spm_shim_open((struct hm_str){ bytes.ptr, bytes.len }, what, ret_processor, err);
+    hm_buf_release(&bytes);
+    return status;
+}
+
+static int make_engine(struct hm_tokenizer *tokenizer, const char *what, struct hm_error *err)
+{
+    const struct hm_spm_model *model = &tokenizer->model;
+    struct tokenizer_engine *engine = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*engine));
+
+    tokenizer->engine = engine;
+    if (!engine)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a tokenizer");
+    HM_TRY(make_sizes(model, engine, err));
+    HM_TRY(hm_spm_shim_open((struct hm_str){ model->bytes.ptr, model->bytes.len }, what,
+                            &engine->begin, err));
+    if (model->add_dummy_prefix)
+        HM_TRY(open_bare(model, what, &engine->bare, err));
+    engine->cuttable = model->kind == HM_SPM_BPE && !model->has_charsmap &&
+                       !model->remove_extra_whitespaces && model->escape_whitespaces &&
+                       !model->whitespace_as_suffix;
+    if (engine->cuttable)
+        HM_TRY(hm_span_cuts_make(model, &engine->cuts, err));
+    return HM_OK;
+}
+
+static int open_model(struct hm_spm_model *model, const char *what,
+                      struct hm_tokenizer **ret_tokenizer, struct hm_error *err)
+{
+    struct hm_tokenizer *tokenizer = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*tokenizer));
+    int status;
+
+    if (!tokenizer) {
+        hm_spm_model_release(model);
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a tokenizer");
+    }
+    tokenizer->model = *model;
+    status = make_engine(tokenizer, what, err);
+    if (status == HM_OK)
+        *ret_tokenizer = tokenizer;
+    else
+        hm_tokenizer_free(tokenizer);
+    return status;
+}
+
+int hm_tokenizer_open(const char *path, struct hm_tokenizer **ret_tokenizer, struct hm_error *err)
+{
+    struct hm_spm_model model = { 0 };
+
+    HM_TRY(hm_spm_model_load(path, &model, err));
+    return open_model(&model, path, ret_tokenizer, err);
+}
+
+int hm_tokenizer_open_bytes(struct hm_str model_bytes, const char *what,
+                            struct hm_tokenizer **ret_tokenizer, struct hm_error *err)
+{
+    struct hm_spm_model model = { 0 };
+
+    HM_TRY(hm_spm_model_parse(model_bytes, what, &model, err));
+    return open_model(&model, what, ret_tokenizer, err);
+}
+
+void hm_tokenizer_free(struct hm_tokenizer *tokenizer)
+{
+    if (!tokenizer)
+        return;
+    struct tokenizer_engine *engine = tokenizer->engine;
+    if (engine) {
+        hm_spm_shim_close(engine->begin);
+        hm_spm_shim_close(engine->bare);
+        hm_span_cuts_release(&engine->cuts);
+        hm_free(engine->size);
+        hm_free(engine);
+    }
+    hm_spm_model_release(&tokenizer->model);
+    hm_free(tokenizer);
+}
+
+/* Without byte fallback the library writes a run of unknown characters as one id. */
+static void join_unknown(const struct hm_spm_model *model, struct hm_ids *ids, size_t first,
+                         size_t joint)
+{
+    if (model->byte_fallback || joint == first || joint == ids->count)
+        return;
+    if (ids->id[joint - 1] != model->unk_id || ids->id[joint] != model->unk_id)
+        return;
+    memmove(&ids->id[joint], &ids->id[joint + 1], (ids->count - joint - 1) * sizeof(*ids->id));
+    ids->count--;
+}
+
+static int encode_parts(const struct hm_tokenizer *tokenizer, const void *processor,
+                        struct hm_str text, struct hm_ids *ids, struct hm_error *err)
+{
+    const struct tokenizer_engine *engine = tokenizer->engine;
+    size_t first = ids->count;
+
+    for (size_t at = 0; at < text.len;) {
+        struct hm_str rest = { text.ptr + at, text.len - at };
+        size_t len = hm_span_cut_find(&engine->cuts, rest, PART_BYTES);
+        size_t joint = ids->count;
+        HM_TRY(hm_spm_shim_encode(processor, (struct hm_str){ rest.ptr, len }, ids, err));
+        join_unknown(&tokenizer->model, ids, first, joint);
+        if (engine->bare)
+            processor = engine->bare;
+        at += len;
+    }
+    return HM_OK;
+}
+
+static int encode_with(const struct hm_tokenizer *tokenizer, const void *processor,
+                       struct hm_str text, struct hm_ids *ids, struct hm_error *err)
+{
+    const struct tokenizer_engine *engine = tokenizer->engine;
+    size_t before = ids->count;
+
+    if (!engine->cuttable && text.len > UNCUT_LIMIT_BYTES)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "a text of %zu bytes: a vocabulary with a normaliser or of another kind "
+                       "than BPE takes at most %u at once; cut the text into documents",
+                       text.len, UNCUT_LIMIT_BYTES);
+    int status = engine->cuttable ? encode_parts(tokenizer, processor, text, ids, err)
+                                  : hm_spm_shim_encode(processor, text, ids, err);
+    if (status < 0)
+        ids->count = before;
+    return status;
+}
+
+int hm_tokenizer_encode(const struct hm_tokenizer *tokenizer, struct hm_str text,
+                        struct hm_ids *ids, struct hm_error *err)
+{
+    const struct tokenizer_engine *engine = tokenizer->engine;
+
+    return encode_with(tokenizer, engine->begin, text, ids, err);
+}
+
+int hm_tokenizer_encode_bare(const struct hm_tokenizer *tokenizer, struct hm_str text,
+                             struct hm_ids *ids, struct hm_error *err)
+{
+    const struct tokenizer_engine *engine = tokenizer->engine;
+
+    return encode_with(tokenizer, engine->bare ? engine->bare : engine->begin, text, ids, err);
+}
+
+int hm_tokenizer_decode(const struct hm_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                        struct hm_buf *text, struct hm_error *err)
+{
+    const struct tokenizer_engine *engine = tokenizer->engine;
+
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= tokenizer->model.count)
+            return hm_fail(err, HM_ERR_FORMAT,
+                           "id %" PRId32 " at place %zu is outside the vocabulary of %zu pieces",
+                           ids[i], i, tokenizer->model.count);
+    return hm_spm_shim_decode(engine->begin, ids, n, text, err);
+}
+
+static int encoder_encode(void *context, struct hm_str text, struct hm_ids *ids,
+                          struct hm_error *err)
+{
+    return hm_tokenizer_encode(context, text, ids, err);
+}
+
+static void encoder_token_size(void *context, int32_t id, uint32_t *ret_bytes, uint32_t *ret_chars)
+{
+    const struct hm_tokenizer *tokenizer = context;
+    const struct tokenizer_engine *engine = tokenizer->engine;
+    struct size_of_token size = { 0, 0 };
+
+    if (id >= 0 && (size_t)id < tokenizer->model.count)
+        size = engine->size[id];
+    *ret_bytes = size.bytes;
+    *ret_chars = size.chars;
+}
+
+struct hm_text_encoder hm_tokenizer_encoder(const struct hm_tokenizer *tokenizer)
+{
+    const struct hm_spm_model *model = &tokenizer->model;
+    struct hm_text_encoder encoder = {
+        .context = (void *)(uintptr_t)tokenizer,
+        .encode = encoder_encode,
+        .token_size = encoder_token_size,
+        .vocab_size = (uint32_t)model->count,
+        .bos_id = model->bos_id,
+        .eos_id = model->eos_id,
+        .unk_id = model->unk_id,
+    };
+
+    memcpy(encoder.fingerprint, model->sha256, sizeof(encoder.fingerprint));
+    return encoder;
+}
