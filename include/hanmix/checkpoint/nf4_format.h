@@ -21,8 +21,8 @@ int hm_nf4_nest(const float *absmax, size_t n, struct hm_nf4_nested *ret_nested,
                 struct hm_error *err);
 void hm_nf4_nested_release(struct hm_nf4_nested *nested);
 
-/* The quant_state JSON text, byte for byte as Python's json.dumps writes it; offset NULL = not
- * double quantised. */
+/* The quant_state JSON text, byte for byte as Python's json.dumps writes it; cols 0 = a vector;
+ * offset NULL = not double quantised. */
 int hm_nf4_state_json(uint32_t blocksize, enum hm_dtype dtype, uint64_t rows, uint64_t cols,
                       const float *offset, struct hm_buf *ret_text, struct hm_error *err);
 

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Access to a bound weight: blocks of rows decoded to f32 through the kernel table. Block scales
+ * are decoded on the way, a few hundred at a time on the stack, so a mapped 4-bit matrix takes no
+ * heap. Decoding is element by element, so results do not depend on how a caller cuts the matrix.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "hanmix/base/alloc.h"
+
+#include "weight_parts.h"
+
+#define SCALES_AT_ONCE 256u
+
+int hm_weight_from_f32(const float *values_view, uint32_t rows, uint32_t cols,
+                       struct hm_weight **ret_weight, struct hm_error *err)
+{
+    struct hm_weight *weight = hm_calloc(HM_MEM_WEIGHT, 1, sizeof *weight);
+
+    if (!weight)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory making a weight");
+    weight->layout = WEIGHT_DENSE;
+    weight->dtype = HM_DTYPE_F32;
+    weight->rows = rows;
+    weight->cols = cols;
+    weight->data = (const uint8_t *)values_view;
+    *ret_weight = weight;
+    return HM_OK;
+}
+
+void hm_weight_free(struct hm_weight *weight)
+{
+    hm_free(weight);
+}
+
+uint32_t hm_weight_rows(const struct hm_weight *weight)
+{
+    return weight->rows;
+}
+
+uint32_t hm_weight_cols(const struct hm_weight *weight)
+{
+    return weight->cols;
+}
+
+bool hm_weight_is_nf4(const struct hm_weight *weight)
+{
+    return weight->layout != WEIGHT_DENSE;
+}
+
+uint64_t hm_weight_stored_bytes(const struct hm_weight *weight)
+{
+    uint64_t bytes = 0;
+
+    if (weight->n_parts == 0)
+        return (uint64_t)weight->rows * weight->cols * sizeof(float);
+    for (size_t i = 0; i < weight->n_parts; i++)
+        bytes += weight->part[i].bytes;
+    return bytes;
+}
+
+enum hm_dtype hm_weight_dtype(const struct hm_weight *weight)
+{
+    return weight->dtype;
+}
+
+const float *hm_weight_f32_view(const struct hm_weight *weight)
+{
+    if (weight->layout != WEIGHT_DENSE || weight->dtype != HM_DTYPE_F32 ||
+        (uintptr_t)weight->data % _Alignof(float) != 0)
+        return NULL;
+    return (const float *)(const void *)weight->data;
+}
+
+static float load_f32(const uint8_t *base, uint64_t i)
+{
+    float value;
+
+    memcpy(&value, base + i * sizeof value, sizeof value);
+    return value;
+}
+
+/* Scales of blocks first .. first+n-1: m = f32(f32(map[q] * nested_absmax) + offset). */
+static void load_scales(const struct hm_weight *weight, uint64_t first, size_t n, float *scale)
+{
+    if (weight->layout == WEIGHT_NF4) {
+        memcpy(scale, weight->absmax + first * sizeof(float), n * sizeof(float));
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        float nested = load_f32(weight->nested_absmax, (first + i) / NESTED_BLOCK);
+        float product = load_f32(weight->nested_map, weight->absmax[first + i]) * nested;
+        scale[i] = product + weight->nested_offset;
+    }
+}
+
+/* n values from flat index `first`; the kernel sees the matrix as if it began at block b. */
+static void decode_nf4(const struct hm_weight *weight, const struct hm_kernels *kernels,
+                       uint64_t first, size_t n, enum hm_round round, float *out)
+{
+    uint32_t size = weight->blocksize;
+    float scale[SCALES_AT_ONCE];
+
+    while (n > 0) {
+        uint64_t block = first / size;
+        size_t skip = (size_t)(first % size);
+        size_t room = (size_t)SCALES_AT_ONCE * size - skip;
+        size_t part = n < room ? n : room;
+        load_scales(weight, block, (skip + part + size - 1) / size, scale);
+        kernels->nf4_decode(weight->data + block * size / 2, scale, skip, part, size, round, out);
+        first += part;
+        out += part;
+        n -= part;
+    }
+}
+
+static void decode_dense(const struct hm_weight *weight, const struct hm_kernels *kernels,
+                         uint64_t first, size_t n, enum hm_round round, float *out)
+{
+    const uint8_t *in = weight->data + first * hm_dtype_bytes(weight->dtype);
+
+    switch (weight->dtype) {
+    case HM_DTYPE_BF16:
+        kernels->bf16_to_f32(in, n, out);
+        return;
+    case HM_DTYPE_F16:
+        kernels->f16_to_f32(in, n, out);
+        break;
+    default:
+        memcpy(out, in, n * sizeof *out);
+        break;
+    }
+    if (round == HM_ROUND_BF16)
+        kernels->f32_round_bf16(out, n);
+}
+
+void hm_weight_decode(const struct hm_weight *weight, const struct hm_kernels *kernels,
+                      uint32_t row0, uint32_t n_rows, uint32_t col0, uint32_t n_cols,
+                      enum hm_round round, float *out, size_t ld)
+{
+    uint64_t first = (uint64_t)row0 * weight->cols + col0;
+    size_t runs = n_rows, run = n_cols;
+
+    HM_BUG(row0 > weight->rows || n_rows > weight->rows - row0);
+    HM_BUG(col0 > weight->cols || n_cols > weight->cols - col0);
+    if (n_cols == weight->cols && ld == n_cols) { /* one stretch */
+        run *= runs;
+        runs = runs > 0 ? 1 : 0;
+    }
+    for (size_t i = 0; i < runs && run > 0; i++) {
+        if (weight->layout == WEIGHT_DENSE)
+            decode_dense(weight, kernels, first, run, round, out);
+        else
+            decode_nf4(weight, kernels, first, run, round, out);
+        first += weight->cols;
+        out += ld;
+    }
+}
+
+static bool all_finite_16(const uint8_t *data, uint64_t count, uint16_t exponent)
+{
+    unsigned bad = 0;
+
+    for (uint64_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, data + i * sizeof bits, sizeof bits);
+        bad |= (bits & exponent) == exponent;
+    }
+    return !bad;
+}
+
+static bool all_finite_32(const uint8_t *data, uint64_t count)
+{
+    unsigned bad = 0;
+
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, data + i * sizeof bits, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
+/* Codes are finite whatever they are; the scales decide. */
+static bool scales_finite(const struct hm_weight *weight)
+{
+    uint64_t count = (uint64_t)weight->rows * weight->cols;
+    uint64_t blocks = (count + weight->blocksize - 1) / weight->blocksize;
+    float scale[SCALES_AT_ONCE];
+
+    for (uint64_t at = 0; at < blocks; at += SCALES_AT_ONCE) {
+        size_t n = blocks - at < SCALES_AT_ONCE ? (size_t)(blocks - at) : SCALES_AT_ONCE;
+        load_scales(weight, at, n, scale);
+        if (!all_finite_32((const uint8_t *)scale, n))
+            return false;
+    }
+    return true;
+}
+
+bool hm_weight_is_finite(const struct hm_weight *weight)
+{
+    uint64_t count = (uint64_t)weight->rows * weight->cols;
+
+    if (weight->layout != WEIGHT_DENSE)
+        return scales_finite(weight);
+    if (weight->dtype == HM_DTYPE_F32)
+        return all_finite_32(weight->data, count);
+    return all_finite_16(weight->data, count, weight->dtype == HM_DTYPE_BF16 ? 0x7f80u : 0x7c00u);
+}
+
+void hm_weight_drop_pages(const struct hm_weight *weight)
+{
+    for (size_t i = 0; i < weight->n_parts; i++)
+        hm_checkpoint_drop(weight->ckpt, weight->part[i].tensor, weight->part[i].offset,
+                           weight->part[i].bytes);
+}
