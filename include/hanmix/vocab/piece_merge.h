@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Merging learned pieces into a base SentencePiece model: filter, closure, ranked scores, files for every loader, proofs.
+ * Merging learned pieces into a base SentencePiece model: filter, closure, ranked scores, files for
+ * every loader, proofs.
  */
 #ifndef HANMIX_VOCAB_PIECE_MERGE_H
 #define HANMIX_VOCAB_PIECE_MERGE_H
@@ -8,31 +9,58 @@
 #include "hanmix/vocab/tokenizer.h"
 
 struct hm_merge_options {
-    bool score_zero;          /* reproduce the score-0 files of others; default ranked */
-    uint32_t max_piece_chars; /* 16 */
+    /*
+     * false: ranked, every new score below all of the base's merges, in merge order; pieces that
+     * could not be reached are dropped. true: the score-0 files of others, for comparison; nothing
+     * is dropped for that.
+     */
+    bool score_zero;
+    uint32_t max_piece_chars; /* 0: 16 */
 };
-struct hm_dropped_piece { char *piece; const char *reason; };
+
+struct hm_dropped_piece {
+    char *piece;
+    const char *reason; /* static text */
+};
+
 struct hm_merge_result {
     struct hm_buf model_bytes; /* base bytes are a prefix */
-    struct hm_piece *added;    /* in id order; text borrowed from model storage below */
+    struct hm_piece *added;    /* in id order from the base's count: merges, then single characters;
+                                  text borrowed    from storage */
     size_t n_added;
-    struct hm_dropped_piece *dropped;
+    struct hm_dropped_piece *dropped; /* in the order of extra */
     size_t n_dropped;
     void *storage;
 };
-/* extra: a BPE model whose pieces are candidates in id/merge order (byte and meta pieces ignored without a word). */
-int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *extra, const struct hm_merge_options *options,
-                   struct hm_merge_result *ret_result, struct hm_error *err);
+
+/*
+ * extra: a model whose pieces are candidates in id order (the merge order of a BPE model); its byte
+ * and meta pieces are ignored without a word. Kept: Han script throughout, an ideograph among it,
+ * not in base. base must be BPE.
+ */
+int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *extra,
+                   const struct hm_merge_options *options, struct hm_merge_result *ret_result,
+                   struct hm_error *err);
 void hm_merge_result_release(struct hm_merge_result *result);
 
-/* tokenizer.json, tokenizer_config.json, special_tokens_map.json for a BPE model; base_dir_or_null: a folder whose tokenizer.json is extended when it has one. */
-int hm_tokenizer_json_write(const struct hm_spm_model *model, const char *base_dir_or_null, const char *out_dir, struct hm_error *err);
+/* tokenizer.json, tokenizer_config.json, special_tokens_map.json for a BPE model; base_dir_or_null:
+   a folder whose files are extended or taken over when it has them. */
+int hm_tokenizer_json_write(const struct hm_spm_model *model, const char *base_dir_or_null,
+                            const char *out_dir, struct hm_error *err);
 
 /* vocab.check: static proof and lint (every finding: piece, rule, remedy). */
-struct hm_lint { char *piece; const char *rule; char *detail; };
-struct hm_lints { struct hm_lint *item; size_t count, cap; };
-int hm_vocab_lint(const struct hm_spm_model *old_model, const struct hm_tokenizer *new_tokenizer, struct hm_lints *ret_lints,
-                  bool *ret_every_new_piece_has_han, struct hm_error *err);
+struct hm_lint {
+    char *piece;
+    const char *rule;
+    char *detail;
+};
+struct hm_lints {
+    struct hm_lint *item;
+    size_t count, cap;
+};
+int hm_vocab_lint(const struct hm_spm_model *old_model, const struct hm_tokenizer *new_tokenizer,
+                  struct hm_lints *ret_lints, bool *ret_every_new_piece_has_han,
+                  struct hm_error *err);
 void hm_lints_release(struct hm_lints *lints);
 
 #endif
