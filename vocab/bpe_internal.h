@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What han_runs.c shares with the trainer: aggregated runs as UTF-16 units, walked in place.
- * Private to vocab/han_*.c and vocab/bpe_*.c.
+ * What han_runs.c shares with the trainer (aggregated runs as UTF-16 units, walked in place), and
+ * the state of one training shared by bpe_*.c: bpe_corpus.c makes slots and first pairs,
+ * bpe_pairs.c keeps pairs and their queue, bpe_merge.c applies one merge. Private to vocab/.
  */
 #ifndef HANMIX_VOCAB_BPE_INTERNAL_H
 #define HANMIX_VOCAB_BPE_INTERNAL_H
@@ -18,9 +19,11 @@ struct hm_run {           /* one distinct run */
 bool hm_han_counts_next(const struct hm_han_counts *counts, uint64_t *cursor,
                         struct hm_run *ret_run);
 
-/* Add `count` occurrences of a run given as UTF-16; n_units >= 1. */
+/* Add `count` occurrences of a run given as UTF-16, n_units >= 1; seen after hm_han_counts_flush.
+ */
 int hm_han_counts_add_units(struct hm_han_counts *counts, const uint16_t *unit, size_t n_units,
                             uint64_t count, struct hm_error *err);
+int hm_han_counts_flush(struct hm_han_counts *counts, struct hm_error *err);
 
 /* Next code point of a run; *i < n_units. Runs hold whole surrogate pairs. */
 static inline uint32_t hm_run_code(const uint16_t *unit, uint32_t *i)
@@ -31,5 +34,119 @@ static inline uint32_t hm_run_code(const uint16_t *unit, uint32_t *i)
         code = 0x10000 + ((code - 0xd800) << 10) + (unit[(*i)++] - 0xdc00u);
     return code;
 }
+
+/*
+ * The text of a training: every segment's symbols in slots, one slot a character, a zero slot
+ * before the first and after each segment. A symbol of n characters fills n slots: its id stands in
+ * the first and in the last, the others hold what no pair can match. Segments lie by weight, so
+ * that a slot's weight is found from its class (weights are few).
+ */
+struct bpe_weight_class {
+    uint64_t weight;
+    uint32_t end; /* first slot after the class */
+};
+
+struct bpe_pair {
+    uint32_t left, right; /* symbols */
+    uint64_t count;       /* weighted occurrences now */
+    uint32_t *position;   /* first slots, ascending; some may be stale */
+    uint32_t n_positions;
+    uint32_t block; /* whose memory position is: 0 = the first, else 1 + number of the merge */
+    uint64_t
+        tie; /* order among equal counts: fewer characters, then code points, as far as they fit */
+    bool dead; /* merged, refused, or too rare to matter */
+};
+
+struct bpe_queue_entry { /* count may be stale: then it is too high */
+    uint64_t count, tie;
+    uint32_t pair;
+};
+
+struct bpe_side {       /* what one merge does to pairs with one neighbour */
+    uint64_t weight;    /* of pairs destroyed */
+    uint64_t cancelled; /* of pairs created and destroyed again by the same merge */
+    uint32_t n;         /* new positions */
+    uint32_t fill;      /* where the next one goes; UINT32_MAX: not kept */
+};
+
+struct bpe_event { /* a neighbour and the first slot of the new pair */
+    uint32_t symbol, position;
+};
+
+struct bpe_block { /* positions of the pairs that one merge made */
+    uint32_t *position;
+    size_t bytes;
+    uint32_t live; /* pairs that still use it */
+};
+
+struct bpe_trainer {
+    const struct hm_ctl *ctl;
+    uint64_t limit_bytes, used_bytes; /* limit 0 = none */
+    uint32_t max_chars;
+    size_t wanted;  /* merges */
+    uint64_t floor; /* pairs rarer than this are not kept: none of them will be merged */
+    /* symbols: 1..n_chars characters, most frequent first; then merges in order */
+    uint32_t n_chars, n_symbols;
+    size_t cap_symbols;
+    uint32_t *symbol_first; /* into code */
+    uint8_t *symbol_len;    /* characters */
+    uint32_t *code;         /* code points of all symbols */
+    size_t n_codes, cap_codes;
+    uint64_t *symbol_count; /* characters: occurrences; merges: pair count when merged */
+    uint32_t *string_table; /* merges by their text; power of two */
+    size_t string_size;
+    uint32_t *slot;
+    uint32_t n_slots;
+    struct bpe_weight_class *weight_class;
+    size_t n_weight_classes, weight_class_bytes;
+    struct bpe_pair *pair; /* 0 is none */
+    size_t n_pairs, cap_pairs;
+    uint32_t *pair_table; /* power of two, 0 = free */
+    size_t pair_table_size;
+    struct bpe_queue_entry *queue; /* binary heap, most frequent first */
+    size_t n_queue, cap_queue;
+    struct bpe_block *block;  /* wanted + 1 */
+    struct bpe_side *side[2]; /* left and right neighbours, by symbol */
+    uint32_t *touched[2];     /* neighbours met */
+    size_t n_touched[2];
+    struct bpe_event *event[3]; /* left, right, the new symbol itself */
+    size_t n_events[3], cap_events[3];
+};
+
+/* Heap of the trainer within its limit; old_bytes are given back. NULL: err tells (HM_ERR_NOFIT or
+ * HM_ERR_NOMEM). */
+void *hm_bpe_resize(struct bpe_trainer *trainer, void *block, size_t old_bytes, size_t bytes,
+                    struct hm_error *err);
+void hm_bpe_drop(struct bpe_trainer *trainer, void *block, size_t bytes);
+
+/* bpe_corpus.c */
+int hm_bpe_characters_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+                            struct hm_error *err);
+/* `lower` > 0: at most this floor (an earlier attempt ended with too few pairs). Sets floor, makes
+ * pairs and slots. */
+int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+                       uint64_t lower, struct hm_error *err);
+
+/* bpe_slots.c: slots, places and queue from segments, every pair of which exists; symbol_of: by
+ * code point. */
+int hm_bpe_slots_fill(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+                      const uint32_t *symbol_of, struct hm_error *err);
+void hm_bpe_slots_unload(struct bpe_trainer *trainer);
+
+/* bpe_pairs.c */
+uint32_t hm_bpe_pair_find(const struct bpe_trainer *trainer, uint32_t left,
+                          uint32_t right); /* 0 = none */
+int hm_bpe_pair_new(struct bpe_trainer *trainer, uint32_t left, uint32_t right, uint64_t count,
+                    uint32_t *ret_pair, struct hm_error *err);
+int hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err);
+/* The most frequent pair, taken from the queue; 0 when no pair reaches the floor. */
+uint32_t hm_bpe_pair_best(struct bpe_trainer *trainer);
+void hm_bpe_pair_kill(struct bpe_trainer *trainer, uint32_t pair);
+void hm_bpe_pairs_unload(struct bpe_trainer *trainer);
+
+/* bpe_merge.c: make the new symbol and apply it; *ret_made false: its text existed, the pair is
+ * dead. */
+int hm_bpe_merge_apply(struct bpe_trainer *trainer, uint32_t pair, bool *ret_made,
+                       struct hm_error *err);
 
 #endif

@@ -24,6 +24,7 @@ struct waiting_run {
     uint64_t hash;
     size_t first; /* in batch_unit */
     size_t n_units;
+    uint64_t count;
 };
 
 struct hm_han_counts {
@@ -288,13 +289,7 @@ static int run_add(struct hm_han_counts *counts, const uint16_t *unit, size_t n_
     return HM_OK;
 }
 
-int hm_han_counts_add_units(struct hm_han_counts *counts, const uint16_t *unit, size_t n_units,
-                            uint64_t count, struct hm_error *err)
-{
-    return run_add(counts, unit, n_units, unit_hash(unit, n_units), count, err);
-}
-
-static int batch_flush(struct hm_han_counts *counts, struct hm_error *err)
+int hm_han_counts_flush(struct hm_han_counts *counts, struct hm_error *err)
 {
     struct waiting_run *waiting = counts->batch;
 
@@ -309,33 +304,45 @@ static int batch_flush(struct hm_han_counts *counts, struct hm_error *err)
     }
     for (size_t i = 0; i < counts->n_batch; i++)
         HM_TRY(run_add(counts, counts->batch_unit + waiting[i].first, waiting[i].n_units,
-                       waiting[i].hash, 1, err));
+                       waiting[i].hash, waiting[i].count, err));
     counts->n_batch = 0;
     counts->batch_used = 0;
     return HM_OK;
 }
 
 /* The run from `first` to batch_used is complete. */
-static int batch_end_run(struct hm_han_counts *counts, size_t first, struct hm_error *err)
+static int batch_end_run(struct hm_han_counts *counts, size_t first, uint64_t count,
+                         struct hm_error *err)
 {
-    counts->batch[counts->n_batch++] =
-        (struct waiting_run){ .first = first, .n_units = counts->batch_used - first };
+    counts->batch[counts->n_batch++] = (struct waiting_run){ .first = first,
+                                                             .n_units = counts->batch_used - first,
+                                                             .count = count };
     if (counts->n_batch == BATCH_RUNS || counts->batch_used >= BATCH_UNITS / 2)
-        return batch_flush(counts, err);
+        return hm_han_counts_flush(counts, err);
+    return HM_OK;
+}
+
+static int batch_reserve(struct hm_han_counts *counts, size_t n_units, struct hm_error *err)
+{
+    size_t cap = counts->batch_cap;
+
+    while (counts->batch_used + n_units > cap)
+        cap *= 2;
+    if (cap == counts->batch_cap)
+        return HM_OK;
+    HM_TRY(budget_take(counts, (cap - counts->batch_cap) * sizeof(uint16_t), err));
+    uint16_t *unit = hm_realloc(HM_MEM_VOCAB, counts->batch_unit, cap * sizeof(*unit));
+    if (!unit)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a Han run of %zu units", cap);
+    counts->batch_unit = unit;
+    counts->batch_cap = cap;
     return HM_OK;
 }
 
 static int batch_put(struct hm_han_counts *counts, uint32_t code, struct hm_error *err)
 {
-    if (counts->batch_used + 2 > counts->batch_cap) {
-        size_t cap = 2 * counts->batch_cap;
-        HM_TRY(budget_take(counts, (cap - counts->batch_cap) * sizeof(uint16_t), err));
-        uint16_t *unit = hm_realloc(HM_MEM_VOCAB, counts->batch_unit, cap * sizeof(*unit));
-        if (!unit)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for a Han run of %zu units", cap);
-        counts->batch_unit = unit;
-        counts->batch_cap = cap;
-    }
+    if (counts->batch_used + 2 > counts->batch_cap)
+        HM_TRY(batch_reserve(counts, 2, err));
     if (code >= 0x10000) {
         counts->batch_unit[counts->batch_used++] = (uint16_t)(0xd7c0 + (code >> 10));
         counts->batch_unit[counts->batch_used++] = (uint16_t)(0xdc00 | (code & 0x3ff));
@@ -343,6 +350,17 @@ static int batch_put(struct hm_han_counts *counts, uint32_t code, struct hm_erro
         counts->batch_unit[counts->batch_used++] = (uint16_t)code;
     }
     return HM_OK;
+}
+
+int hm_han_counts_add_units(struct hm_han_counts *counts, const uint16_t *unit, size_t n_units,
+                            uint64_t count, struct hm_error *err)
+{
+    size_t first = counts->batch_used;
+
+    HM_TRY(batch_reserve(counts, n_units, err));
+    memcpy(counts->batch_unit + first, unit, n_units * sizeof(*unit));
+    counts->batch_used += n_units;
+    return batch_end_run(counts, first, count, err);
 }
 
 /* Length of the code point at text; a malformed byte counts as one character of no script. */
@@ -375,13 +393,13 @@ int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, stru
             han_characters++;
             HM_TRY(batch_put(counts, code, err));
         } else if (counts->batch_used > first) {
-            HM_TRY(batch_end_run(counts, first, err));
+            HM_TRY(batch_end_run(counts, first, 1, err));
             first = counts->batch_used;
         }
     }
     if (counts->batch_used > first)
-        HM_TRY(batch_end_run(counts, first, err));
-    HM_TRY(batch_flush(counts, err));
+        HM_TRY(batch_end_run(counts, first, 1, err));
+    HM_TRY(hm_han_counts_flush(counts, err));
     counts->totals.documents++;
     counts->totals.bytes += document.len;
     counts->totals.characters += characters;
@@ -406,11 +424,14 @@ int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint6
         HM_TRY(batch_put(counts, code, err));
         i += len;
     }
-    if (characters == 0 || count == 0)
+    if (characters == 0)
         return HM_OK;
-    size_t n_units = counts->batch_used;
-    counts->batch_used = 0;
-    HM_TRY(hm_han_counts_add_units(counts, counts->batch_unit, n_units, count, err));
+    if (count == 0) {
+        counts->batch_used = 0;
+        return HM_OK;
+    }
+    HM_TRY(batch_end_run(counts, 0, count, err));
+    HM_TRY(hm_han_counts_flush(counts, err));
     counts->totals.bytes += run.len * count;
     counts->totals.characters += characters * count;
     counts->totals.han_characters += characters * count;
@@ -425,6 +446,7 @@ int hm_han_counts_merge(struct hm_han_counts *counts, const struct hm_han_counts
 
     while (hm_han_counts_next(other, &cursor, &run))
         HM_TRY(hm_han_counts_add_units(counts, run.unit, run.n_units, run.count, err));
+    HM_TRY(hm_han_counts_flush(counts, err));
     counts->totals.documents += other->totals.documents;
     counts->totals.bytes += other->totals.bytes;
     counts->totals.characters += other->totals.characters;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Exact BPE training on Han runs: the merges of sentencepiece 0.2.3 in the same order (specs: pair count, then fewer
- * characters, then UTF-8 byte order; same-character runs by 0.2.3's rule; length cap; a string that exists is skipped).
- * han_runs.c cuts documents into runs by the library's script table and aggregates equal runs with 64-bit counts.
+ * Exact BPE training on Han runs: the merges of sentencepiece 0.2.3 in the same order (specs: pair
+ * count, then fewer characters, then UTF-8 byte order; same-character runs by 0.2.3's rule; length
+ * cap; a string that exists is skipped). han_runs.c cuts documents into runs by the library's
+ * script table and aggregates equal runs with 64-bit counts.
  */
 #ifndef HANMIX_VOCAB_BPE_TRAIN_H
 #define HANMIX_VOCAB_BPE_TRAIN_H
@@ -11,19 +12,24 @@
 #include "hanmix/base/str.h"
 #include "hanmix/base/text.h"
 
-bool hm_is_han_class(uint32_t code);   /* Han, Hiragana, Katakana, U+30FC by the library's table */
-bool hm_is_ideograph(uint32_t code);   /* CJK ideographs, the code points that make a piece "Han" */
+bool hm_is_han_class(uint32_t code); /* Han, Hiragana, Katakana, U+30FC by the library's table */
+bool hm_is_ideograph(uint32_t code); /* CJK ideographs, the code points that make a piece "Han" */
 
 struct hm_han_counts; /* aggregated runs, character counts, totals */
 int hm_han_counts_new(struct hm_han_counts **ret_counts, struct hm_error *err);
 void hm_han_counts_free(struct hm_han_counts *counts);
 int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, struct hm_error *err);
-int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint64_t count, struct hm_error *err);
+int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint64_t count,
+                          struct hm_error *err);
 /* All of other's runs and totals; the result does not depend on the order of merges. */
-int hm_han_counts_merge(struct hm_han_counts *counts, const struct hm_han_counts *other, struct hm_error *err);
-void hm_han_counts_limit(struct hm_han_counts *counts, uint64_t bytes); /* beyond it adding is HM_ERR_NOFIT; 0 = none */
-uint64_t hm_han_counts_bytes(const struct hm_han_counts *counts);       /* memory held now */
-struct hm_han_totals { uint64_t documents, bytes, characters, han_characters, runs, distinct_runs, distinct_characters; };
+int hm_han_counts_merge(struct hm_han_counts *counts, const struct hm_han_counts *other,
+                        struct hm_error *err);
+void hm_han_counts_limit(struct hm_han_counts *counts,
+                         uint64_t bytes); /* beyond it adding is HM_ERR_NOFIT; 0 = none */
+uint64_t hm_han_counts_bytes(const struct hm_han_counts *counts); /* memory held now */
+struct hm_han_totals {
+    uint64_t documents, bytes, characters, han_characters, runs, distinct_runs, distinct_characters;
+};
 struct hm_han_totals hm_han_counts_totals(const struct hm_han_counts *counts);
 
 struct hm_bpe_piece {
@@ -44,8 +50,8 @@ struct hm_bpe_options {
     uint64_t memory_bytes;    /* 0 = no limit; more would be needed: HM_ERR_NOFIT */
 };
 /* Fewer distinct pairs than merges: HM_ERR_FORMAT naming both numbers. */
-int hm_bpe_train(const struct hm_han_counts *counts, const struct hm_bpe_options *options, const struct hm_ctl *ctl,
-                 struct hm_bpe_result *ret_result, struct hm_error *err);
+int hm_bpe_train(const struct hm_han_counts *counts, const struct hm_bpe_options *options,
+                 const struct hm_ctl *ctl, struct hm_bpe_result *ret_result, struct hm_error *err);
 void hm_bpe_result_release(struct hm_bpe_result *result);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Growing embed_tokens and lm_head from an old to a new vocabulary, streamed: only shards holding the two matrices are
- * rewritten, others linked or copied. Old rows stay bit-identical.
+ * Growing embed_tokens and lm_head from an old to a new vocabulary, streamed: only shards holding
+ * the two matrices are rewritten, others linked or copied. Old rows stay bit-identical.
  */
 #ifndef HANMIX_VOCAB_EMBED_RESIZE_H
 #define HANMIX_VOCAB_EMBED_RESIZE_H
@@ -12,13 +12,17 @@
 enum hm_resize_init { HM_RESIZE_MEAN, HM_RESIZE_MEAN_UPSTREAM, HM_RESIZE_NORMAL, HM_RESIZE_ZERO };
 struct hm_resize_options {
     enum hm_resize_init init;
-    double noise;      /* mean: relative to the old rows' standard deviation; 0 none */
-    uint32_t pad_to;   /* rows rounded up to a multiple; padding rows get the global mean */
+    double noise;    /* mean: relative to the old rows' standard deviation; 0 none */
+    uint32_t pad_to; /* rows rounded up to a multiple; padding rows get the global mean */
     uint64_t seed;
 };
-struct hm_resize_report { uint64_t old_rows, new_rows, padded_rows, duplicate_rows, bytes_written, files_linked; };
-int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokenizer, const struct hm_tokenizer *new_tokenizer,
-                    const struct hm_resize_options *options, const char *out_dir, const struct hm_ctl *ctl,
-                    struct hm_resize_report *ret_report, struct hm_error *err);
+struct hm_resize_report {
+    uint64_t old_rows, new_rows, padded_rows, duplicate_rows, bytes_written, files_linked;
+};
+int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokenizer,
+                    const struct hm_tokenizer *new_tokenizer,
+                    const struct hm_resize_options *options, const char *out_dir,
+                    const struct hm_ctl *ctl, struct hm_resize_report *ret_report,
+                    struct hm_error *err);
 
 #endif

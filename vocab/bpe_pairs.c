@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pairs of adjacent symbols: a table by (left, right) and a queue by count. Counts only fall, so a
+ * queue entry is an upper bound and is corrected when it reaches the top. Pairs below the trainer's
+ * floor are never made, or die there. Order among equals: fewer characters, then code points (which
+ * is UTF-8 byte order).
+ */
+#include <string.h>
+
+#include "bpe_internal.h"
+
+#define TABLE_FIRST 1024u
+
+static uint64_t pair_hash(uint32_t left, uint32_t right)
+{
+    uint64_t hash = ((uint64_t)left << 32 | right) * 0x9fb21c651e98df25u;
+
+    return hash ^ hash >> 32;
+}
+
+static size_t table_at(const struct bpe_trainer *trainer, uint32_t left, uint32_t right)
+{
+    size_t mask = trainer->pair_table_size - 1;
+    size_t at = pair_hash(left, right) & mask;
+
+    for (; trainer->pair_table[at]; at = (at + 1) & mask) {
+        const struct bpe_pair *pair = &trainer->pair[trainer->pair_table[at]];
+        if (pair->left == left && pair->right == right)
+            break;
+    }
+    return at;
+}
+
+uint32_t hm_bpe_pair_find(const struct bpe_trainer *trainer, uint32_t left, uint32_t right)
+{
+    return trainer->n_pairs ? trainer->pair_table[table_at(trainer, left, right)] : 0;
+}
+
+static int table_grow(struct bpe_trainer *trainer, struct hm_error *err)
+{
+    size_t size = trainer->pair_table_size ? 2 * trainer->pair_table_size : TABLE_FIRST;
+    uint32_t *table = hm_bpe_resize(trainer, NULL, 0, size * sizeof(*table), err);
+
+    if (!table)
+        return err->code;
+    memset(table, 0, size * sizeof(*table));
+    hm_bpe_drop(trainer, trainer->pair_table, trainer->pair_table_size * sizeof(*table));
+    trainer->pair_table = table;
+    trainer->pair_table_size = size;
+    for (uint32_t i = 1; i < trainer->n_pairs; i++)
+        table[table_at(trainer, trainer->pair[i].left, trainer->pair[i].right)] = i;
+    return HM_OK;
+}
+
+/* Code point i of the text of a pair. */
+static uint32_t pair_code(const struct bpe_trainer *trainer, const struct bpe_pair *pair,
+                          uint32_t i)
+{
+    uint32_t left_len = trainer->symbol_len[pair->left];
+
+    return i < left_len ? trainer->code[trainer->symbol_first[pair->left] + i]
+                        : trainer->code[trainer->symbol_first[pair->right] + i - left_len];
+}
+
+static uint32_t pair_len(const struct bpe_trainer *trainer, const struct bpe_pair *pair)
+{
+    return (uint32_t)trainer->symbol_len[pair->left] + trainer->symbol_len[pair->right];
+}
+
+/* 8 bits of length, two code points of 21 bits, the upper 14 bits of the third. */
+static uint64_t pair_tie(const struct bpe_trainer *trainer, const struct bpe_pair *pair)
+{
+    uint32_t len = pair_len(trainer, pair);
+    uint64_t third = len > 2 ? pair_code(trainer, pair, 2) : 0;
+
+    return (uint64_t)len << 56 | (uint64_t)pair_code(trainer, pair, 0) << 35 |
+           (uint64_t)pair_code(trainer, pair, 1) << 14 | third >> 7;
+}
+
+int hm_bpe_pair_new(struct bpe_trainer *trainer, uint32_t left, uint32_t right, uint64_t count,
+                    uint32_t *ret_pair, struct hm_error *err)
+{
+    size_t number = trainer->n_pairs ? trainer->n_pairs : 1;
+
+    if (number >= trainer->cap_pairs) {
+        size_t cap = trainer->cap_pairs ? 2 * trainer->cap_pairs : TABLE_FIRST;
+        struct bpe_pair *grown = hm_bpe_resize(
+            trainer, trainer->pair, trainer->cap_pairs * sizeof(*grown), cap * sizeof(*grown), err);
+        if (!grown)
+            return err->code;
+        trainer->pair = grown;
+        trainer->cap_pairs = cap;
+    }
+    if (number >= UINT32_MAX)
+        return hm_fail(err, HM_ERR_NOFIT, "more pairs than can be numbered");
+    if (2 * number >= trainer->pair_table_size)
+        if (table_grow(trainer, err) < 0)
+            return err->code;
+    struct bpe_pair *pair = &trainer->pair[number];
+    *pair = (struct bpe_pair){ .left = left, .right = right, .count = count };
+    pair->tie = pair_tie(trainer, pair);
+    trainer->pair_table[table_at(trainer, left, right)] = (uint32_t)number;
+    trainer->n_pairs = number + 1;
+    *ret_pair = (uint32_t)number;
+    return HM_OK;
+}
+
+/* Whether a comes before b. */
+static bool entry_before(const struct bpe_trainer *trainer, const struct bpe_queue_entry *a,
+                         const struct bpe_queue_entry *b)
+{
+    if (a->count != b->count)
+        return a->count > b->count;
+    if (a->tie != b->tie)
+        return a->tie < b->tie;
+    const struct bpe_pair *first = &trainer->pair[a->pair];
+    const struct bpe_pair *second = &trainer->pair[b->pair];
+    uint32_t len = pair_len(trainer, first);
+    for (uint32_t i = 2; i < len; i++) {
+        uint32_t x = pair_code(trainer, first, i);
+        uint32_t y = pair_code(trainer, second, i);
+        if (x != y)
+            return x < y;
+    }
+    /* The same text by another split: whichever comes second is refused. */
+    return trainer->symbol_len[first->left] < trainer->symbol_len[second->left];
+}
+
+int hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err)
+{
+    struct bpe_queue_entry entry = { trainer->pair[pair].count, trainer->pair[pair].tie, pair };
+
+    if (trainer->n_queue == trainer->cap_queue) {
+        size_t cap = trainer->cap_queue ? 2 * trainer->cap_queue : TABLE_FIRST;
+        struct bpe_queue_entry *grown =
+            hm_bpe_resize(trainer, trainer->queue, trainer->cap_queue * sizeof(*grown),
+                          cap * sizeof(*grown), err);
+        if (!grown)
+            return err->code;
+        trainer->queue = grown;
+        trainer->cap_queue = cap;
+    }
+    size_t at = trainer->n_queue++;
+    while (at > 0 && entry_before(trainer, &entry, &trainer->queue[(at - 1) / 2])) {
+        trainer->queue[at] = trainer->queue[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    trainer->queue[at] = entry;
+    return HM_OK;
+}
+
+/* Put `entry` at the top and let it sink. */
+static void queue_sink(struct bpe_trainer *trainer, struct bpe_queue_entry entry)
+{
+    struct bpe_queue_entry *queue = trainer->queue;
+    size_t at = 0;
+
+    for (size_t child = 1; child < trainer->n_queue; child = 2 * at + 1) {
+        if (child + 1 < trainer->n_queue && entry_before(trainer, &queue[child + 1], &queue[child]))
+            child++;
+        if (!entry_before(trainer, &queue[child], &entry))
+            break;
+        queue[at] = queue[child];
+        at = child;
+    }
+    queue[at] = entry;
+}
+
+static void queue_drop_top(struct bpe_trainer *trainer)
+{
+    struct bpe_queue_entry last = trainer->queue[--trainer->n_queue];
+
+    if (trainer->n_queue > 0)
+        queue_sink(trainer, last);
+}
+
+uint32_t hm_bpe_pair_best(struct bpe_trainer *trainer)
+{
+    while (trainer->n_queue > 0) {
+        struct bpe_queue_entry top = trainer->queue[0];
+        struct bpe_pair *pair = &trainer->pair[top.pair];
+        if (pair->dead) {
+            queue_drop_top(trainer);
+        } else if (pair->count < trainer->floor) {
+            hm_bpe_pair_kill(trainer, top.pair);
+            queue_drop_top(trainer);
+        } else if (pair->count != top.count) {
+            top.count = pair->count;
+            queue_sink(trainer, top);
+        } else {
+            queue_drop_top(trainer);
+            return top.pair;
+        }
+    }
+    return 0;
+}
+
+void hm_bpe_pair_kill(struct bpe_trainer *trainer, uint32_t number)
+{
+    struct bpe_pair *pair = &trainer->pair[number];
+    struct bpe_block *block = &trainer->block[pair->block];
+
+    pair->dead = true;
+    pair->position = NULL;
+    pair->n_positions = 0;
+    if (--block->live == 0) {
+        hm_bpe_drop(trainer, block->position, block->bytes);
+        *block = (struct bpe_block){ 0 };
+    }
+}
+
+void hm_bpe_pairs_unload(struct bpe_trainer *trainer)
+{
+    hm_bpe_drop(trainer, trainer->pair, trainer->cap_pairs * sizeof(*trainer->pair));
+    hm_bpe_drop(trainer, trainer->pair_table, trainer->pair_table_size * sizeof(uint32_t));
+    hm_bpe_drop(trainer, trainer->queue, trainer->cap_queue * sizeof(*trainer->queue));
+    for (size_t i = 0; trainer->block && i <= trainer->wanted; i++)
+        hm_bpe_drop(trainer, trainer->block[i].position, trainer->block[i].bytes);
+    hm_bpe_drop(trainer, trainer->block, (trainer->wanted + 1) * sizeof(*trainer->block));
+    trainer->pair = NULL;
+    trainer->pair_table = NULL;
+    trainer->queue = NULL;
+    trainer->block = NULL;
+    trainer->n_pairs = trainer->cap_pairs = trainer->pair_table_size = 0;
+    trainer->n_queue = trainer->cap_queue = 0;
+}
