@@ -213,6 +213,7 @@ struct hm_step {
     uint32_t B, T, N;
     uint32_t context;  /* keys of a sequence */
     double dropout;    /* active probability, 0 in evaluation */
+    bool head;         /* time goes to HM_PHASE_HEAD */
     double *aux_count; /* [E] tokens per expert over all layers; NULL: no auxiliary loss */
     double *aux_prob;  /* [E] sum of probabilities */
     double aux_rows;   /* rows that count, all layers */
@@ -359,7 +360,7 @@ void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_j
 /* out += sum over a token's experts of weight * FFN(h). */
 void hm_moe_forward(const struct hm_step *step, uint32_t layer, const float *h, float *out);
 /* dh = gradient of dout through the experts; gamma [N*K]; adapter gradients. */
-void hm_moe_backward(const struct hm_step *step, uint32_t layer, const float *h, const float *dout,
+void hm_moe_backward(const struct hm_step *step, uint32_t layer, const float *h, float *dout,
                      float *dh, float *gamma);
 
 /* --- block.c: one layer, both ways; norm rows ----------------------------------------------------

@@ -337,7 +337,7 @@ static void round_backward(const struct hm_moe *moe)
     schedule_run(&schedule);
 }
 
-void hm_moe_backward(const struct hm_step *step, uint32_t layer, const float *h, const float *dout,
+void hm_moe_backward(const struct hm_step *step, uint32_t layer, const float *h, float *dout,
                      float *dh, float *gamma)
 {
     struct hm_moe moe = moe_begin(step, layer, h);
