@@ -135,6 +135,8 @@ static int merges_make(struct bpe_trainer *trainer, const struct hm_han_counts *
         if (hm_bpe_merge_apply(trainer, pair, &made, err) < 0)
             return err->code;
     }
+    if (trainer->n_symbols - trainer->n_chars == trainer->wanted)
+        progress_tell(trainer, trainer->wanted);
     return HM_OK;
 }
 
