@@ -277,3 +277,50 @@ int hm_dir_list(const char *path, struct hm_names *ret_names, struct hm_error *e
     *ret_names = names;
     return HM_OK;
 }
+
+#define FOLDER_DEPTH_MAX 32
+
+/* Add the files below root/relative to names, as paths relative to root. */
+static int folder_walk(const char *root, const char *relative, int depth, struct hm_names *names,
+                       struct hm_error *err)
+{
+    struct hm_names here = { 0 };
+    char *path = NULL;
+    int status = hm_path_join(&path, root, relative, err);
+
+    if (status == HM_OK && depth > FOLDER_DEPTH_MAX)
+        status = hm_fail(err, HM_ERR_FORMAT, "'%s' is nested more than %d folders deep", path,
+                         FOLDER_DEPTH_MAX);
+    if (status == HM_OK)
+        status = hm_dir_list(path, &here, err);
+    for (size_t i = 0; status == HM_OK && i < here.count; i++) {
+        char *child = NULL;
+        char *full = NULL;
+        status = hm_path_join(&child, relative, here.item[i], err);
+        if (status == HM_OK)
+            status = hm_path_join(&full, root, child, err);
+        if (status == HM_OK && hm_path_is_dir(full))
+            status = folder_walk(root, child, depth + 1, names, err);
+        else if (status == HM_OK)
+            status = hm_names_add(names, child, err);
+        hm_free(full);
+        hm_free(child);
+    }
+    hm_names_release(&here);
+    hm_free(path);
+    return status;
+}
+
+int hm_dir_files(const char *path, struct hm_names *ret_names, struct hm_error *err)
+{
+    struct hm_names names = { 0 };
+    int status = folder_walk(path, "", 0, &names, err);
+
+    if (status < 0) {
+        hm_names_release(&names);
+        return status;
+    }
+    hm_names_sort(&names);
+    *ret_names = names;
+    return HM_OK;
+}

@@ -15,8 +15,7 @@
 #include "hanmix/base/hash.h"
 #include "internal.h"
 
-#define READ_BYTES       (1024u * 1024)
-#define FOLDER_DEPTH_MAX 32
+#define READ_BYTES (1024u * 1024)
 
 int hm_sha256_init(struct hm_sha256 *sha, struct hm_error *err)
 {
@@ -106,37 +105,6 @@ int hm_sha256_file(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_er
     return status;
 }
 
-/* Add the files below root/relative to names, as paths relative to root. */
-static int folder_walk(const char *root, const char *relative, int depth, struct hm_names *names,
-                       struct hm_error *err)
-{
-    struct hm_names here = { 0 };
-    char *path = NULL;
-    int status = hm_path_join(&path, root, relative, err);
-
-    if (status == HM_OK && depth > FOLDER_DEPTH_MAX)
-        status = hm_fail(err, HM_ERR_FORMAT, "'%s' is nested more than %d folders deep", path,
-                         FOLDER_DEPTH_MAX);
-    if (status == HM_OK)
-        status = hm_dir_list(path, &here, err);
-    for (size_t i = 0; status == HM_OK && i < here.count; i++) {
-        char *child = NULL;
-        char *full = NULL;
-        status = hm_path_join(&child, relative, here.item[i], err);
-        if (status == HM_OK)
-            status = hm_path_join(&full, root, child, err);
-        if (status == HM_OK && hm_path_is_dir(full))
-            status = folder_walk(root, child, depth + 1, names, err);
-        else if (status == HM_OK)
-            status = hm_names_add(names, child, err);
-        hm_free(full);
-        hm_free(child);
-    }
-    hm_names_release(&here);
-    hm_free(path);
-    return status;
-}
-
 static int folder_add_file(const char *root, const char *relative, struct hm_sha256 *sha,
                            struct hm_error *err)
 {
@@ -166,10 +134,8 @@ int hm_sha256_path(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_er
 
     if (!hm_path_is_dir(path))
         return hm_sha256_file(path, hex, err);
-    int status = folder_walk(path, "", 0, &names, err);
-    hm_names_sort(&names);
-    if (status == HM_OK)
-        status = hm_sha256_init(&sha, err);
+    HM_TRY(hm_dir_files(path, &names, err));
+    int status = hm_sha256_init(&sha, err);
     for (size_t i = 0; status == HM_OK && i < names.count; i++)
         status = folder_add_file(path, names.item[i], &sha, err);
     if (status == HM_OK)

@@ -69,6 +69,7 @@ struct hm_names { /* sorted list of owned strings */
 };
 int hm_glob(const char *pattern, struct hm_names *ret_names, struct hm_error *err); /* sorted; none is HM_ERR_USAGE */
 int hm_dir_list(const char *path, struct hm_names *ret_names, struct hm_error *err); /* plain names, sorted */
+int hm_dir_files(const char *path, struct hm_names *ret_names, struct hm_error *err); /* files at any depth, relative, sorted */
 void hm_names_release(struct hm_names *names);
 
 /* Advisory lock on path (created); held by another process is HM_ERR_IO naming its pid. *ret_fd closes with hm_lock_release. */

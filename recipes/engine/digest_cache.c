@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Digests of inputs and outputs with a memory. An entry is believed only when it was made clearly
+ * after the file's last change, since a file may change twice within one tick of its clock.
+ */
+#include "digest_cache.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define CACHE_MAX_BYTES     (256ull << 20)
+#define READ_BYTES          (1u << 20)
+#define SETTLED_NS          1000000000 /* one second */
+#define PROGRESS_FROM_BYTES (256ull << 20)
+
+static int fail_nomem(struct hm_error *err, const char *path)
+{
+    return hm_fail(err, HM_ERR_NOMEM, "out of memory while digesting '%s'", path);
+}
+
+int hm_digest_cache_load(const char *path, struct hm_digest_cache *ret_cache, struct hm_error *err)
+{
+    struct hm_digest_cache cache = { 0 };
+
+    if (path && hm_path_exists(path) &&
+        hm_json_load(path, CACHE_MAX_BYTES, &cache.entries, NULL) == HM_OK &&
+        !json_is_object(cache.entries)) {
+        json_decref(cache.entries);
+        cache.entries = NULL;
+    }
+    if (!cache.entries)
+        cache.entries = json_object();
+    if (!cache.entries)
+        return fail_nomem(err, path ? path : "");
+    *ret_cache = cache;
+    return HM_OK;
+}
+
+int hm_digest_cache_save(struct hm_digest_cache *cache, const char *path, struct hm_error *err)
+{
+    if (!cache->changed)
+        return HM_OK;
+    HM_TRY(hm_json_save(path, cache->entries, err));
+    cache->changed = false;
+    return HM_OK;
+}
+
+void hm_digest_cache_release(struct hm_digest_cache *cache)
+{
+    json_decref(cache->entries);
+    *cache = (struct hm_digest_cache){ 0 };
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static int64_t mtime_ns(const struct stat *info)
+{
+    return (int64_t)info->st_mtim.tv_sec * 1000000000 + info->st_mtim.tv_nsec;
+}
+
+static bool recall(const struct hm_digest_cache *cache, const char *key, const struct stat *info,
+                   char hex[HM_SHA256_HEX_BYTES])
+{
+    const json_t *entry = json_object_get(cache->entries, key);
+    const char *digest = json_string_value(json_array_get(entry, 3));
+
+    if (!digest || strlen(digest) != HM_SHA256_HEX_BYTES - 1 ||
+        json_integer_value(json_array_get(entry, 0)) != (json_int_t)info->st_size ||
+        json_integer_value(json_array_get(entry, 1)) != (json_int_t)mtime_ns(info) ||
+        json_integer_value(json_array_get(entry, 2)) < (json_int_t)mtime_ns(info) + SETTLED_NS)
+        return false;
+    memcpy(hex, digest, HM_SHA256_HEX_BYTES);
+    return true;
+}
+
+/* The bytes of an open file into sha. */
+static int read_all(FILE *stream, const char *path, uint64_t total, const struct hm_ctl *ctl,
+                    struct hm_sha256 *sha, struct hm_error *err)
+{
+    char *buffer = hm_alloc(HM_MEM_OTHER, READ_BYTES);
+    struct hm_progress progress = { .what = "digest", .unit = "bytes", .total = total };
+    int status = buffer ? HM_OK : fail_nomem(err, path);
+
+    progress.detail = path;
+    while (status == HM_OK) {
+        size_t got = fread(buffer, 1, READ_BYTES, stream);
+        hm_sha256_add(sha, buffer, got);
+        progress.done += got;
+        if (got < READ_BYTES && ferror(stream))
+            status = hm_fail(err, HM_ERR_IO, "cannot read '%s': %s", path, strerror(errno));
+        else if (got < READ_BYTES)
+            break;
+        else if (hm_ctl_stopped(ctl))
+            status = hm_fail(err, HM_ERR_STOPPED, "stopped while digesting '%s'", path);
+        else if (total >= PROGRESS_FROM_BYTES)
+            hm_ctl_progress(ctl, &progress);
+    }
+    hm_free(buffer);
+    return status;
+}
+
+static int hash_file(const char *path, const struct stat *info, const struct hm_ctl *ctl,
+                     char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    struct hm_sha256 sha = { 0 };
+    FILE *stream = fopen(path, "rbe");
+
+    if (!stream)
+        return hm_fail(err, HM_ERR_IO, "cannot open '%s': %s", path, strerror(errno));
+    setvbuf(stream, NULL, _IONBF, 0);
+    int status = hm_sha256_init(&sha, err);
+    if (status == HM_OK)
+        status = read_all(stream, path, (uint64_t)info->st_size, ctl, &sha, err);
+    if (status == HM_OK)
+        hm_sha256_finish(&sha, hex);
+    else
+        hm_sha256_release(&sha);
+    fclose(stream);
+    return status;
+}
+
+int hm_digest_file(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
+                   uint64_t *ret_bytes, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    struct stat info;
+    char key[64];
+
+    if (stat(path, &info) < 0)
+        return hm_fail(err, errno == ENOENT ? HM_ERR_USAGE : HM_ERR_IO, "cannot look at '%s': %s",
+                       path, strerror(errno));
+    snprintf(key, sizeof(key), "%" PRIu64 ":%" PRIu64, (uint64_t)info.st_dev,
+             (uint64_t)info.st_ino);
+    if (!recall(cache, key, &info, hex)) {
+        int64_t start = now_ns();
+        HM_TRY(hash_file(path, &info, ctl, hex, err));
+        json_t *entry = json_pack("[I, I, I, s]", (json_int_t)info.st_size,
+                                  (json_int_t)mtime_ns(&info), (json_int_t)start, hex);
+        if (json_object_set_new(cache->entries, key, entry) < 0)
+            return fail_nomem(err, path);
+        cache->changed = true;
+    }
+    if (ret_bytes)
+        *ret_bytes = (uint64_t)info.st_size;
+    return HM_OK;
+}
+
+/* --- folders --- */
+
+static bool is_hidden(const char *path)
+{
+    return path[0] == '.' || strstr(path, "/.") != NULL;
+}
+
+int hm_folder_files(const char *dir, struct hm_names *ret_files, struct hm_error *err)
+{
+    struct hm_names files = { 0 };
+    size_t kept = 0;
+
+    HM_TRY(hm_dir_files(dir, &files, err));
+    for (size_t i = 0; i < files.count; i++) {
+        if (is_hidden(files.item[i]))
+            hm_free(files.item[i]);
+        else
+            files.item[kept++] = files.item[i];
+    }
+    files.count = kept;
+    *ret_files = files;
+    return HM_OK;
+}
+
+static int add_line(struct hm_digest_cache *cache, const char *dir, const char *name,
+                    const struct hm_ctl *ctl, struct hm_sha256 *sha, struct hm_error *err)
+{
+    char hex[HM_SHA256_HEX_BYTES], *full = NULL, *line = NULL;
+    uint64_t bytes = 0;
+    int status = hm_path_join(&full, dir, name, err);
+
+    if (status == HM_OK)
+        status = hm_digest_file(cache, full, ctl, &bytes, hex, err);
+    if (status == HM_OK)
+        status = hm_format(&line, err, "%s\t%" PRIu64 "\t%s\n", name, bytes, hex);
+    if (status == HM_OK)
+        hm_sha256_add(sha, line, strlen(line));
+    hm_free(full);
+    hm_free(line);
+    return status;
+}
+
+int hm_digest_path(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
+                   char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    struct hm_names files = { 0 };
+    struct hm_sha256 sha = { 0 };
+
+    if (!hm_path_is_dir(path))
+        return hm_digest_file(cache, path, ctl, NULL, hex, err);
+    HM_TRY(hm_folder_files(path, &files, err));
+    int status = hm_sha256_init(&sha, err);
+    for (size_t i = 0; status == HM_OK && i < files.count; i++)
+        if (strcmp(files.item[i], "stage.json") != 0 && strcmp(files.item[i], "report.json") != 0)
+            status = add_line(cache, path, files.item[i], ctl, &sha, err);
+    if (status == HM_OK)
+        hm_sha256_finish(&sha, hex);
+    else
+        hm_sha256_release(&sha);
+    hm_names_release(&files);
+    return status;
+}

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What makes two runs of a stage the same: stage, version, seed, the settings that can change a
+ * byte of the output, and the digests of all inputs. Threads, limits and paths are no part of it.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "run_internal.h"
+
+static int fail_nomem(struct hm_error *err)
+{
+    return hm_fail(err, HM_ERR_NOMEM, "out of memory for the identity of a stage");
+}
+
+void hm_identity_release(struct hm_identity *identity)
+{
+    json_decref(identity->identity);
+    json_decref(identity->inputs);
+    *identity = (struct hm_identity){ 0 };
+}
+
+/* One set: digests for the identity, paths with digests for people. */
+static int add_set(const struct hm_input_set *set, struct hm_digest_cache *cache,
+                   const struct hm_ctl *ctl, json_t *identity_sets, json_t *input_sets,
+                   struct hm_error *err)
+{
+    json_t *digests = json_array(), *paths = json_array();
+    int status = digests && paths ? HM_OK : fail_nomem(err);
+
+    for (size_t i = 0; status == HM_OK && i < set->n_paths; i++) {
+        char hex[HM_SHA256_HEX_BYTES];
+        status = hm_digest_path(cache, set->path[i], ctl, hex, err);
+        if (status == HM_OK &&
+            (json_array_append_new(digests, json_string(hex)) < 0 ||
+             json_array_append_new(
+                 paths, json_pack("{s:s, s:s}", "path", set->path[i], "sha256", hex)) < 0))
+            status = fail_nomem(err);
+    }
+    if (status == HM_OK &&
+        (json_array_append_new(identity_sets, json_pack("{s:s, s:f, s:f, s:O}", "set", set->name,
+                                                        "weight", set->weight, "epochs",
+                                                        set->epochs, "sha256", digests)) < 0 ||
+         json_array_append_new(input_sets,
+                               json_pack("{s:s, s:O}", "set", set->name, "paths", paths)) < 0))
+        status = fail_nomem(err);
+    json_decref(digests);
+    json_decref(paths);
+    return status;
+}
+
+static int add_inputs(const struct hm_recipe_stage *stage, const struct hm_input_value *inputs,
+                      struct hm_digest_cache *cache, const struct hm_ctl *ctl, json_t *identity,
+                      json_t *people, struct hm_error *err)
+{
+    for (size_t i = 0; i < stage->stage->n_inputs; i++) {
+        const char *name = inputs[i].input->name;
+        if (inputs[i].n_sets == 0)
+            continue;
+        json_t *identity_sets = json_array(), *input_sets = json_array();
+        if (json_object_set_new(identity, name, identity_sets) < 0 ||
+            json_object_set_new(people, name, input_sets) < 0)
+            return fail_nomem(err);
+        for (size_t s = 0; s < inputs[i].n_sets; s++)
+            HM_TRY(add_set(&inputs[i].set[s], cache, ctl, identity_sets, input_sets, err));
+    }
+    return HM_OK;
+}
+
+/* Settings that are files stand for their contents. */
+static int digest_path_fields(const struct hm_recipe_stage *stage, struct hm_digest_cache *cache,
+                              const struct hm_ctl *ctl, json_t *config, struct hm_error *err)
+{
+    for (size_t i = 0; i < stage->stage->n_fields; i++) {
+        const struct hm_field *field = &stage->stage->fields[i];
+        const char *text = json_string_value(json_object_get(config, field->name));
+        char hex[HM_SHA256_HEX_BYTES];
+        if (!hm_field_is_path(field, text))
+            continue;
+        int status = hm_digest_path(cache, text, ctl, hex, err);
+        if (status < 0) {
+            hm_error_prefix(err, "%s.set.%s", stage->id, field->name);
+            return status;
+        }
+        if (json_object_set_new(config, field->name, json_string(hex)) < 0)
+            return fail_nomem(err);
+    }
+    return HM_OK;
+}
+
+static int make(const struct hm_recipe_stage *stage, const struct hm_input_value *inputs,
+                struct hm_digest_cache *cache, const struct hm_ctl *ctl, struct hm_identity *made,
+                struct hm_error *err)
+{
+    const struct hm_stage *row = stage->stage;
+    json_t *config = json_object(), *digests = json_object();
+    struct hm_buf text = { 0 };
+
+    made->identity = json_pack("{s:s, s:I, s:o, s:o}", "stage", row->name, "seed",
+                               (json_int_t)stage->seed, "config", config, "inputs", digests);
+    made->inputs = json_object();
+    if (!made->identity || !made->inputs)
+        return fail_nomem(err);
+    HM_TRY(hm_fields_json(row->fields, row->n_fields, stage->config, true, config, err));
+    HM_TRY(digest_path_fields(stage, cache, ctl, config, err));
+    HM_TRY(add_inputs(stage, inputs, cache, ctl, digests, made->inputs, err));
+    int status = hm_json_dump(made->identity, &text, err);
+    if (status == HM_OK)
+        status = hm_sha256_of(text.ptr, text.len, made->digest, err);
+    hm_buf_release(&text);
+    if (status == HM_OK &&
+        json_object_set_new(made->identity, "hanmix", json_string(HM_VERSION)) < 0)
+        status = fail_nomem(err);
+    return status;
+}
+
+int hm_identity_make(const struct hm_recipe_stage *stage, const struct hm_input_value *inputs,
+                     struct hm_digest_cache *cache, const struct hm_ctl *ctl,
+                     struct hm_identity *ret_identity, struct hm_error *err)
+{
+    struct hm_identity made = { 0 };
+    int status = make(stage, inputs, cache, ctl, &made, err);
+
+    if (status < 0)
+        hm_identity_release(&made);
+    else
+        *ret_identity = made;
+    return status;
+}
+
+/* --- comparing --- */
+
+/* The value on one line, cut when long. */
+static void value_text(const json_t *value, char *buf, size_t size)
+{
+    struct hm_buf text = { 0 };
+
+    if (!value)
+        snprintf(buf, size, "absent");
+    else if (json_is_string(value))
+        snprintf(buf, size, "%s", json_string_value(value));
+    else if (hm_json_dump(value, &text, NULL) == HM_OK)
+        snprintf(buf, size, "%.*s", (int)(size - 1), text.ptr);
+    else
+        snprintf(buf, size, "?");
+    hm_buf_release(&text);
+}
+
+static int tell_change(const char *prefix, const char *key, const json_t *was, const json_t *is,
+                       char **ret_reason, struct hm_error *err)
+{
+    char before[80], after[80];
+
+    value_text(was, before, sizeof(before));
+    value_text(is, after, sizeof(after));
+    return hm_format(ret_reason, err, "%s%s: %s -> %s", prefix, key, before, after);
+}
+
+/* The first member of `is` or `was` that differs; false when none does. */
+static bool first_difference(json_t *was, json_t *is, const char **ret_key)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(is, key, value)
+    {
+        if (!json_equal(value, json_object_get(was, key))) {
+            *ret_key = key;
+            return true;
+        }
+    }
+    json_object_foreach(was, key, value)
+    {
+        if (!json_object_get(is, key)) {
+            *ret_key = key;
+            return true;
+        }
+    }
+    return false;
+}
+
+int hm_identity_compare(const json_t *was, const json_t *is, bool *ret_same, char **ret_reason,
+                        struct hm_error *err)
+{
+    static const char *const plain[] = { "stage", "seed", "hanmix" };
+    json_t *config_was = json_object_get(was, "config"), *config = json_object_get(is, "config");
+    json_t *inputs_was = json_object_get(was, "inputs"), *inputs = json_object_get(is, "inputs");
+    const char *key;
+
+    *ret_same = false;
+    if (!json_is_object(config_was) || !json_is_object(inputs_was))
+        return hm_format(ret_reason, err, "its stage.json is not readable");
+    if (first_difference(config_was, config, &key))
+        return tell_change("set.", key, json_object_get(config_was, key),
+                           json_object_get(config, key), ret_reason, err);
+    if (first_difference(inputs_was, inputs, &key))
+        return hm_format(ret_reason, err, "in.%s has changed", key);
+    for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
+        const json_t *before = json_object_get(was, plain[i]),
+                     *after = json_object_get(is, plain[i]);
+        if (!json_equal(before, after))
+            return tell_change("", plain[i], before, after, ret_reason, err);
+    }
+    *ret_same = true;
+    return HM_OK;
+}
