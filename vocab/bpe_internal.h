@@ -84,6 +84,7 @@ struct bpe_trainer {
     uint64_t limit_bytes, used_bytes; /* limit 0 = none */
     uint32_t max_chars;
     size_t wanted;  /* merges */
+    bool allow_fewer;
     uint64_t floor; /* pairs rarer than this are not kept: none of them will be merged */
     /* symbols: 1..n_chars characters, most frequent first; then merges in order */
     uint32_t n_chars, n_symbols;

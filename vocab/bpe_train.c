@@ -181,7 +181,7 @@ static int train(struct bpe_trainer *trainer, const struct hm_han_counts *counts
         size_t made = trainer->n_symbols - trainer->n_chars;
         if (status < 0)
             return status;
-        if (made == trainer->wanted)
+        if (made == trainer->wanted || (trainer->floor == 1 && trainer->allow_fewer))
             return HM_OK;
         if (trainer->floor == 1)
             return hm_fail(
@@ -201,7 +201,8 @@ int hm_bpe_train(const struct hm_han_counts *counts, const struct hm_bpe_options
                                    .limit_bytes = options->memory_bytes,
                                    .used_bytes = hm_han_counts_bytes(counts),
                                    .max_chars = options->max_piece_chars,
-                                   .wanted = options->merges };
+                                   .wanted = options->merges,
+                                   .allow_fewer = options->allow_fewer };
     struct hm_bpe_result result = { 0 };
     struct hm_error local = { 0 };
 

@@ -7,7 +7,12 @@
 
 #include "hanmix/recipes/stage.h"
 
+extern const struct hm_stage hm_stage_vocab_train;
+extern const struct hm_stage hm_stage_corpus_pack;
+
 static const struct hm_stage *const table[] = {
+    &hm_stage_vocab_train,
+    &hm_stage_corpus_pack,
     NULL, /* end: a table of nothing is no C */
 };
 

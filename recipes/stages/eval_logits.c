@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stage eval.logits: logits, losses and router logits of given token ids. The work is
+ * eval/logits.c.
+ */
+#include "hanmix/base/alloc.h"
+#include "hanmix/eval/eval.h"
+#include "stage_runtime.h"
+#include "stage_util.h"
+
+struct config {
+    int compute;
+    uint64_t ram;
+};
+
+static const char *const computes[] = { "f32", "bf16", NULL };
+static const struct hm_field fields[] = {
+    { .name = "compute",
+      .type = HM_FIELD_CHOICE,
+      .offset = offsetof(struct config, compute),
+      .fallback = "f32",
+      .choices = computes,
+      .help = "frozen 4-bit weights as the f32 product code x absmax, or that rounded to bf16" },
+    STAGE_RAM_FIELD(struct config),
+};
+static const struct hm_input inputs[] = {
+    { .name = "model", .type = HM_INPUT_MODEL, .required = true, .help = "model folder" },
+    { .name = "adapter", .type = HM_INPUT_ADAPTER, .help = "PEFT adapter folder" },
+    { .name = "ids",
+      .type = HM_INPUT_IDS,
+      .required = true,
+      .help = "safetensors with I64 input_ids or ids, [B, T]" },
+};
+
+static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct config *config = run->config;
+    struct stage_runtime runtime = { 0 };
+    const char *ids = NULL;
+    char *out = NULL;
+
+    HM_TRY(hm_stage_path(run, "ids", &ids, err));
+    HM_TRY(hm_stage_out(run, "logits.safetensors", &out, err));
+    int r = hm_stage_runtime_open(run, config->compute == 1 ? HM_ROUND_BF16 : HM_ROUND_NONE,
+                                  &runtime, err);
+    if (r == HM_OK)
+        r = hm_eval_logits(runtime.model, ids, out, run->ctl, err);
+    if (r == HM_OK)
+        r = hm_report_u64(run->report, "vocab_size", hm_model_arch(runtime.model)->vocab_size, err);
+    hm_stage_runtime_release(&runtime);
+    hm_free(out);
+    return r;
+}
+
+static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
+                      struct hm_error *err)
+{
+    const struct config *config = run->config;
+    const char *ids = NULL;
+    uint64_t rows = 1;
+    uint64_t seq_len = 0;
+
+    HM_TRY(hm_stage_path(run, "ids", &ids, err));
+    if (!hm_stage_pending(run, "ids"))
+        HM_TRY(hm_eval_ids_shape(ids, &rows, &seq_len, err));
+    ret_plan->work = rows;
+    ret_plan->work_unit = "rows";
+    return hm_stage_eval_plan(run, config->ram, (uint32_t)seq_len, true, ret_plan, err);
+}
+
+const struct hm_stage hm_stage_eval_logits = {
+    .name = "eval.logits",
+    .summary = "Logits and losses of given token ids.",
+    .config_bytes = sizeof(struct config),
+    .inputs = inputs,
+    .n_inputs = COUNT_OF(inputs),
+    .fields = fields,
+    .n_fields = COUNT_OF(fields),
+    .writes = "logits.safetensors, report.json",
+    .plan = plan_stage,
+    .run = run_stage,
+};

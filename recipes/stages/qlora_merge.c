@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stage qlora.merge: an adapter into a base model, streamed. The work is qlora/adapter_merge.c;
+ * `verify` runs a text through base + adapter and through the result.
+ */
+#include <math.h>
+
+#include "hanmix/base/alloc.h"
+#include "hanmix/eval/compare.h"
+#include "hanmix/qlora/adapter_merge.h"
+#include "stage_model.h"
+#include "stage_util.h"
+
+#define VERIFY_TOKENS         512
+#define VERIFY_FILE_MAX_BYTES (1u << 20)
+
+struct config {
+    int onto, dtype;
+    uint64_t shard_size;
+    char *verify;
+};
+
+static const char *const ontos[] = { "original", "dequantised", NULL };
+static const char *const dtypes[] = { "base", "bf16", "f16", "f32", NULL };
+static const enum hm_dtype dtype_of[] = { HM_DTYPE_COUNT, HM_DTYPE_BF16, HM_DTYPE_F16,
+                                          HM_DTYPE_F32 };
+static const struct hm_field fields[] = {
+    { .name = "onto",
+      .type = HM_FIELD_CHOICE,
+      .offset = offsetof(struct config, onto),
+      .fallback = "original",
+      .choices = ontos,
+      .help =
+          "original: the 16-bit base; dequantised: the 4-bit values the adapter was trained on" },
+    { .name = "dtype",
+      .type = HM_FIELD_CHOICE,
+      .offset = offsetof(struct config, dtype),
+      .fallback = "base",
+      .choices = dtypes,
+      .help = "type of the result; base keeps the base's" },
+    { .name = "shard_size",
+      .type = HM_FIELD_SIZE,
+      .offset = offsetof(struct config, shard_size),
+      .fallback = "5G",
+      .min = 1 << 20,
+      .help = "bytes of one safetensors file" },
+    { .name = "verify",
+      .type = HM_FIELD_TEXT,
+      .offset = offsetof(struct config, verify),
+      .path = true,
+      .help = "text file; its first 512 tokens go through base + adapter and through the result, "
+              "and the logits are "
+              "compared" },
+};
+static const struct hm_input inputs[] = {
+    { .name = "model",
+      .type = HM_INPUT_MODEL,
+      .required = true,
+      .help = "16-bit base, or a 4-bit one with onto: dequantised" },
+    { .name = "adapter",
+      .type = HM_INPUT_ADAPTER,
+      .required = true,
+      .help = "PEFT adapter folder" },
+};
+
+static int report_fill(const struct hm_stage_run *run, const struct hm_adapter_merge_report *report,
+                       struct hm_error *err)
+{
+    HM_TRY(hm_report_u64(run->report, "tensors", report->tensors, err));
+    HM_TRY(hm_report_u64(run->report, "merged", report->merged, err));
+    HM_TRY(hm_report_u64(run->report, "replaced", report->replaced, err));
+    HM_TRY(hm_report_u64(run->report, "changed_values", report->changed_values, err));
+    HM_TRY(hm_report_u64(run->report, "unchanged_values", report->unchanged_values, err));
+    HM_TRY(hm_report_f64(run->report, "max_abs_delta", report->max_abs_delta, err));
+    return hm_report_f64(run->report, "relative_norm", report->relative_norm, err);
+}
+
+static int verify_ids(const struct hm_stage_run *run, const char *model, struct hm_ids *ids,
+                      struct hm_error *err)
+{
+    const struct config *config = run->config;
+    struct hm_tokenizer *tokenizer = NULL;
+    struct hm_buf text = { 0 };
+
+    int r = hm_file_read(config->verify, VERIFY_FILE_MAX_BYTES, &text, err);
+    if (r == HM_OK)
+        r = hm_tokenizer_open(model, &tokenizer, err);
+    if (r == HM_OK && tokenizer->model.bos_id >= 0)
+        r = hm_ids_append(ids, &tokenizer->model.bos_id, 1, err);
+    if (r == HM_OK)
+        r = hm_tokenizer_encode(tokenizer, (struct hm_str){ text.ptr, text.len }, ids, err);
+    hm_tokenizer_free(tokenizer);
+    hm_buf_release(&text);
+    return r;
+}
+
+/* Logits of base + adapter beside those of the merged folder, on the same tokens. */
+static int verify(const struct hm_stage_run *run, const char *base, const char *adapter,
+                  const struct hm_kernels *kernels, struct hm_error *err)
+{
+    struct hm_compare_side before = { base, adapter };
+    struct hm_compare_side after = { run->out_dir, NULL };
+    struct hm_compare_result result = { 0 };
+    struct hm_ids ids = { 0 };
+
+    int r = verify_ids(run, run->out_dir, &ids, err);
+    size_t count = ids.count < VERIFY_TOKENS ? ids.count : VERIFY_TOKENS;
+    if (r == HM_OK)
+        r = hm_eval_compare(&before, &after, ids.id, (uint32_t)count, kernels, run->ctl, &result,
+                            err);
+    json_t *object = r == HM_OK ? hm_report_object(run->report, "verify", err) : NULL;
+    if (r == HM_OK && !object)
+        r = HM_ERR_NOMEM;
+    if (r == HM_OK)
+        r = hm_report_u64(object, "tokens", count, err);
+    if (r == HM_OK)
+        r = hm_report_f64(object, "max_abs_logit_difference", result.max_abs, err);
+    if (r == HM_OK)
+        r = hm_report_f64(object, "mean_kl", result.mean_kl, err);
+    hm_ids_release(&ids);
+    return r;
+}
+
+static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct config *config = run->config;
+    struct hm_adapter_merge_options options = { .onto_dequantised = config->onto == 1,
+                                                .dtype = dtype_of[config->dtype],
+                                                .shard_bytes = config->shard_size };
+    struct hm_adapter_merge_report report = { 0 };
+    struct hm_kernels kernels;
+    const char *model = NULL;
+    const char *adapter = NULL;
+
+    HM_TRY(hm_stage_path(run, "model", &model, err));
+    HM_TRY(hm_stage_path(run, "adapter", &adapter, err));
+    HM_TRY(hm_stage_kernels(run, &kernels, err));
+    HM_TRY(
+        hm_adapter_merge(model, adapter, &options, &kernels, run->out_dir, run->ctl, &report, err));
+    HM_TRY(report_fill(run, &report, err));
+    if (config->verify && config->verify[0])
+        return verify(run, model, adapter, &kernels, err);
+    return HM_OK;
+}
+
+static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
+                      struct hm_error *err)
+{
+    const struct config *config = run->config;
+    struct stage_model model = { 0 };
+
+    HM_TRY(hm_stage_model_plan(run, "model", &model, err));
+    if (!model.known)
+        return HM_OK;
+    int r = hm_stage_plan_memory(ret_plan, "tensors",
+                                 hm_adapter_merge_bytes(&model.arch, run->threads), err);
+    if (r == HM_OK)
+        r = hm_stage_plan_mapped(ret_plan, "weights", hm_adapter_merge_mapped_bytes(&model.arch),
+                                 err);
+    hm_arch_release(&(struct hm_arch){ .quant = model.arch.quant });
+    model.arch.quant = (struct hm_quant_config){ 0 };
+    if (config->dtype > 0)
+        model.arch.dtype = dtype_of[config->dtype];
+    if (r == HM_OK)
+        r = hm_stage_model_foretell(ret_plan, &model, err);
+    ret_plan->disk_bytes = hm_stage_weight_bytes(&model.arch);
+    ret_plan->work = hm_arch_slot_count(&model.arch);
+    ret_plan->work_unit = "tensors";
+    hm_stage_model_release(&model);
+    return r;
+}
+
+const struct hm_stage hm_stage_qlora_merge = {
+    .name = "qlora.merge",
+    .summary = "Merge an adapter into a base model.",
+    .config_bytes = sizeof(struct config),
+    .inputs = inputs,
+    .n_inputs = COUNT_OF(inputs),
+    .fields = fields,
+    .n_fields = COUNT_OF(fields),
+    .writes = "config.json, safetensors, tokenizer files, digests.tsv, report.json",
+    .product = { HM_INPUT_MODEL, HM_INPUT_TOKENIZER },
+    .product_path = { "", "" },
+    .plan = plan_stage,
+    .run = run_stage,
+};

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stage qlora.train: LoRA adapters, new rows, or every weight, over a frozen base. Settings are
+ * train_config.c, logs train_log.c; the loop is qlora/trainer.c.
+ */
+#include <string.h>
+
+#include "hanmix/base/alloc.h"
+#include "hanmix/base/parallel.h"
+#include "hanmix/kernels/peak.h"
+#include "stage_runtime.h"
+#include "stage_util.h"
+#include "train_config.h"
+#include "train_log.h"
+
+#define PEAK_SECONDS 0.3
+
+static const struct hm_input inputs[] = {
+    { .name = "model",
+      .type = HM_INPUT_MODEL,
+      .required = true,
+      .help = "base: 4-bit, 16-bit or 32-bit folder" },
+    { .name = "data",
+      .type = HM_INPUT_PACKED,
+      .help = "packed windows, or a safetensors file of ids" },
+    { .name = "ids",
+      .type = HM_INPUT_IDS,
+      .help = "safetensors with I64 input_ids or ids, [rows, T] or [micro-batches, rows, T], and "
+              "optional labels and "
+              "attention_mask; taken in file order" },
+    { .name = "valid",
+      .type = HM_INPUT_PACKED,
+      .many = true,
+      .help = "packed windows to evaluate on, named sets" },
+    { .name = "adapter",
+      .type = HM_INPUT_ADAPTER,
+      .help = "PEFT adapter to start from; its settings stand" },
+};
+
+struct training { /* everything a run holds */
+    struct hm_kernels kernels;
+    struct hm_model *model;
+    struct hm_adapter *adapter;
+    struct hm_sample_source *data;
+    struct hm_eval_set *eval;
+    size_t n_eval;
+    struct hm_train_config config;
+    struct train_log log;
+};
+
+static bool is_safetensors(const char *path)
+{
+    return hm_text_ends(path, ".safetensors");
+}
+
+int hm_train_data_open(const struct hm_stage_run *run, struct hm_sample_source **ret_source,
+                       struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    const char *path = NULL;
+    bool ids = hm_stage_input(run, "ids") != NULL;
+
+    HM_TRY(hm_stage_path(run, ids ? "ids" : "data", &path, err));
+    if (ids || is_safetensors(path))
+        return hm_samples_open_ids(path, ret_source, err);
+    return hm_samples_open_packed(path, settings->shuffle, run->seed, settings->attention == 1,
+                                  ret_source, err);
+}
+
+static int eval_sets_open(const struct hm_stage_run *run, struct training *t, struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    const struct hm_input_value *input = hm_stage_input(run, "valid");
+
+    if (!input)
+        return HM_OK;
+    t->eval = hm_calloc(HM_MEM_OTHER, input->n_sets, sizeof(*t->eval));
+    if (!t->eval)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for in.valid");
+    for (size_t i = 0; i < input->n_sets; i++) {
+        const struct hm_input_set *set = &input->set[i];
+        if (set->n_paths != 1)
+            return hm_fail(err, HM_ERR_USAGE,
+                           "set '%s' of in.valid has %zu files; give each a name of its own",
+                           set->name, set->n_paths);
+        t->eval[i].name = set->name[0] ? set->name : (char *)(uintptr_t) "valid";
+        t->n_eval = i + 1;
+        HM_TRY(hm_samples_open_packed(set->path[0], false, 0, settings->attention == 1,
+                                      &t->eval[i].source, err));
+    }
+    return HM_OK;
+}
+
+static int adapter_open(const struct hm_stage_run *run, struct training *t, struct hm_error *err)
+{
+    const struct hm_checkpoint *ckpt = hm_model_checkpoint(t->model);
+    struct hm_adapter_config config = { 0 };
+    const char *path = NULL;
+
+    if (hm_stage_input(run, "adapter")) {
+        HM_TRY(hm_stage_path(run, "adapter", &path, err));
+        return hm_adapter_load(path, ckpt, true, &t->adapter, err);
+    }
+    HM_TRY(hm_train_adapter_config(run->config, hm_model_arch(t->model), run->seed, &config, err));
+    int r = hm_adapter_new(ckpt, &config, true, &t->adapter, err);
+    hm_adapter_config_release(&config);
+    return r;
+}
+
+static int training_open(const struct hm_stage_run *run, struct training *t, struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    const char *model = NULL;
+
+    HM_TRY(hm_stage_path(run, "model", &model, err));
+    HM_TRY(hm_stage_kernels(run, &t->kernels, err));
+    struct hm_model_options options = { .kernels = &t->kernels,
+                                        .round =
+                                            settings->compute == 1 ? HM_ROUND_BF16 : HM_ROUND_NONE,
+                                        .check_finite = true };
+    HM_TRY(hm_model_open(model, &options, &t->model, err));
+    HM_TRY(adapter_open(run, t, err));
+    hm_model_attach(t->model, t->adapter);
+    HM_TRY(hm_train_data_open(run, &t->data, err));
+    HM_TRY(eval_sets_open(run, t, err));
+    HM_TRY(hm_train_job_config(run, hm_samples_count(t->data), hm_samples_seq_len(t->data),
+                               hm_samples_micro_rows(t->data), &t->config, err));
+    return hm_train_log_open(run->out_dir, t->config.steps, run->ctl, &t->log, err);
+}
+
+static void training_release(struct training *t)
+{
+    hm_train_log_close(&t->log);
+    for (size_t i = 0; i < t->n_eval; i++)
+        hm_samples_close(t->eval[i].source);
+    hm_free(t->eval);
+    hm_samples_close(t->data);
+    if (t->model)
+        hm_model_attach(t->model, NULL);
+    hm_adapter_free(t->adapter);
+    hm_model_free(t->model);
+}
+
+static int report_fill(const struct hm_stage_run *run, const struct training *t,
+                       const struct hm_train_report *report, struct hm_error *err)
+{
+    static const char *const phase_name[HM_PHASE_COUNT + 1] = { "decode",   "product", "attention",
+                                                                "lora",     "head",    "other",
+                                                                "optimizer" };
+    double gflops = report->seconds > 0 ? report->flops / report->seconds / 1e9 : 0;
+    double peak = hm_gemm_peak_gflops(&t->kernels, STAGE_PEAK_SIZE, PEAK_SECONDS);
+
+    HM_TRY(hm_report_u64(run->report, "steps", report->steps, err));
+    HM_TRY(hm_report_u64(run->report, "tokens", report->tokens, err));
+    HM_TRY(hm_report_f64(run->report, "tokens_per_s", report->tokens_per_s, err));
+    HM_TRY(hm_report_f64(run->report, "gflops", gflops, err));
+    HM_TRY(hm_report_f64(run->report, "gemm_peak_fraction", peak > 0 ? gflops / peak : 0, err));
+    HM_TRY(hm_report_u64(run->report, "peak_rss_bytes", hm_rss_peak_bytes(), err));
+    HM_TRY(hm_report_u64(run->report, "planned_bytes", run->planned_bytes, err));
+    HM_TRY(hm_report_u64(run->report, "trainable_parameters", hm_adapter_param_count(t->adapter),
+                         err));
+    HM_TRY(hm_report_f64(run->report, "final_loss", report->final_loss, err));
+    json_t *phases = hm_report_object(run->report, "phase_seconds", err);
+    json_t *targets = phases ? hm_report_object(run->report, "targets", err) : NULL;
+    if (!targets)
+        return HM_ERR_NOMEM;
+    for (size_t i = 0; i <= HM_PHASE_COUNT; i++)
+        HM_TRY(hm_report_f64(phases, phase_name[i], report->phase_seconds[i], err));
+    for (int kind = 0; kind < HM_WEIGHT_KINDS; kind++) {
+        if (t->adapter->matched[kind] > 0)
+            HM_TRY(hm_report_u64(
+                targets, hm_weight_kind_name(hm_model_arch(t->model), (enum hm_weight_kind)kind),
+                t->adapter->matched[kind], err));
+    }
+    return HM_OK;
+}
+
+/* adapter/ or model/, and the plots. */
+static int results_write(const struct hm_stage_run *run, const struct training *t,
+                         struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    const struct hm_checkpoint *ckpt = hm_model_checkpoint(t->model);
+    char *result = NULL;
+    char *plots = NULL;
+
+    HM_TRY(hm_stage_out(run, settings->train_all ? "model" : "adapter", &result, err));
+    int r = settings->train_all ? hm_adapter_save_model(t->adapter, ckpt, result, err)
+                                : hm_adapter_save(t->adapter, ckpt, ckpt->dir, result, err);
+    if (r == HM_OK)
+        r = hm_stage_out(run, "plots", &plots, err);
+    if (r == HM_OK)
+        r = hm_dir_make(plots, err);
+    if (r == HM_OK)
+        r = hm_plots_from_metrics(t->log.metrics_path, plots, err);
+    hm_free(plots);
+    hm_free(result);
+    return r;
+}
+
+static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    struct hm_train_report report = { 0 };
+    struct training t = { 0 };
+
+    int r = training_open(run, &t, err);
+    if (r == HM_OK) {
+        struct hm_train_job job = { .model = t.model,
+                                    .adapter = t.adapter,
+                                    .data = t.data,
+                                    .eval = t.eval,
+                                    .n_eval = t.n_eval,
+                                    .config = t.config,
+                                    .state_dir = run->out_dir,
+                                    .config_digest = run->config_digest,
+                                    .callbacks = hm_train_log_callbacks(&t.log) };
+        r = hm_train(&job, run->ctl, &report, err);
+    }
+    if (r == HM_OK)
+        r = results_write(run, &t, err);
+    if (r == HM_OK)
+        r = report_fill(run, &t, &report, err);
+    training_release(&t);
+    return r;
+}
+
+const struct hm_stage hm_stage_qlora_train = {
+    .name = "qlora.train",
+    .summary = "Train LoRA adapters and new rows over a frozen base, or every weight.",
+    .config_bytes = sizeof(struct train_settings),
+    .inputs = inputs,
+    .n_inputs = COUNT_OF(inputs),
+    .fields = hm_train_fields,
+    .n_fields = HM_TRAIN_N_FIELDS,
+    .writes =
+        "adapter/ or model/, state-<step>/, metrics.jsonl, tensorboard/, plots/*.svg, report.json",
+    .product = { HM_INPUT_ADAPTER, HM_INPUT_MODEL },
+    .product_path = { "adapter", "model" },
+    .resumable = true,
+    .check = hm_train_settings_check,
+    .plan = hm_train_plan,
+    .run = run_stage,
+};

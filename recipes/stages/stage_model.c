@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Models and tokenizers as plans see them; see stage_model.h.
+ */
+#include "stage_model.h"
+
+#include <string.h>
+
+#include "hanmix/base/alloc.h"
+#include "hanmix/checkpoint/checkpoint.h"
+#include "hanmix/vocab/spm_model.h"
+#include "stage_util.h"
+
+#define CONFIG_MAX_BYTES (4u << 20)
+#define NF4_BLOCK        64
+#define NESTED_BLOCK     256
+
+static const json_t *facts_of(const struct hm_stage_run *run, const char *name)
+{
+    const struct hm_input_value *input = hm_stage_input(run, name);
+
+    return input && input->n_sets > 0 ? input->set[0].facts : NULL;
+}
+
+void hm_stage_fact_u64(const struct hm_stage_run *run, const char *name, const char *fact,
+                       uint64_t *ret)
+{
+    const json_t *value = json_object_get(facts_of(run, name), fact);
+
+    if (json_is_integer(value) && json_integer_value(value) >= 0)
+        *ret = (uint64_t)json_integer_value(value);
+}
+
+static bool slot_is_nf4(const struct hm_arch *arch, const char *module, enum hm_weight_kind kind)
+{
+    if (!arch->quant.present || !hm_weight_kind_is_linear(kind))
+        return false;
+    for (size_t i = 0; i < arch->quant.n_skip; i++) {
+        if (hm_text_ends(module, arch->quant.skip[i]))
+            return false;
+    }
+    return true;
+}
+
+uint64_t hm_stage_weight_bytes(const struct hm_arch *arch)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < hm_arch_slot_count(arch); i++) {
+        struct hm_weight_slot slot;
+        char name[160];
+        hm_arch_slot(arch, i, &slot, name);
+        uint64_t values = (uint64_t)slot.rows * slot.cols;
+        uint64_t blocks = (values + NF4_BLOCK - 1) / NF4_BLOCK;
+        if (!slot_is_nf4(arch, name, slot.kind))
+            total += values * hm_dtype_bytes(arch->dtype);
+        else if (arch->quant.double_quant)
+            total += values / 2 + blocks + 4 * (blocks / NESTED_BLOCK + 1) + 2048;
+        else
+            total += values / 2 + 4 * blocks + 1024;
+    }
+    return total;
+}
+
+static int old_vocab_find(const struct hm_stage_run *run, const char *name, const char *dir,
+                          struct stage_model *model, struct hm_error *err)
+{
+    struct hm_vocab_record record = { 0 };
+
+    model->old_vocab_size = model->arch.vocab_size;
+    hm_stage_fact_u64(run, name, "old_vocab_size", &model->old_vocab_size);
+    if (hm_stage_pending(run, name))
+        return HM_OK;
+    HM_TRY(hm_vocab_record_read(dir, model->arch.vocab_size, &record, err));
+    model->old_vocab_size = record.old_vocab_size;
+    return HM_OK;
+}
+
+int hm_stage_model_plan(const struct hm_stage_run *run, const char *name,
+                        struct stage_model *ret_model, struct hm_error *err)
+{
+    struct stage_model model = { 0 };
+    const char *dir = NULL;
+    char *path = NULL;
+
+    HM_TRY(hm_stage_path(run, name, &dir, err));
+    HM_TRY(hm_path_join(&path, dir, "config.json", err));
+    int r = HM_OK;
+    const json_t *foretold = json_object_get(facts_of(run, name), "config");
+    if (hm_path_exists(path) || !hm_stage_pending(run, name)) {
+        r = hm_json_load(path, CONFIG_MAX_BYTES, &model.config, err);
+    } else if (foretold) {
+        model.config = json_deep_copy(foretold);
+        if (!model.config)
+            r = hm_fail(err, HM_ERR_NOMEM, "out of memory for the plan of '%s'", run->id);
+    } else {
+        hm_free(path);
+        *ret_model = model;
+        return HM_OK;
+    }
+    if (r == HM_OK)
+        r = hm_arch_parse(model.config, path, &model.arch, err);
+    model.known = r == HM_OK;
+    if (r == HM_OK)
+        r = old_vocab_find(run, name, dir, &model, err);
+    if (r == HM_OK)
+        model.file_bytes = hm_stage_weight_bytes(&model.arch);
+    hm_free(path);
+    if (r < 0) {
+        hm_stage_model_release(&model);
+        return r;
+    }
+    *ret_model = model;
+    return HM_OK;
+}
+
+void hm_stage_model_release(struct stage_model *model)
+{
+    if (model->known)
+        hm_arch_release(&model->arch);
+    json_decref(model->config);
+    *model = (struct stage_model){ 0 };
+}
+
+int hm_stage_model_foretell(struct hm_stage_plan *plan, const struct stage_model *model,
+                            struct hm_error *err)
+{
+    json_t *config = NULL;
+
+    if (!model->known)
+        return HM_OK;
+    HM_TRY(hm_arch_config(model->config, &model->arch, &config, err));
+    HM_TRY(hm_stage_plan_fact(plan, "config", config, err));
+    HM_TRY(hm_stage_plan_fact(plan, "vocab_size", json_integer(model->arch.vocab_size), err));
+    return hm_stage_plan_fact(plan, "old_vocab_size",
+                              json_integer((json_int_t)model->old_vocab_size), err);
+}
+
+int hm_stage_vocab_size(const struct hm_stage_run *run, const char *name, uint64_t *ret_size,
+                        struct hm_error *err)
+{
+    struct hm_spm_model model = { 0 };
+    const char *path = NULL;
+
+    *ret_size = 0;
+    if (hm_stage_pending(run, name)) {
+        hm_stage_fact_u64(run, name, "vocab_size", ret_size);
+        return HM_OK;
+    }
+    HM_TRY(hm_stage_path(run, name, &path, err));
+    HM_TRY(hm_spm_model_load(path, &model, err));
+    *ret_size = model.count;
+    hm_spm_model_release(&model);
+    return HM_OK;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening a model for a stage, and planning its memory; see stage_runtime.h.
+ */
+#include "stage_runtime.h"
+
+#include "stage_model.h"
+#include "stage_util.h"
+
+int hm_stage_runtime_open(const struct hm_stage_run *run, enum hm_round round,
+                          struct stage_runtime *ret_runtime, struct hm_error *err)
+{
+    struct stage_runtime *runtime = ret_runtime;
+    const char *model = NULL;
+    const char *adapter = NULL;
+
+    HM_TRY(hm_stage_path(run, "model", &model, err));
+    if (hm_stage_input(run, "adapter"))
+        HM_TRY(hm_stage_path(run, "adapter", &adapter, err));
+    HM_TRY(hm_stage_kernels(run, &runtime->kernels, err));
+    struct hm_model_options options = { .kernels = &runtime->kernels,
+                                        .round = round,
+                                        .check_finite = true };
+    HM_TRY(hm_model_open(model, &options, &runtime->model, err));
+    if (adapter) {
+        int r = hm_adapter_load(adapter, hm_model_checkpoint(runtime->model), false,
+                                &runtime->adapter, err);
+        if (r < 0) {
+            hm_stage_runtime_release(runtime);
+            return r;
+        }
+        hm_model_attach(runtime->model, runtime->adapter);
+    }
+    return HM_OK;
+}
+
+void hm_stage_runtime_release(struct stage_runtime *runtime)
+{
+    if (runtime->model)
+        hm_model_attach(runtime->model, NULL);
+    hm_adapter_free(runtime->adapter);
+    hm_model_free(runtime->model);
+    runtime->adapter = NULL;
+    runtime->model = NULL;
+}
+
+int hm_stage_ram_check(const struct hm_stage_run *run, uint64_t ram_bytes, uint64_t weight_bytes,
+                       struct hm_error *err)
+{
+    if (ram_bytes == 0 || weight_bytes <= ram_bytes)
+        return HM_OK;
+    return hm_fail(err, HM_ERR_NOFIT,
+                   "stage '%s' maps %.1f MiB of weights, set.ram allows %.1f MiB; weights are not "
+                   "streamed under a limit: "
+                   "raise set.ram or leave it out",
+                   run->id, (double)weight_bytes / 1048576, (double)ram_bytes / 1048576);
+}
+
+int hm_stage_plan_lines(struct hm_stage_plan *plan, const struct hm_memory_plan *memory,
+                        struct hm_error *err)
+{
+    HM_TRY(hm_stage_plan_mapped(plan, "weights", memory->weights_mapped, err));
+    HM_TRY(hm_stage_plan_memory(plan, "adapter", memory->adapter, err));
+    HM_TRY(hm_stage_plan_memory(plan, "gradients", memory->gradients, err));
+    HM_TRY(hm_stage_plan_memory(plan, "optimizer", memory->optimizer, err));
+    HM_TRY(hm_stage_plan_memory(plan, "activations", memory->activations, err));
+    HM_TRY(hm_stage_plan_memory(plan, "scratch", memory->scratch, err));
+    return hm_stage_plan_memory(plan, "other", memory->other, err);
+}
+
+/* Bytes of an adapter folder's tensors, which enter memory as f32. */
+static int adapter_bytes(const struct hm_stage_run *run, uint64_t *ret_bytes, struct hm_error *err)
+{
+    uint64_t bytes = 0;
+
+    HM_TRY(hm_stage_input_bytes(run, "adapter", &bytes, err));
+    *ret_bytes = 2 * bytes;
+    return HM_OK;
+}
+
+int hm_stage_eval_plan(const struct hm_stage_run *run, uint64_t ram_bytes, uint32_t seq_len,
+                       bool with_logits, struct hm_stage_plan *ret_plan, struct hm_error *err)
+{
+    struct hm_memory_plan memory = { 0 };
+    struct stage_model model = { 0 };
+    uint64_t adapter = 0;
+
+    HM_TRY(hm_stage_model_plan(run, "model", &model, err));
+    if (!model.known)
+        return HM_OK;
+    int r = adapter_bytes(run, &adapter, err);
+    if (r == HM_OK)
+        r = hm_memory_plan_eval(&model.arch, 1, seq_len ? seq_len : 1, run->threads, &memory, err);
+    memory.weights_mapped = model.file_bytes;
+    memory.adapter += adapter;
+    if (with_logits)
+        memory.activations +=
+            (uint64_t)seq_len *
+            (4ull * model.arch.vocab_size + 4ull * model.arch.experts * model.arch.layers + 8);
+    if (r == HM_OK)
+        r = hm_stage_ram_check(run, ram_bytes, memory.weights_mapped, err);
+    if (r == HM_OK)
+        r = hm_stage_plan_lines(ret_plan, &memory, err);
+    hm_stage_model_release(&model);
+    return r;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A model ready to run for the eval stages: kernels, model, adapter; and the plan of such a stage.
+ */
+#ifndef HANMIX_RECIPES_STAGE_RUNTIME_H
+#define HANMIX_RECIPES_STAGE_RUNTIME_H
+
+#include "hanmix/model/model.h"
+#include "hanmix/recipes/stage.h"
+
+#define STAGE_RAM_FIELD(config)                                                                   \
+    {                                                                                             \
+        .name = "ram", .type = HM_FIELD_SIZE, .offset = offsetof(config, ram), .neutral = true,   \
+        .help = "limit for mapped frozen weights; more is refused, since they are not streamed; " \
+                "0 none"                                                                          \
+    }
+
+struct stage_runtime {
+    struct hm_kernels kernels;
+    struct hm_model *model;
+    struct hm_adapter *adapter;
+};
+
+/* in.model and, when given, in.adapter attached. The runtime must not move while it is open: the
+ * model borrows kernels. */
+int hm_stage_runtime_open(const struct hm_stage_run *run, enum hm_round round,
+                          struct stage_runtime *ret_runtime, struct hm_error *err);
+void hm_stage_runtime_release(struct stage_runtime *runtime);
+
+/* Weights beyond set.ram: HM_ERR_NOFIT with both numbers. 0 is no limit. */
+int hm_stage_ram_check(const struct hm_stage_run *run, uint64_t ram_bytes, uint64_t weight_bytes,
+                       struct hm_error *err);
+/* Memory of one forward pass of `rows` sequences of seq_len; with_logits keeps a row's logits as
+ * well. */
+int hm_stage_eval_plan(const struct hm_stage_run *run, uint64_t ram_bytes, uint32_t seq_len,
+                       bool with_logits, struct hm_stage_plan *ret_plan, struct hm_error *err);
+/* The lines of a memory plan, weights as mapped pages. */
+int hm_stage_plan_lines(struct hm_stage_plan *plan, const struct hm_memory_plan *memory,
+                        struct hm_error *err);
+
+#endif

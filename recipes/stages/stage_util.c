@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Helpers of the stages; see stage_util.h. Text inputs and digests here, members of reports below.
+ */
+#include "stage_util.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "hanmix/base/alloc.h"
+#include "hanmix/corpus/text_files.h"
+
+int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
+                       const struct stage_text *text, struct hm_text_source *ret_source,
+                       struct hm_error *err)
+{
+    const struct hm_input_value *input = hm_stage_input(run, name);
+    struct hm_text_options options = { .field = text->field,
+                                       .set_field = text->set_field && text->set_field[0]
+                                                        ? text->set_field
+                                                        : NULL,
+                                       .max_bad_lines = text->max_bad_lines,
+                                       .dedup = text->dedup,
+                                       .sample_bytes = text->sample_bytes,
+                                       .seed = run->seed };
+
+    if (!input)
+        return hm_fail(err, HM_ERR_USAGE, "stage '%s' needs in.%s", run->id, name);
+    struct hm_text_set *sets = hm_calloc(HM_MEM_TEXT, input->n_sets, sizeof(*sets));
+    if (!sets)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory opening in.%s", name);
+    for (size_t i = 0; i < input->n_sets; i++) {
+        const struct hm_input_set *set = &input->set[i];
+        sets[i] =
+            (struct hm_text_set){ .name = set->name[0] ? set->name : (char *)(uintptr_t) "text",
+                                  .file = set->path,
+                                  .n_files = set->n_paths,
+                                  .weight = set->weight,
+                                  .epochs = set->epochs };
+    }
+    int r = hm_text_files_open(sets, input->n_sets, &options, ret_source, err);
+    hm_free(sets);
+    return r;
+}
+
+int hm_stage_text_report(const struct hm_stage_run *run, const struct hm_text_source *source,
+                         struct hm_error *err)
+{
+    struct hm_text_stats stats = hm_text_files_stats(source);
+    json_t *text = hm_report_object(run->report, "text", err);
+
+    if (!text)
+        return HM_ERR_NOMEM;
+    HM_TRY(hm_report_u64(text, "documents", stats.documents, err));
+    HM_TRY(hm_report_u64(text, "bytes", stats.bytes, err));
+    HM_TRY(hm_report_u64(text, "chars", stats.chars, err));
+    HM_TRY(hm_report_u64(text, "bad_lines", stats.bad_lines, err));
+    HM_TRY(hm_report_u64(text, "duplicates", stats.duplicates, err));
+    if (stats.bad_lines == 0)
+        return HM_OK;
+    hm_ctl_message(run->ctl, "%" PRIu64 " bad lines were passed over; the first: %s",
+                   stats.bad_lines, stats.first_bad);
+    return hm_report_text(text, "first_bad_line", stats.first_bad, err);
+}
+
+/* A file's bytes, or those of the files directly in a folder. */
+static int path_bytes(const char *path, uint64_t *ret_bytes, struct hm_error *err)
+{
+    struct hm_names names = { 0 };
+    uint64_t total = 0;
+    int r = HM_OK;
+
+    if (!hm_path_is_dir(path))
+        return hm_file_size(path, ret_bytes, err);
+    HM_TRY(hm_dir_list(path, &names, err));
+    for (size_t i = 0; r == HM_OK && i < names.count; i++) {
+        char *child = NULL;
+        uint64_t size = 0;
+        r = hm_path_join(&child, path, names.item[i], err);
+        if (r == HM_OK && !hm_path_is_dir(child))
+            r = hm_file_size(child, &size, err);
+        total += size;
+        hm_free(child);
+    }
+    hm_names_release(&names);
+    *ret_bytes = total;
+    return r;
+}
+
+int hm_stage_input_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
+                         struct hm_error *err)
+{
+    const struct hm_input_value *input = hm_stage_input(run, name);
+    uint64_t total = 0;
+
+    for (size_t i = 0; input && i < input->n_sets; i++) {
+        for (size_t f = 0; !input->set[i].pending && f < input->set[i].n_paths; f++) {
+            uint64_t size = 0;
+            HM_TRY(path_bytes(input->set[i].path[f], &size, err));
+            total += size;
+        }
+    }
+    *ret_bytes = total;
+    return HM_OK;
+}
+
+int hm_stage_input_digest(const struct hm_stage_run *run, const char *name,
+                          char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    const struct hm_input_value *input = hm_stage_input(run, name);
+    struct hm_buf lines = { 0 };
+    int r = HM_OK;
+
+    for (size_t i = 0; r == HM_OK && input && i < input->n_sets; i++) {
+        for (size_t f = 0; r == HM_OK && f < input->set[i].n_paths; f++) {
+            char digest[HM_SHA256_HEX_BYTES];
+            r = hm_sha256_path(input->set[i].path[f], digest, err);
+            if (r == HM_OK)
+                r = hm_buf_printf(&lines, err, "%s %s\n", input->set[i].name, digest);
+        }
+    }
+    if (r == HM_OK)
+        r = hm_sha256_of(lines.ptr ? lines.ptr : "", lines.len, hex, err);
+    hm_buf_release(&lines);
+    return r;
+}
+
+bool hm_stage_pending(const struct hm_stage_run *run, const char *name)
+{
+    const struct hm_input_value *input = hm_stage_input(run, name);
+
+    if (!input || input->n_sets == 0)
+        return true;
+    for (size_t i = 0; i < input->n_sets; i++) {
+        if (input->set[i].pending)
+            return true;
+    }
+    return false;
+}
+
+int hm_stage_tokenizer_open(const struct hm_stage_run *run, const char *name,
+                            struct hm_tokenizer **ret_tokenizer, struct hm_error *err)
+{
+    const char *path = NULL;
+
+    HM_TRY(hm_stage_path(run, name, &path, err));
+    return hm_tokenizer_open(path, ret_tokenizer, err);
+}
+
+int hm_stage_kernels(const struct hm_stage_run *run, struct hm_kernels *ret_kernels,
+                     struct hm_error *err)
+{
+    HM_TRY(hm_kernels_choose(ret_kernels, NULL, err));
+    return run->stage_info ? hm_report_text(run->stage_info, "kernels", ret_kernels->name, err)
+                           : HM_OK;
+}
+
+int hm_stage_out(const struct hm_stage_run *run, const char *name, char **ret_path,
+                 struct hm_error *err)
+{
+    return hm_path_join(ret_path, run->out_dir, name, err);
+}
+
+int hm_stage_out_open(const struct hm_stage_run *run, const char *name,
+                      struct hm_out_file *ret_file, struct hm_error *err)
+{
+    char *path = NULL;
+
+    HM_TRY(hm_stage_out(run, name, &path, err));
+    int r = hm_out_open(path, ret_file, err);
+    hm_free(path);
+    return r;
+}
+
+int hm_stage_out_end(struct hm_out_file *file, int status, struct hm_error *err)
+{
+    if (status == HM_OK)
+        return hm_out_commit(file, err);
+    hm_out_abort(file);
+    return status;
+}
+
+int hm_report_json(json_t *object, const char *key, json_t *owned, struct hm_error *err)
+{
+    if (!owned || json_object_set_new(object, key, owned) != 0)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the report's '%s'", key);
+    return HM_OK;
+}
+
+int hm_report_u64(json_t *object, const char *key, uint64_t value, struct hm_error *err)
+{
+    return hm_report_json(object, key, json_integer((json_int_t)value), err);
+}
+
+int hm_report_f64(json_t *object, const char *key, double value, struct hm_error *err)
+{
+    return hm_report_json(object, key, isfinite(value) ? json_real(value) : json_null(), err);
+}
+
+int hm_report_text(json_t *object, const char *key, const char *value, struct hm_error *err)
+{
+    return hm_report_json(object, key, json_string(value), err);
+}
+
+int hm_report_bool(json_t *object, const char *key, bool value, struct hm_error *err)
+{
+    return hm_report_json(object, key, json_boolean(value), err);
+}
+
+json_t *hm_report_array(json_t *object, const char *key, struct hm_error *err)
+{
+    json_t *array = json_array();
+
+    return hm_report_json(object, key, array, err) == HM_OK ? array : NULL;
+}
+
+json_t *hm_report_object(json_t *object, const char *key, struct hm_error *err)
+{
+    json_t *child = json_object();
+
+    return hm_report_json(object, key, child, err) == HM_OK ? child : NULL;
+}
+
+json_t *hm_report_item(json_t *array, struct hm_error *err)
+{
+    json_t *item = json_object();
+
+    if (!item || json_array_append_new(array, item) != 0) {
+        hm_fail(err, HM_ERR_NOMEM, "out of memory for the report");
+        return NULL;
+    }
+    return item;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What several stages need: text inputs with their common fields, tokenizers, kernels by name,
+ * results as JSON, sizes. Glue only; each function belongs to the owner thread.
+ */
+#ifndef HANMIX_RECIPES_STAGE_UTIL_H
+#define HANMIX_RECIPES_STAGE_UTIL_H
+
+#include <stddef.h>
+
+#include "hanmix/base/file.h"
+#include "hanmix/base/text.h"
+#include "hanmix/checkpoint/model_arch.h"
+#include "hanmix/kernels/kernels.h"
+#include "hanmix/recipes/stage.h"
+#include "hanmix/vocab/tokenizer.h"
+
+/* Reading text: line buffer, decompressor window, the largest documents seen in web text. */
+#define STAGE_TEXT_BYTES (24ull << 20)
+
+#define COUNT_OF(table) (sizeof(table) / sizeof((table)[0]))
+
+struct stage_text { /* the fields every text input shares */
+    char *field, *set_field;
+    uint64_t max_bad_lines, sample_bytes;
+    bool dedup;
+};
+#define STAGE_TEXT_FIELDS(config, member)                                                   \
+    { .name = "field",                                                                      \
+      .type = HM_FIELD_TEXT,                                                                \
+      .offset = offsetof(config, member.field),                                             \
+      .fallback = "text",                                                                   \
+      .help = "JSON field that holds the text; a dotted path reaches inside" },             \
+        { .name = "set_field",                                                              \
+          .type = HM_FIELD_TEXT,                                                            \
+          .offset = offsetof(config, member.set_field),                                     \
+          .help = "JSON path whose value names the set of a document, as meta.source" },    \
+        { .name = "max_bad_lines",                                                          \
+          .type = HM_FIELD_COUNT,                                                           \
+          .offset = offsetof(config, member.max_bad_lines),                                 \
+          .fallback = "0",                                                                  \
+          .help = "lines that may be broken or lack the field before the stage fails" },    \
+        { .name = "dedup",                                                                  \
+          .type = HM_FIELD_BOOL,                                                            \
+          .offset = offsetof(config, member.dedup),                                         \
+          .fallback = "false",                                                              \
+          .help = "drop documents whose text was seen before" },                            \
+    {                                                                                       \
+        .name = "sample_bytes", .type = HM_FIELD_SIZE,                                      \
+        .offset = offsetof(config, member.sample_bytes), .fallback = "0",                   \
+        .help = "read about this many bytes of text, documents chosen by hash; 0 reads all" \
+    }
+
+/* A source over the sets of input `name`; source->close(source->context) when done. */
+int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
+                       const struct stage_text *text, struct hm_text_source *ret_source,
+                       struct hm_error *err);
+/* Statistics of the source into report.text: documents, bytes, chars, bad_lines, duplicates. */
+int hm_stage_text_report(const struct hm_stage_run *run, const struct hm_text_source *source,
+                         struct hm_error *err);
+/* Bytes of the input's files on disk; 0 while they are pending. */
+int hm_stage_input_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
+                         struct hm_error *err);
+/* SHA-256 over the sorted digests of all files of an input: the identity of a text. */
+int hm_stage_input_digest(const struct hm_stage_run *run, const char *name,
+                          char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
+/* True when an input is absent, or made by a stage that has not run yet. */
+bool hm_stage_pending(const struct hm_stage_run *run, const char *name);
+int hm_stage_tokenizer_open(const struct hm_stage_run *run, const char *name,
+                            struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
+
+/* HM_CPU's or the machine's kernels; recorded as stage.json's "kernels". */
+int hm_stage_kernels(const struct hm_stage_run *run, struct hm_kernels *ret_kernels,
+                     struct hm_error *err);
+
+/* Members of the report; failures of the heap are HM_ERR_NOMEM. */
+int hm_report_u64(json_t *object, const char *key, uint64_t value, struct hm_error *err);
+int hm_report_f64(json_t *object, const char *key, double value,
+                  struct hm_error *err); /* not finite: null */
+int hm_report_text(json_t *object, const char *key, const char *value, struct hm_error *err);
+int hm_report_bool(json_t *object, const char *key, bool value, struct hm_error *err);
+int hm_report_json(json_t *object, const char *key, json_t *owned,
+                   struct hm_error *err); /* takes owned */
+json_t *hm_report_array(json_t *object, const char *key,
+                        struct hm_error *err); /* borrowed, or NULL */
+json_t *hm_report_object(json_t *object, const char *key,
+                         struct hm_error *err); /* borrowed, or NULL */
+json_t *hm_report_item(json_t *array,
+                       struct hm_error *err); /* a new object at the end; borrowed, or NULL */
+
+/* out_dir/name, on the heap. */
+int hm_stage_out(const struct hm_stage_run *run, const char *name, char **ret_path,
+                 struct hm_error *err);
+/* Open out_dir/name for writing; commit or abort as any hm_out_file. */
+int hm_stage_out_open(const struct hm_stage_run *run, const char *name,
+                      struct hm_out_file *ret_file, struct hm_error *err);
+/* Commit when status is HM_OK, else abort and pass the status on. */
+int hm_stage_out_end(struct hm_out_file *file, int status, struct hm_error *err);
+
+#endif

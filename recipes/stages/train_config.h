@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The settings of qlora.train and what follows from them: the adapter's configuration, the
+ * trainer's, the number of steps, the plan.
+ */
+#ifndef HANMIX_RECIPES_TRAIN_CONFIG_H
+#define HANMIX_RECIPES_TRAIN_CONFIG_H
+
+#include "hanmix/qlora/trainer.h"
+#include "stage_model.h"
+
+struct train_settings {
+    uint64_t rank, micro_batch, accumulate, steps, tokens, eval_every, save_every, keep, ram,
+        dump_gradients;
+    double alpha, dropout, epochs, lr, warmup, min_lr, eps, weight_decay, clip, aux_coef,
+        time_limit;
+    bool rslora, train_gate, train_all, recompute, shuffle, allow_kernel_change;
+    int train_embeddings, train_head, compute, optimizer, lr_schedule, decay, loss_norm, attention;
+    struct hm_text_list targets, betas;
+    struct hm_text_map rank_pattern, alpha_pattern;
+};
+
+#define HM_TRAIN_N_FIELDS 39
+extern const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS];
+
+/* n of the n x n products that measure the peak for gemm_peak_fraction, and their memory. */
+#define STAGE_PEAK_SIZE  1024u
+#define STAGE_PEAK_BYTES (3ull * STAGE_PEAK_SIZE * STAGE_PEAK_SIZE * 4)
+
+int hm_train_settings_check(const struct hm_stage_run *run, struct hm_error *err);
+/* targets default to every linear of the blocks but the router. Free with
+ * hm_adapter_config_release. */
+int hm_train_adapter_config(const struct train_settings *settings, const struct hm_arch *arch,
+                            uint64_t seed, struct hm_adapter_config *ret_config,
+                            struct hm_error *err);
+/* samples, seq_len: of the data; micro_rows: rows of one micro-batch that the data fixes, or 0. */
+int hm_train_job_config(const struct hm_stage_run *run, uint64_t samples, uint32_t seq_len,
+                        uint32_t micro_rows, struct hm_train_config *ret_config,
+                        struct hm_error *err);
+/* in.data or in.ids, packed or ids. */
+int hm_train_data_open(const struct hm_stage_run *run, struct hm_sample_source **ret_source,
+                       struct hm_error *err);
+int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
+                  struct hm_error *err);
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The plan of qlora.train: shapes of data that exist or are foretold, memory by purpose, steps.
+ */
+#include "hanmix/corpus/packed.h"
+#include "stage_runtime.h"
+#include "stage_util.h"
+#include "train_config.h"
+
+#define DEFAULT_SEQ_LEN 2048
+
+struct data_shape {
+    uint64_t samples;
+    uint32_t seq_len, micro_rows;
+};
+
+static int shape_find(const struct hm_stage_run *run, struct data_shape *ret_shape,
+                      struct hm_error *err)
+{
+    const char *name = hm_stage_input(run, "ids") ? "ids" : "data";
+    struct hm_sample_source *source = NULL;
+    uint64_t seq_len = DEFAULT_SEQ_LEN;
+    uint64_t windows = 0;
+
+    if (hm_stage_pending(run, name)) {
+        hm_stage_fact_u64(run, name, "seq_len", &seq_len);
+        hm_stage_fact_u64(run, name, "windows", &windows);
+        *ret_shape = (struct data_shape){ windows, (uint32_t)seq_len, 0 };
+        return HM_OK;
+    }
+    HM_TRY(hm_train_data_open(run, &source, err));
+    *ret_shape = (struct data_shape){ hm_samples_count(source), hm_samples_seq_len(source),
+                                      hm_samples_micro_rows(source) };
+    hm_samples_close(source);
+    return HM_OK;
+}
+
+int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
+                  struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    struct hm_adapter_config adapter = { 0 };
+    struct hm_train_config config = { 0 };
+    struct hm_memory_plan memory = { 0 };
+    struct stage_model model = { 0 };
+    struct data_shape shape = { 0 };
+    uint64_t data_bytes = 0;
+
+    HM_TRY(hm_stage_model_plan(run, "model", &model, err));
+    if (!model.known)
+        return HM_OK;
+    int r = shape_find(run, &shape, err);
+    if (r == HM_OK)
+        r = hm_train_job_config(run, shape.samples, shape.seq_len, shape.micro_rows, &config, err);
+    if (r == HM_OK)
+        r = hm_train_adapter_config(settings, &model.arch, run->seed, &adapter, err);
+    if (r == HM_OK)
+        r = hm_memory_plan_train(&model.arch, &adapter, model.old_vocab_size, config.micro_batch,
+                                 shape.seq_len, config.recompute, run->threads, &memory, err);
+    memory.weights_mapped = model.file_bytes;
+    if (r == HM_OK)
+        r = hm_stage_ram_check(run, settings->ram, memory.weights_mapped, err);
+    if (r == HM_OK)
+        r = hm_stage_plan_lines(ret_plan, &memory, err);
+    if (r == HM_OK)
+        r = hm_stage_input_bytes(run, hm_stage_input(run, "ids") ? "ids" : "data", &data_bytes,
+                                 err);
+    if (r == HM_OK)
+        r = hm_stage_plan_mapped(ret_plan, "data", data_bytes, err);
+    if (r == HM_OK)
+        r = hm_stage_plan_memory(ret_plan, "peak measurement", STAGE_PEAK_BYTES, err);
+    ret_plan->disk_bytes =
+        (settings->keep + 1) * (memory.adapter + memory.optimizer) + memory.adapter;
+    ret_plan->work = config.steps;
+    ret_plan->work_unit = "steps";
+    hm_adapter_config_release(&adapter);
+    hm_stage_model_release(&model);
+    return r;
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stage vocab.merge: learned pieces into a base SentencePiece model, with the files every loader
+ * reads and the list of what was added and dropped. The rules are vocab/piece_merge.c.
+ */
+#include "hanmix/base/alloc.h"
+#include "hanmix/base/file.h"
+#include "hanmix/vocab/piece_merge.h"
+#include "stage_model.h"
+#include "stage_util.h"
+
+#define META_AND_BYTES 259 /* of a trained model: <unk> <s> </s> and the 256 bytes add nothing */
+
+struct config {
+    int score, script;
+    uint64_t max_piece_chars;
+};
+
+static const char *const scores[] = { "ranked", "zero", NULL };
+static const char *const scripts[] = { "han", NULL };
+static const struct hm_field fields[] = {
+    { .name = "score",
+      .type = HM_FIELD_CHOICE,
+      .offset = offsetof(struct config, score),
+      .fallback = "ranked",
+      .choices = scores,
+      .help = "ranked: strictly falling scores below the base's; zero: as older scripts, loaders "
+              "then disagree" },
+    { .name = "script",
+      .type = HM_FIELD_CHOICE,
+      .offset = offsetof(struct config, script),
+      .fallback = "han",
+      .choices = scripts,
+      .help = "pieces taken: han keeps those of Han-class characters with an ideograph" },
+    { .name = "max_piece_chars",
+      .type = HM_FIELD_COUNT,
+      .offset = offsetof(struct config, max_piece_chars),
+      .fallback = "16",
+      .min = 1,
+      .max = 16,
+      .help = "longer pieces are dropped, in characters" },
+};
+static const struct hm_input inputs[] = {
+    { .name = "base",
+      .type = HM_INPUT_TOKENIZER,
+      .required = true,
+      .help = "SentencePiece model to extend" },
+    { .name = "extra",
+      .type = HM_INPUT_TOKENIZER,
+      .required = true,
+      .help = "BPE model whose pieces are added, in its merge order" },
+};
+
+static int added_write(const struct hm_stage_run *run, const struct hm_merge_result *result,
+                       int32_t first_id, struct hm_error *err)
+{
+    struct hm_out_file file = { 0 };
+
+    HM_TRY(hm_stage_out_open(run, "added_pieces.tsv", &file, err));
+    int r = hm_out_printf(&file, err, "id\tpiece\tscore\n");
+    for (size_t i = 0; r == HM_OK && i < result->n_added; i++)
+        r = hm_out_printf(&file, err, "%d\t%.*s\t%.9g\n", first_id + (int32_t)i,
+                          (int)result->added[i].text.len, result->added[i].text.ptr,
+                          (double)result->added[i].score);
+    return hm_stage_out_end(&file, r, err);
+}
+
+static int dropped_write(const struct hm_stage_run *run, const struct hm_merge_result *result,
+                         struct hm_error *err)
+{
+    struct hm_out_file file = { 0 };
+
+    HM_TRY(hm_stage_out_open(run, "dropped_pieces.tsv", &file, err));
+    int r = hm_out_printf(&file, err, "piece\treason\n");
+    for (size_t i = 0; r == HM_OK && i < result->n_dropped; i++)
+        r = hm_out_printf(&file, err, "%s\t%s\n", result->dropped[i].piece,
+                          result->dropped[i].reason);
+    return hm_stage_out_end(&file, r, err);
+}
+
+/* tokenizer.model, then the files around it; base_dir lends its tokenizer.json when the base is a
+ * folder. */
+static int files_write(const struct hm_stage_run *run, const struct hm_merge_result *result,
+                       const char *base_path, struct hm_error *err)
+{
+    struct hm_spm_model merged = { 0 };
+    char *path = NULL;
+
+    HM_TRY(hm_stage_out(run, "tokenizer.model", &path, err));
+    int r = hm_file_write(path, result->model_bytes.ptr, result->model_bytes.len, err);
+    if (r == HM_OK)
+        r = hm_spm_model_load(path, &merged, err);
+    if (r == HM_OK)
+        r = hm_tokenizer_json_write(&merged, hm_path_is_dir(base_path) ? base_path : NULL,
+                                    run->out_dir, err);
+    hm_spm_model_release(&merged);
+    hm_free(path);
+    return r;
+}
+
+static int report_fill(const struct hm_stage_run *run, const struct hm_merge_result *result,
+                       size_t base_pieces, struct hm_error *err)
+{
+    HM_TRY(hm_report_u64(run->report, "base_pieces", base_pieces, err));
+    HM_TRY(hm_report_u64(run->report, "added", result->n_added, err));
+    HM_TRY(hm_report_u64(run->report, "dropped", result->n_dropped, err));
+    return hm_report_u64(run->report, "vocab_size", base_pieces + result->n_added, err);
+}
+
+static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct config *config = run->config;
+    struct hm_merge_options options = { .score_zero = config->score == 1,
+                                        .max_piece_chars = (uint32_t)config->max_piece_chars };
+    struct hm_merge_result result = { 0 };
+    struct hm_spm_model base = { 0 };
+    struct hm_spm_model extra = { 0 };
+    const char *base_path = NULL;
+    const char *extra_path = NULL;
+
+    HM_TRY(hm_stage_path(run, "base", &base_path, err));
+    HM_TRY(hm_stage_path(run, "extra", &extra_path, err));
+    int r = hm_spm_model_load(base_path, &base, err);
+    if (r == HM_OK)
+        r = hm_spm_model_load(extra_path, &extra, err);
+    if (r == HM_OK)
+        r = hm_piece_merge(&base, &extra, &options, &result, err);
+    if (r == HM_OK)
+        r = files_write(run, &result, base_path, err);
+    if (r == HM_OK)
+        r = added_write(run, &result, (int32_t)base.count, err);
+    if (r == HM_OK)
+        r = dropped_write(run, &result, err);
+    if (r == HM_OK)
+        r = report_fill(run, &result, base.count, err);
+    hm_merge_result_release(&result);
+    hm_spm_model_release(&extra);
+    hm_spm_model_release(&base);
+    return r;
+}
+
+static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
+                      struct hm_error *err)
+{
+    uint64_t base_bytes = 0;
+    uint64_t extra_bytes = 0;
+    uint64_t base_pieces = 0;
+    uint64_t extra_pieces = 0;
+
+    HM_TRY(hm_stage_input_bytes(run, "base", &base_bytes, err));
+    HM_TRY(hm_stage_input_bytes(run, "extra", &extra_bytes, err));
+    HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary",
+                                24 * (base_bytes + extra_bytes) + (8ull << 20), err));
+    ret_plan->disk_bytes = 8 * (base_bytes + extra_bytes);
+    HM_TRY(hm_stage_vocab_size(run, "base", &base_pieces, err));
+    HM_TRY(hm_stage_vocab_size(run, "extra", &extra_pieces, err));
+    uint64_t added = extra_pieces > META_AND_BYTES ? extra_pieces - META_AND_BYTES : 0;
+    return hm_stage_plan_fact(ret_plan, "vocab_size",
+                              json_integer((json_int_t)(base_pieces + added)), err);
+}
+
+const struct hm_stage hm_stage_vocab_merge = {
+    .name = "vocab.merge",
+    .summary = "Add learned pieces to a base SentencePiece model.",
+    .config_bytes = sizeof(struct config),
+    .inputs = inputs,
+    .n_inputs = COUNT_OF(inputs),
+    .fields = fields,
+    .n_fields = COUNT_OF(fields),
+    .writes = "tokenizer.model, tokenizer.json, tokenizer_config.json, special_tokens_map.json, "
+              "added_pieces.tsv, "
+              "dropped_pieces.tsv, report.json",
+    .product = { HM_INPUT_TOKENIZER },
+    .product_path = { "" },
+    .plan = plan_stage,
+    .run = run_stage,
+};

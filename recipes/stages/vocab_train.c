@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stage vocab.train: Han runs of the text, exact BPE merges, single characters chosen, a
+ * SentencePiece model. Counting is vocab/han_runs.c, training vocab/bpe_train.c, the choice
+ * vocab/piece_select.c.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "hanmix/base/alloc.h"
+#include "hanmix/vocab/bpe_train.h"
+#include "hanmix/vocab/piece_select.h"
+#include "stage_model.h"
+#include "stage_util.h"
+
+#define META_PIECES            3 /* <unk> <s> </s> */
+#define BYTE_PIECES            256
+#define SINGLES_FILE_MAX_BYTES (16u << 20)
+
+struct config {
+    struct stage_text text;
+    uint64_t pieces, max_piece_chars;
+    char *singles;
+    int script;
+};
+
+static const char *const scripts[] = { "han", NULL };
+static const char *const singles_words[] = { "auto", "all", NULL };
+static const struct hm_field fields[] = {
+    { .name = "pieces",
+      .type = HM_FIELD_COUNT,
+      .offset = offsetof(struct config, pieces),
+      .fallback = "25000",
+      .min = 1,
+      .max = 4e6,
+      .help = "new pieces in all: merges and single characters" },
+    { .name = "singles",
+      .type = HM_FIELD_TEXT,
+      .offset = offsetof(struct config, singles),
+      .fallback = "auto",
+      .choices = singles_words,
+      .path = true,
+      .help = "single characters: auto (at least half as frequent as the last merge), all seen, a "
+              "number of the most "
+              "frequent, or a file that lists them" },
+    { .name = "script",
+      .type = HM_FIELD_CHOICE,
+      .offset = offsetof(struct config, script),
+      .fallback = "han",
+      .choices = scripts,
+      .help = "text used: han takes runs of Han-class characters" },
+    { .name = "max_piece_chars",
+      .type = HM_FIELD_COUNT,
+      .offset = offsetof(struct config, max_piece_chars),
+      .fallback = "8",
+      .min = 2,
+      .max = 16,
+      .help = "longest piece, in characters" },
+    STAGE_TEXT_FIELDS(struct config, text),
+};
+static const struct hm_input inputs[] = {
+    { .name = "text",
+      .type = HM_INPUT_TEXT,
+      .required = true,
+      .many = true,
+      .help = "text to learn from" },
+    { .name = "base",
+      .type = HM_INPUT_TOKENIZER,
+      .help = "tokenizer whose pieces do not count towards `pieces`" },
+};
+
+static int count_runs(const struct hm_stage_run *run, struct hm_han_counts *counts,
+                      struct hm_error *err)
+{
+    const struct config *config = run->config;
+    struct hm_text_source source = { 0 };
+    struct hm_doc doc;
+    int r = hm_stage_text_open(run, "text", &config->text, &source, err);
+
+    if (r < 0)
+        return r;
+    struct hm_progress progress = { .what = "count runs",
+                                    .unit = "bytes",
+                                    .total = source.total_bytes };
+    while ((r = source.next(source.context, &doc, err)) == 1) {
+        r = hm_han_counts_add(counts, doc.text, err);
+        if (r == HM_OK && hm_ctl_stopped(run->ctl))
+            r = hm_fail(err, HM_ERR_STOPPED,
+                        "stopped while reading text; run it again to start this stage over");
+        if (r < 0)
+            break;
+        progress.done = source.position_bytes(source.context);
+        hm_ctl_progress(run->ctl, &progress);
+    }
+    if (r == HM_OK)
+        r = hm_stage_text_report(run, &source, err);
+    source.close(source.context);
+    return r;
+}
+
+static bool is_number(const char *text)
+{
+    return text[0] != '\0' && text[strspn(text, "0123456789.eE+")] == '\0';
+}
+
+/* Which singles are meant; list holds a file's text. */
+static int singles_parse(const struct config *config, struct hm_select_options *options,
+                         struct hm_buf *list, struct hm_error *err)
+{
+    *options = (struct hm_select_options){ .pieces = config->pieces };
+    if (strcmp(config->singles, "auto") == 0) {
+        options->singles = HM_SINGLES_AUTO;
+    } else if (strcmp(config->singles, "all") == 0) {
+        options->singles = HM_SINGLES_ALL;
+    } else if (is_number(config->singles)) {
+        options->singles = HM_SINGLES_COUNT;
+        HM_TRY(hm_parse_count(config->singles, &options->n_singles, err));
+    } else {
+        options->singles = HM_SINGLES_LIST;
+        HM_TRY(hm_file_read(config->singles, SINGLES_FILE_MAX_BYTES, list, err));
+        options->list = (struct hm_str){ list->ptr, list->len };
+    }
+    return HM_OK;
+}
+
+/*
+ * Merges over characters that are not chosen, and those the base has, are passed over: train more
+ * until enough are left or the text yields no more.
+ */
+static int train_and_select(const struct hm_stage_run *run, const struct hm_han_counts *counts,
+                            const struct hm_spm_model *base, const struct hm_select_options *select,
+                            struct hm_bpe_result *trained, struct hm_selection *ret_selection,
+                            struct hm_error *err)
+{
+    const struct config *config = run->config;
+    struct hm_bpe_options options = { .merges = (size_t)config->pieces,
+                                      .max_piece_chars = (uint32_t)config->max_piece_chars,
+                                      .memory_bytes = run->memory_bytes,
+                                      .allow_fewer = true };
+
+    for (;;) {
+        HM_TRY(hm_bpe_train(counts, &options, run->ctl, trained, err));
+        int r = hm_piece_select(trained, base, select, ret_selection, err);
+        if (r != HM_ERR_FORMAT || trained->n_merges < options.merges)
+            return r;
+        hm_bpe_result_release(trained);
+        options.merges *= 2;
+    }
+}
+
+static int pieces_write(const struct hm_stage_run *run, const struct hm_selection *selection,
+                        struct hm_error *err)
+{
+    struct hm_out_file file = { 0 };
+
+    HM_TRY(hm_stage_out_open(run, "pieces.tsv", &file, err));
+    int r = hm_out_printf(&file, err, "rank\tpiece\tcount\n");
+    for (size_t i = 0; r == HM_OK && i < selection->n_merges + selection->n_singles; i++)
+        r = hm_out_printf(&file, err, "%zu\t%.*s\t%" PRIu64 "\n", i,
+                          (int)selection->piece[i].text.len, selection->piece[i].text.ptr,
+                          selection->piece[i].count);
+    return hm_stage_out_end(&file, r, err);
+}
+
+/* <unk> <s> </s>, 256 bytes, merges, singles; scores fall with the rank, as the trainer of
+ * sentencepiece sets them. */
+static int model_write(const struct hm_stage_run *run, const struct hm_selection *selection,
+                       struct hm_error *err)
+{
+    static const char *const meta[META_PIECES] = { "<unk>", "<s>", "</s>" };
+    size_t learned = selection->n_merges + selection->n_singles;
+    size_t count = META_PIECES + BYTE_PIECES + learned;
+    struct hm_piece *piece = hm_calloc(HM_MEM_VOCAB, count, sizeof(*piece));
+    char(*byte)[8] = hm_calloc(HM_MEM_VOCAB, BYTE_PIECES, sizeof(*byte));
+    struct hm_buf bytes = { 0 };
+    char *path = NULL;
+    int r = HM_ERR_NOMEM;
+
+    if (!piece || !byte) {
+        hm_fail(err, r, "out of memory for a model of %zu pieces", count);
+        goto out;
+    }
+    for (size_t i = 0; i < META_PIECES; i++)
+        piece[i] = (struct hm_piece){ hm_str_of(meta[i]), 0,
+                                      i == 0 ? HM_PIECE_UNKNOWN : HM_PIECE_CONTROL };
+    for (size_t i = 0; i < BYTE_PIECES; i++) {
+        snprintf(byte[i], sizeof(byte[i]), "<0x%02X>", (unsigned)i);
+        piece[META_PIECES + i] = (struct hm_piece){ hm_str_of(byte[i]), 0, HM_PIECE_BYTE };
+    }
+    for (size_t i = 0; i < learned; i++)
+        piece[META_PIECES + BYTE_PIECES + i] =
+            (struct hm_piece){ selection->piece[i].text, -(float)i, HM_PIECE_NORMAL };
+    r = hm_spm_model_build(piece, count, true, &bytes, err);
+    if (r == HM_OK)
+        r = hm_stage_out(run, "tokenizer.model", &path, err);
+    if (r == HM_OK)
+        r = hm_file_write(path, bytes.ptr, bytes.len, err);
+out:
+    hm_free(path);
+    hm_buf_release(&bytes);
+    hm_free(byte);
+    hm_free(piece);
+    return r;
+}
+
+static int report_fill(const struct hm_stage_run *run, const struct hm_han_counts *counts,
+                       const struct hm_selection *selection, struct hm_error *err)
+{
+    struct hm_han_totals totals = hm_han_counts_totals(counts);
+    size_t n = selection->n_merges;
+
+    HM_TRY(hm_report_u64(run->report, "pieces", n + selection->n_singles, err));
+    HM_TRY(hm_report_u64(run->report, "merges", n, err));
+    HM_TRY(hm_report_u64(run->report, "singles", selection->n_singles, err));
+    HM_TRY(hm_report_u64(run->report, "merges_skipped", selection->n_merges_skipped, err));
+    HM_TRY(
+        hm_report_u64(run->report, "last_merge_count", n ? selection->piece[n - 1].count : 0, err));
+    HM_TRY(hm_report_u64(run->report, "han_characters", totals.han_characters, err));
+    HM_TRY(hm_report_u64(run->report, "distinct_characters", totals.distinct_characters, err));
+    HM_TRY(hm_report_u64(run->report, "runs", totals.runs, err));
+    return hm_report_u64(run->report, "distinct_runs", totals.distinct_runs, err);
+}
+
+static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    struct hm_select_options select = { 0 };
+    struct hm_selection selection = { 0 };
+    struct hm_bpe_result trained = { 0 };
+    struct hm_han_counts *counts = NULL;
+    struct hm_spm_model base = { 0 };
+    struct hm_buf list = { 0 };
+    const char *base_path = NULL;
+
+    int r = singles_parse(run->config, &select, &list, err);
+    if (r == HM_OK && hm_stage_input(run, "base"))
+        r = hm_stage_path(run, "base", &base_path, err);
+    if (r == HM_OK && base_path)
+        r = hm_spm_model_load(base_path, &base, err);
+    if (r == HM_OK)
+        r = hm_han_counts_new(&counts, err);
+    if (r == HM_OK)
+        r = count_runs(run, counts, err);
+    if (r == HM_OK)
+        r = train_and_select(run, counts, base_path ? &base : NULL, &select, &trained, &selection,
+                             err);
+    if (r == HM_OK)
+        r = pieces_write(run, &selection, err);
+    if (r == HM_OK)
+        r = model_write(run, &selection, err);
+    if (r == HM_OK)
+        r = report_fill(run, counts, &selection, err);
+    hm_selection_release(&selection);
+    hm_bpe_result_release(&trained);
+    hm_han_counts_free(counts);
+    hm_spm_model_release(&base);
+    hm_buf_release(&list);
+    return r;
+}
+
+static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
+                      struct hm_error *err)
+{
+    const struct config *config = run->config;
+    uint64_t bytes = 0;
+
+    HM_TRY(hm_stage_input_bytes(run, "text", &bytes, err));
+    HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
+    HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", bytes * 8 + config->pieces * 256, err));
+    ret_plan->disk_bytes = config->pieces * 64;
+    ret_plan->work = bytes;
+    ret_plan->work_unit = "bytes";
+    return hm_stage_plan_fact(
+        ret_plan, "vocab_size",
+        json_integer((json_int_t)(META_PIECES + BYTE_PIECES + config->pieces)), err);
+}
+
+const struct hm_stage hm_stage_vocab_train = {
+    .name = "vocab.train",
+    .summary = "Learn a Chinese BPE vocabulary from text.",
+    .config_bytes = sizeof(struct config),
+    .inputs = inputs,
+    .n_inputs = COUNT_OF(inputs),
+    .fields = fields,
+    .n_fields = COUNT_OF(fields),
+    .writes = "tokenizer.model, pieces.tsv, report.json",
+    .product = { HM_INPUT_TOKENIZER },
+    .product_path = { "" },
+    .plan = plan_stage,
+    .run = run_stage,
+};

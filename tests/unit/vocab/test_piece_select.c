@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Choosing pieces from a trained list: every rule for single characters, merges over characters
+ * that are not chosen, pieces the base has, lists too short. Expected choices are written out by
+ * hand from the rule of the header.
+ */
+#include "support/support.h"
+
+#include "hanmix/vocab/piece_select.h"
+
+static struct hm_bpe_piece merge[] = {
+    { { "一二", 6 }, 90, false },
+    { { "三四", 6 }, 50, false },
+    { { "一二三", 9 }, 20, false },
+    { { "五六", 6 }, 4, false },
+};
+static struct hm_bpe_piece single[] = {
+    { { "一", 3 }, 100, true }, { { "二", 3 }, 95, true }, { { "三", 3 }, 60, true },
+    { { "四", 3 }, 55, true },  { { "五", 3 }, 9, true },  { { "六", 3 }, 5, true },
+};
+static const struct hm_bpe_result trained = {
+    .merge = merge, .n_merges = 4, .single = single, .n_singles = 6
+};
+
+/* "merges|singles" of a choice, each piece followed by a space; or the error's sentence. */
+static int choose(const struct hm_spm_model *base, struct hm_select_options options, char *out,
+                  size_t size, struct hm_error *err)
+{
+    struct hm_selection selection = { 0 };
+    size_t len = 0;
+
+    int r = hm_piece_select(&trained, base, &options, &selection, err);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < selection.n_merges + selection.n_singles; i++)
+        len +=
+            (size_t)snprintf(out + len, size - len, "%s%.*s ", i == selection.n_merges ? "|" : "",
+                             (int)selection.piece[i].text.len, selection.piece[i].text.ptr);
+    hm_selection_release(&selection);
+    return HM_OK;
+}
+
+static void test_auto(void **state)
+{
+    (void)state;
+    struct hm_error err = { 0 };
+    char out[256];
+
+    /* after the merge at 50 characters from 25 on are in; at 20 from 10 on; at 4 from 2 on */
+    assert_ok(choose(NULL, (struct hm_select_options){ .pieces = 6 }, out, sizeof(out), &err), err);
+    assert_string_equal(out, "一二 三四 |一 二 三 四 ");
+    assert_ok(choose(NULL, (struct hm_select_options){ .pieces = 7 }, out, sizeof(out), &err), err);
+    assert_string_equal(out, "一二 三四 一二三 |一 二 三 四 ");
+    assert_ok(choose(NULL, (struct hm_select_options){ .pieces = 10 }, out, sizeof(out), &err),
+              err);
+    assert_string_equal(out, "一二 三四 一二三 五六 |一 二 三 四 五 六 ");
+    assert_fails(choose(NULL, (struct hm_select_options){ .pieces = 11 }, out, sizeof(out), &err),
+                 HM_ERR_FORMAT, "11 pieces are wanted", err);
+}
+
+static void test_count_and_all(void **state)
+{
+    (void)state;
+    struct hm_error err = { 0 };
+    char out[256];
+
+    struct hm_select_options two = { .pieces = 3, .singles = HM_SINGLES_COUNT, .n_singles = 2 };
+    assert_ok(choose(NULL, two, out, sizeof(out), &err), err);
+    assert_string_equal(out, "一二 |一 二 ");
+    two.pieces = 6;
+    two.n_singles = 3;
+    assert_fails(choose(NULL, two, out, sizeof(out), &err), HM_ERR_FORMAT,
+                 "6 pieces are wanted, 3 of them single characters; the text yields only 2 merges",
+                 err);
+    two.pieces = 5; /* 三四 is passed over: 四 is no piece */
+    assert_ok(choose(NULL, two, out, sizeof(out), &err), err);
+    assert_string_equal(out, "一二 一二三 |一 二 三 ");
+    two.n_singles = 7;
+    assert_fails(choose(NULL, two, out, sizeof(out), &err), HM_ERR_FORMAT, "the text has 6", err);
+    two.n_singles = 6;
+    assert_fails(choose(NULL, two, out, sizeof(out), &err), HM_ERR_USAGE, "more than pieces", err);
+    struct hm_select_options all = { .pieces = 8, .singles = HM_SINGLES_ALL };
+    assert_ok(choose(NULL, all, out, sizeof(out), &err), err);
+    assert_string_equal(out, "一二 三四 |一 二 三 四 五 六 ");
+}
+
+static void test_list(void **state)
+{
+    (void)state;
+    struct hm_error err = { 0 };
+    char out[256];
+    struct hm_select_options list = { .pieces = 4,
+                                      .singles = HM_SINGLES_LIST,
+                                      .list = hm_str_of("三 一\n龙a三") };
+
+    assert_fails(choose(NULL, list, out, sizeof(out), &err), HM_ERR_FORMAT,
+                 "4 pieces are wanted, 3 of them", err);
+    list.list = hm_str_of("龙二一");
+    assert_ok(choose(NULL, list, out, sizeof(out), &err), err);
+    assert_string_equal(out, "一二 |龙 二 一 ");
+    list.list = hm_str_of("\xff");
+    assert_fails(choose(NULL, list, out, sizeof(out), &err), HM_ERR_FORMAT, "not UTF-8 at byte 0",
+                 err);
+}
+
+static void test_base(void **state)
+{
+    (void)state;
+    static const struct hm_piece pieces[] = { { { "<unk>", 5 }, 0, HM_PIECE_UNKNOWN },
+                                              { { "一", 3 }, -1, HM_PIECE_NORMAL },
+                                              { { "二", 3 }, -2, HM_PIECE_NORMAL },
+                                              { { "一二", 6 }, -3, HM_PIECE_NORMAL } };
+    struct hm_spm_model base = { 0 };
+    struct hm_error err = { 0 };
+    struct hm_buf bytes = { 0 };
+    char out[256];
+
+    assert_ok(hm_spm_model_build(pieces, 4, false, &bytes, &err), err);
+    assert_ok(hm_spm_model_parse((struct hm_str){ bytes.ptr, bytes.len }, "base", &base, &err),
+              err);
+    assert_ok(choose(&base, (struct hm_select_options){ .pieces = 4 }, out, sizeof(out), &err),
+              err);
+    assert_string_equal(out, "三四 一二三 |三 四 ");
+    hm_spm_model_release(&base);
+    hm_buf_release(&bytes);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_count_and_all),
+        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_base),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Choosing merges and single characters; see piece_select.h. Characters are marked in one table of
+ * code points, so a merge is checked in its length.
+ */
+#include "hanmix/vocab/piece_select.h"
+
+#include <inttypes.h>
+
+#include "hanmix/base/alloc.h"
+
+#define CODE_POINTS 0x110000u
+
+enum mark { MARK_NONE, MARK_CHOSEN, MARK_BASE };
+
+struct chooser {
+    const struct hm_bpe_result *trained;
+    const struct hm_spm_model *base;
+    const struct hm_select_options *options;
+    uint8_t *mark;               /* enum mark of every code point */
+    struct hm_bpe_piece *single; /* candidates in order of preference */
+    size_t n_candidates;
+    struct hm_selection selection;
+};
+
+static bool in_base(const struct chooser *chooser, struct hm_str piece)
+{
+    return chooser->base && hm_spm_model_find(chooser->base, piece) >= 0;
+}
+
+/* Every character of the merge is a piece, and the base has not the merge itself. */
+static bool merge_usable(const struct chooser *chooser, struct hm_str merge)
+{
+    for (size_t at = 0; at < merge.len;) {
+        uint32_t code = 0;
+        unsigned len = hm_utf8_decode(merge.ptr + at, merge.len - at, &code);
+        if (len == 0 || chooser->mark[code] == MARK_NONE)
+            return false;
+        at += len;
+    }
+    return !in_base(chooser, merge);
+}
+
+static int candidates_from_list(struct chooser *chooser, struct hm_error *err)
+{
+    struct hm_str list = chooser->options->list;
+
+    for (size_t at = 0; at < list.len;) {
+        uint32_t code = 0;
+        unsigned len = hm_utf8_decode(list.ptr + at, list.len - at, &code);
+        if (len == 0)
+            return hm_fail(err, HM_ERR_FORMAT,
+                           "the list of single characters is not UTF-8 at byte %zu", at);
+        struct hm_str text = { list.ptr + at, len };
+        at += len;
+        if (!hm_is_han_class(code) || chooser->mark[code] != MARK_NONE)
+            continue;
+        chooser->mark[code] = MARK_CHOSEN; /* each once; all of a list are taken */
+        chooser->single[chooser->n_candidates++] =
+            (struct hm_bpe_piece){ .text = text, .single = true };
+    }
+    for (size_t i = 0; i < chooser->n_candidates; i++) {
+        uint32_t code = 0;
+        hm_utf8_decode(chooser->single[i].text.ptr, chooser->single[i].text.len, &code);
+        for (size_t t = 0; t < chooser->trained->n_singles; t++) {
+            if (hm_str_equal(chooser->trained->single[t].text, chooser->single[i].text))
+                chooser->single[i].count = chooser->trained->single[t].count;
+        }
+    }
+    return HM_OK;
+}
+
+/* Characters the base lacks, most frequent first; those it has are marked. */
+static int candidates_find(struct chooser *chooser, struct hm_error *err)
+{
+    const struct hm_bpe_result *trained = chooser->trained;
+    size_t room = trained->n_singles + chooser->options->list.len;
+
+    chooser->mark = hm_calloc(HM_MEM_VOCAB, CODE_POINTS, 1);
+    chooser->single = hm_alloc_array(HM_MEM_VOCAB, room ? room : 1, sizeof(*chooser->single));
+    if (!chooser->mark || !chooser->single)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory choosing pieces");
+    for (size_t i = 0; chooser->base && i < chooser->base->count; i++) {
+        const struct hm_piece *piece = &chooser->base->piece[i];
+        uint32_t code = 0;
+        unsigned len = hm_utf8_decode(piece->text.ptr, piece->text.len, &code);
+        if (len > 0 && len == piece->text.len && piece->type == HM_PIECE_NORMAL)
+            chooser->mark[code] = MARK_BASE;
+    }
+    if (chooser->options->singles == HM_SINGLES_LIST)
+        return candidates_from_list(chooser, err);
+    for (size_t i = 0; i < trained->n_singles; i++) {
+        uint32_t code = 0;
+        hm_utf8_decode(trained->single[i].text.ptr, trained->single[i].text.len, &code);
+        if (chooser->mark[code] == MARK_NONE)
+            chooser->single[chooser->n_candidates++] = trained->single[i];
+    }
+    return HM_OK;
+}
+
+/*
+ * auto: walk down the merges; after each, admit the characters at least half as frequent; stop at
+ * the wanted total. Both lists fall in count, so one pass settles it. Returns the number of
+ * singles.
+ */
+static size_t singles_auto(const struct chooser *chooser)
+{
+    const struct hm_bpe_result *trained = chooser->trained;
+    uint64_t wanted = chooser->options->pieces;
+    size_t merges = 0;
+    size_t singles = 0;
+
+    for (size_t i = 0; i < trained->n_merges && merges + singles < wanted; i++) {
+        if (in_base(chooser, trained->merge[i].text))
+            continue;
+        size_t admitted = singles;
+        while (admitted < chooser->n_candidates &&
+               2 * chooser->single[admitted].count >= trained->merge[i].count)
+            admitted++;
+        if (merges + 1 + admitted > wanted)
+            break;
+        singles = admitted;
+        merges++;
+    }
+    if (merges + singles < wanted &&
+        trained->n_merges > 0) { /* the rest goes to characters before rarer merges */
+        uint64_t rest = wanted - merges - singles;
+        size_t left = chooser->n_candidates - singles;
+        singles += rest < left ? (size_t)rest : left;
+    }
+    return singles;
+}
+
+static int singles_choose(struct chooser *chooser, size_t *ret_count, struct hm_error *err)
+{
+    const struct hm_select_options *options = chooser->options;
+    size_t count = chooser->n_candidates;
+
+    if (options->singles == HM_SINGLES_AUTO)
+        count = singles_auto(chooser);
+    else if (options->singles == HM_SINGLES_COUNT && options->n_singles > count)
+        return hm_fail(
+            err, HM_ERR_FORMAT,
+            "%" PRIu64
+            " single characters are wanted, the text has %zu that the base lacks; give more text "
+            "or a smaller singles",
+            options->n_singles, count);
+    else if (options->singles == HM_SINGLES_COUNT)
+        count = (size_t)options->n_singles;
+    if (count > options->pieces)
+        return hm_fail(err, HM_ERR_USAGE,
+                       "%zu single characters are more than pieces, %" PRIu64
+                       "; raise pieces or set singles to auto",
+                       count, options->pieces);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t code = 0;
+        hm_utf8_decode(chooser->single[i].text.ptr, chooser->single[i].text.len, &code);
+        chooser->mark[code] = MARK_CHOSEN;
+    }
+    *ret_count = count;
+    return HM_OK;
+}
+
+static int merges_choose(struct chooser *chooser, size_t n_singles, struct hm_error *err)
+{
+    const struct hm_bpe_result *trained = chooser->trained;
+    struct hm_selection *selection = &chooser->selection;
+    size_t wanted = (size_t)(chooser->options->pieces - n_singles);
+
+    for (size_t i = 0; i < trained->n_merges && selection->n_merges < wanted; i++) {
+        if (merge_usable(chooser, trained->merge[i].text))
+            selection->piece[selection->n_merges++] = trained->merge[i];
+        else
+            selection->n_merges_skipped++;
+    }
+    if (selection->n_merges < wanted)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "%" PRIu64 " pieces are wanted, %zu of them single characters; the text "
+                                  "yields only %zu merges: give "
+                       "more text or fewer pieces",
+                       chooser->options->pieces, n_singles, selection->n_merges);
+    for (size_t i = 0; i < n_singles; i++)
+        selection->piece[selection->n_merges + i] = chooser->single[i];
+    selection->n_singles = n_singles;
+    return HM_OK;
+}
+
+int hm_piece_select(const struct hm_bpe_result *trained, const struct hm_spm_model *base,
+                    const struct hm_select_options *options, struct hm_selection *ret_selection,
+                    struct hm_error *err)
+{
+    struct chooser chooser = { .trained = trained, .base = base, .options = options };
+    size_t n_singles = 0;
+
+    int r = candidates_find(&chooser, err);
+    if (r == HM_OK)
+        r = singles_choose(&chooser, &n_singles, err);
+    if (r == HM_OK) {
+        chooser.selection.piece = hm_alloc_array(HM_MEM_VOCAB, trained->n_merges + n_singles + 1,
+                                                 sizeof(struct hm_bpe_piece));
+        if (!chooser.selection.piece)
+            r = hm_fail(err, HM_ERR_NOMEM, "out of memory choosing pieces");
+    }
+    if (r == HM_OK)
+        r = merges_choose(&chooser, n_singles, err);
+    hm_free(chooser.mark);
+    hm_free(chooser.single);
+    if (r < 0) {
+        hm_selection_release(&chooser.selection);
+        return r;
+    }
+    *ret_selection = chooser.selection;
+    return HM_OK;
+}
+
+void hm_selection_release(struct hm_selection *selection)
+{
+    hm_free(selection->piece);
+    *selection = (struct hm_selection){ 0 };
+}
