@@ -11,13 +11,29 @@
 
 #include "blas.h"
 #include "ref/ref.h"
+#include "x86/x86.h"
 
+/* In rising order: of those whose flags are all there, the last one is taken. */
 static const struct {
     const char *name;
-    unsigned flags; /* all of them needed */
+    unsigned flags;
+    void (*fill)(struct hm_kernels *kernels); /* over the reference; NULL: nothing to add */
 } paths[] = {
-    { "portable", 0 },
+    { "portable", 0, NULL },
+#if defined(HM_HAVE_AVX2)
+    { "avx2", HM_CPU_AVX2, hm_kernels_fill_avx2 },
+#endif
+#if defined(HM_HAVE_AVX512)
+    { "avx512", HM_CPU_AVX2 | HM_CPU_AVX512, hm_kernels_fill_avx512 },
+#endif
 };
+
+#define N_PATHS (sizeof(paths) / sizeof(paths[0]))
+
+static bool has_all(unsigned flags, unsigned needed)
+{
+    return (flags & needed) == needed;
+}
 
 void hm_kernels_reference(struct hm_kernels *ret_kernels)
 {
@@ -51,15 +67,23 @@ void hm_kernels_reference(struct hm_kernels *ret_kernels)
     };
 }
 
+static void path_fill(struct hm_kernels *kernels, size_t path)
+{
+    kernels->name = paths[path].name;
+    if (paths[path].fill)
+        paths[path].fill(kernels);
+}
+
 void hm_kernels_init(struct hm_kernels *ret_kernels, unsigned cpu_flags)
 {
     hm_blas_init();
     hm_kernels_reference(ret_kernels);
-    ret_kernels->name = "portable";
     ret_kernels->gemm_nt = hm_gemm_nt_blas;
     ret_kernels->gemm_nn = hm_gemm_nn_blas;
     ret_kernels->gemm_tn = hm_gemm_tn_blas;
-    (void)cpu_flags;
+    for (size_t i = 0; i < N_PATHS; i++)
+        if (has_all(cpu_flags, paths[i].flags))
+            path_fill(ret_kernels, i);
 }
 
 static int choose_by_name(struct hm_kernels *ret_kernels, const char *name, struct hm_error *err)
@@ -68,10 +92,10 @@ static int choose_by_name(struct hm_kernels *ret_kernels, const char *name, stru
         hm_kernels_reference(ret_kernels);
         return HM_OK;
     }
-    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+    for (size_t i = 0; i < N_PATHS; i++) {
         if (strcmp(name, paths[i].name) != 0)
             continue;
-        if ((hm_cpu_flags() & paths[i].flags) != paths[i].flags)
+        if (!has_all(hm_cpu_flags(), paths[i].flags))
             return hm_fail(err, HM_ERR_USAGE,
                            "kernel path '%s' needs instructions that this CPU (%s) lacks", name,
                            hm_cpu_model());
@@ -103,8 +127,8 @@ size_t hm_kernels_all(struct hm_kernels *tables, size_t max)
 
     if (max > 0)
         hm_kernels_reference(&tables[count++]);
-    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]) && count < max; i++)
-        if ((hm_cpu_flags() & paths[i].flags) == paths[i].flags)
+    for (size_t i = 0; i < N_PATHS && count < max; i++)
+        if (has_all(hm_cpu_flags(), paths[i].flags))
             hm_kernels_init(&tables[count++], paths[i].flags);
     return count;
 }

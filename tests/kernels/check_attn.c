@@ -2,7 +2,8 @@
 /*
  * Attention tiles: two tiles joined by the running form against a softmax in f64, the gradient
  * formula, unseen keys never read. Paths may differ by the error of their exp: P by EXP_REL
- * relative, sums by SUM_REL; the gradient of scores must be the same bits.
+ * relative (exp itself by 1.02 units of the last place), sums by SUM_REL; the gradient of scores
+ * must be the same bits.
  */
 #include <math.h>
 
@@ -55,6 +56,38 @@ static void values(const struct hm_kernels *ref)
     check_equal("dS", dp, (const float[]){ 0.5f, -0.5f }, 2);
 }
 
+/* exp through prob_tile with scale 1 and lse 0, over the whole range that gives ordinary numbers.
+ */
+static void exp_error(const struct hm_kernels *path)
+{
+    enum { N = 1 << 12 };
+    const int32_t first = 0, end = N;
+    const float lse = 0;
+    float *x = check_floats(N), *y = check_floats(N);
+    double worst = 0;
+
+    for (uint32_t bits = 0x30000000u; bits < 0x42ae0000u; bits += 509 * N) /* to 87 */
+        for (uint32_t sign = 0;; sign = 0x80000000u) {
+            for (uint32_t i = 0; i < N; i++)
+                y[i] = x[i] = fminf(hm_f32_from_bits(bits + 509 * i), 87) * (sign ? -1.0f : 1.0f);
+            path->prob_tile(y, 1, N, N, &first, &end, 1.0f, &lse);
+            for (size_t i = 0; i < N; i++) {
+                double want = exp((double)x[i]);
+                worst = fmax(worst, fabs((double)y[i] - want) / ldexp(1, ilogb(want) - 23));
+            }
+            if (sign)
+                break;
+        }
+    check_context("%s exp", path->name);
+    check_that(worst < 1.02, "the error is %.3f units of the last place, at most 1.02 are stated",
+               worst);
+    for (size_t i = 0; i < 5; i++) /* the ends */
+        y[i] = ((float[]){ -INFINITY, -104.5f, 0, 89, NAN })[i];
+    path->prob_tile(y, 1, 5, N, &first, &end, 1.0f, &lse);
+    check_equal("exp", y, (const float[]){ 0, 0, 1, INFINITY, NAN }, 5);
+    check_release();
+}
+
 struct tile {
     size_t n_q, n_k, ld, count;
     int32_t *first, *end;
@@ -63,7 +96,7 @@ struct tile {
 
 static struct tile tile_random(size_t n_k)
 {
-    struct tile t = { .n_q = 1 + check_below(5), .n_k = n_k };
+    struct tile t = { .n_q = 1 + check_below(n_k < 20 ? 150 : 5), .n_k = n_k };
 
     t.ld = n_k + check_below(3);
     t.count = (t.n_q - 1) * t.ld + n_k;
@@ -109,6 +142,7 @@ static void softmax_path(const struct hm_kernels *ref, const struct hm_kernels *
 
 static void path(const struct hm_kernels *ref, const struct hm_kernels *path)
 {
+    exp_error(path);
     for (size_t round = 0; round < 4; round++)
         for (const size_t *n = check_sizes; *n && *n < 1000; n++) {
             struct tile t = tile_random(*n);

@@ -79,9 +79,9 @@ struct hm_kernels {
        the keys first_key[i] <= j < end_key[i] of the tile (both cut to 0..n_k; other S are not
        read); the running form (Dao et al. 2022) is driven by model/attention.c. */
     /* row_max, row_sum: running state, -INFINITY and 0 before the first tile. new = max(row_max,
-       scale*S); S := P = exp(scale*S - new), 0 for unseen keys; row_alpha = exp(row_max - new) for
-       the caller to scale its rows of O by, exactly 1 when the row sees no key; row_sum = row_sum *
-       row_alpha + sum P. lse = row_max + log(row_sum). */
+       scale*S); S := P = exp(scale*S - new), 0 for unseen keys; scale > 0; row_alpha = exp(row_max
+       - new) for the caller to scale its rows of O by, exactly 1 when the row sees no key; row_sum
+       = row_sum * row_alpha + sum P. lse = row_max + log(row_sum). */
     void (*softmax_tile)(float *score, size_t n_q, size_t n_k, size_t ld, const int32_t *first_key,
                          const int32_t *end_key, float scale, float *row_max, float *row_sum,
                          float *row_alpha);
