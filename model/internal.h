@@ -25,6 +25,7 @@ struct hm_linear { /* y = x W^T + scale * (dropout(x) A^T) B^T */
     struct hm_param *b;    /* [rows][R] */
     float scale;
     uint32_t rank;       /* 0 without LoRA */
+    enum hm_round round; /* of decoded values: the model's for 4-bit, else none */
     uint32_t rows, cols; /* out, in */
     uint64_t module;     /* slot index: the module of the dropout key */
 };
@@ -86,5 +87,323 @@ void hm_embed_view(const struct hm_model *model, struct hm_linear *ret_view); /*
 void hm_head_view(const struct hm_model *model,
                   struct hm_linear *ret_view); /* the embedding when tied */
 void hm_final_norm_view(const struct hm_model *model, struct hm_norm *ret_view);
+
+/* --- workspace.c: every buffer of a step, from one table ----------------------------------------
+ */
+
+#define HM_ROW_BLOCK 128u /* rows of activations in one unit of a row-wise loop */
+#define HM_PANEL_ROWS \
+    256u /* a decoded panel holds at most HM_PANEL_ROWS * HM_PANEL_COLS weights: it stays in L2 */
+#define HM_PANEL_COLS 512u
+#define HM_Q_TILE     64u /* queries and keys of an attention tile */
+#define HM_K_TILE     128u
+
+struct hm_shape {        /* what decides the size of a workspace */
+    struct hm_arch arch; /* numbers only; nothing owned */
+    uint32_t rows;       /* B */
+    uint32_t seq_len;    /* T: queries of a sequence */
+    uint32_t context;    /* keys of a sequence: T, or the length of a key/value cache */
+    uint32_t rank;       /* largest LoRA rank, 0 without */
+    int threads;
+    bool backward, recompute;
+};
+
+/* S: sets of saved activations (L, or 1 when layers are recomputed); W: workers; X: rows of one
+ * round of experts. */
+enum hm_buffer {
+    HM_BUF_INPUT,     /* [L+1 or 1][N][D] layer inputs */
+    HM_BUF_MID,       /* [S][N][D] residual after attention; without backward: the input itself */
+    HM_BUF_H,         /* [N][D] norm output */
+    HM_BUF_RHO,       /* [2S+1][N] of both norms, and of the final one */
+    HM_BUF_Q,         /* [S][N][H*C] after rope */
+    HM_BUF_K,         /* [S][N][Hkv*C] */
+    HM_BUF_V,         /* [S][N][Hkv*C] */
+    HM_BUF_ATTN,      /* [S][N][H*C] */
+    HM_BUF_LSE,       /* [S][H][N] */
+    HM_BUF_GATE,      /* [N][E] router logits */
+    HM_BUF_PROB,      /* [L or 1][N][E] */
+    HM_BUF_ROUTE_ID,  /* [L or 1][N][K] */
+    HM_BUF_ROUTE_W,   /* [L or 1][N][K] */
+    HM_BUF_ROW_TOKEN, /* [N*K] token of a row, rows sorted by expert */
+    HM_BUF_ROW_SLOT,  /* [N*K] the same row as token * K + k */
+    HM_BUF_TOKEN_ROW, /* [N][K] row of a token's k-th expert */
+    HM_BUF_EXPERT,    /* [E+1] first row of an expert */
+    HM_BUF_XG,        /* [X][D] gathered inputs (dense: none, the input itself) */
+    HM_BUF_YG,        /* [X][D] outputs of experts, or gathered output gradients */
+    HM_BUF_A1,        /* [S or 1][X][F] */
+    HM_BUF_A3,        /* [S or 1][X][F] */
+    HM_BUF_M,         /* [X][F] silu(a1) * a3 */
+    HM_BUF_DXG,       /* [X][D] */
+    HM_BUF_LOW,       /* [6][max(N, X)][R] LoRA: x A^T and dy B of up to three linears */
+    HM_BUF_GAMMA,     /* [N*K] <dy, expert output> */
+    HM_BUF_GAMMA_CUT, /* [cuts of F][X] its parts */
+    HM_BUF_DX,        /* [N][D] gradient of the residual stream */
+    HM_BUF_DH,        /* [N][D] */
+    HM_BUF_DQ,        /* [N][H*C] */
+    HM_BUF_DK,        /* [N][Hkv*C] */
+    HM_BUF_DV,        /* [N][Hkv*C] */
+    HM_BUF_DATTN,     /* [N][H*C] */
+    HM_BUF_DELTA,     /* [H][N] <dattn, attn> */
+    HM_BUF_AUX,       /* [2][E] f64 counts and probability sums of the auxiliary loss */
+    HM_BUF_LOGITS,    /* [head rows][V] */
+    HM_BUF_LOSS,      /* [N] f64 */
+    HM_BUF_TARGET,    /* [N] */
+    HM_BUF_WEIGHT,    /* [N] loss weight of a row */
+    HM_BUF_ROPE,      /* [2][context][C/2] cos, sin */
+    HM_BUF_POS,       /* [N] position of a query */
+    HM_BUF_FIRST_KEY, /* [N] first key a query may see */
+    HM_BUF_TILE,      /* [B*context][2] first key and end of a key tile */
+    HM_BUF_TILE_OF,   /* [B+1] first tile of a sequence */
+    HM_BUF_JOBS,      /* [E] struct hm_expert_job */
+    HM_BUF_UNITS,     /* [units][units of struct hm_unit] */
+    HM_BUF_PANEL,     /* [W][panel] decoded weights */
+    HM_BUF_SCORE,     /* [W][attention tiles, dropout rows] */
+    HM_BUF_DM,        /* [W][X][cut of F] */
+    HM_BUF_COUNT
+};
+
+struct hm_unit { /* one entry of a schedule over experts: what, of which expert, which block or cut
+                  */
+    int32_t op, job, branch, index;
+};
+
+struct hm_act { /* an activation buffer; only f32 is produced today, the tag is checked at every
+                   access */
+    void *data;
+    enum hm_dtype dtype;
+    uint64_t rows, cols;
+};
+
+struct hm_workspace {
+    struct hm_shape shape;
+    struct hm_act buffer[HM_BUF_COUNT];
+    double (*seconds)[HM_PHASE_COUNT]; /* [threads], a cache line each */
+};
+
+/* dtype, rows and cols of every buffer; data stays NULL. The only place that knows sizes. */
+void hm_workspace_table(const struct hm_shape *shape, struct hm_act table[HM_BUF_COUNT]);
+uint64_t hm_act_bytes(const struct hm_act *act);
+enum hm_mem_tag hm_buffer_tag(enum hm_buffer buffer);
+int hm_workspace_make(const struct hm_shape *shape, struct hm_workspace **ret_workspace,
+                      struct hm_error *err);
+float *hm_f32(const struct hm_workspace *workspace,
+              enum hm_buffer buffer); /* row 0; checks the tag */
+int32_t *hm_i32(const struct hm_workspace *workspace, enum hm_buffer buffer);
+double *hm_f64(const struct hm_workspace *workspace, enum hm_buffer buffer);
+
+/* Fixed cuts, by shape alone: units of output rows and of input columns (multiples of 64). */
+uint32_t hm_cut(uint32_t width);
+static inline size_t hm_cuts(size_t width, size_t cut)
+{
+    return (width + cut - 1) / cut;
+}
+uint32_t hm_head_rows(const struct hm_arch *arch, size_t tokens); /* rows of logits held at once */
+size_t hm_expert_round_rows(const struct hm_shape *shape);        /* X */
+
+/* --- one step ------------------------------------------------------------------------------------
+ */
+
+struct hm_step {
+    struct hm_model *model;
+    struct hm_workspace *ws;
+    const struct hm_kernels *kernels;
+    const struct hm_arch *arch;
+    const struct hm_batch *batch;
+    const struct hm_step_options *options;
+    uint32_t B, T, N;
+    uint32_t context;  /* keys of a sequence */
+    double dropout;    /* active probability, 0 in evaluation */
+    bool head;         /* time goes to HM_PHASE_HEAD */
+    double *aux_count; /* [E] tokens per expert over all layers; NULL: no auxiliary loss */
+    double *aux_prob;  /* [E] sum of probabilities */
+    double aux_rows;   /* rows that count, all layers */
+};
+
+/* One timer per unit part: adds the seconds since *mark to a phase of this worker and moves the
+ * mark. */
+void hm_step_lap(const struct hm_step *step, int worker, enum hm_phase phase, double *mark);
+
+/* --- linear.c: frozen weight plus low-rank delta, forward and backward --------------------------
+ */
+
+struct hm_branch { /* one linear of a fan */
+    struct hm_linear w;
+    float *y; /* [n][rows]: output, or its gradient */
+    float *u; /* [n][R] dropout(x) A^T */
+    float *v; /* [n][R] scale * dy B */
+};
+
+struct hm_fan {           /* linears that read the same input */
+    size_t n;             /* rows of x */
+    const float *x;       /* [n][cols] */
+    float *dx;            /* [n][cols] */
+    const int32_t *token; /* token of a row, for the dropout key; NULL: the row itself */
+    struct hm_branch branch[3];
+    unsigned n_branches;
+    bool add_y; /* y += instead of y = */
+    bool add_dx;
+};
+
+/* The `which`-th (0..2) linear of a fan whose rows begin at `row` of the low-rank buffers. */
+struct hm_branch hm_branch_make(const struct hm_step *step, const struct hm_linear *w, float *y,
+                                size_t which, size_t row);
+void hm_linear_row(const struct hm_step *step, const struct hm_linear *w, uint32_t row,
+                   float *out); /* [cols] */
+
+/* Units: they open no parallel region. `block` is a HM_ROW_BLOCK of rows, `cut` a hm_cut of rows or
+ * columns of W. */
+void hm_fan_down(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
+                 size_t block, int worker); /* u */
+void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
+                    size_t cut, int worker); /* y */
+void hm_fan_up_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
+                        size_t block, int worker); /* v */
+/* dx points at the first column of the cut, rows ld_dx apart. */
+void hm_fan_input_gradient(const struct hm_step *step, const struct hm_fan *fan, size_t cut,
+                           float *dx, size_t ld_dx, int worker);
+void hm_fan_a_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
+                       size_t cut, int worker); /* dA */
+void hm_fan_weight_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
+                            size_t cut, int worker); /* dB, dW */
+
+/* Whole fans, as parallel loops: for everything outside experts. */
+void hm_fan_forward(const struct hm_step *step, const struct hm_fan *fan);
+void hm_fan_backward(const struct hm_step *step, const struct hm_fan *fan);
+
+/* dropout.c: out = in * mask / (1 - p) for rows of one module; in may be out. */
+void hm_dropout(const struct hm_step *step, const struct hm_fan *fan, uint64_t module, size_t row0,
+                size_t n_rows, uint32_t col0, uint32_t n_cols, const float *in, size_t ld_in,
+                float *out, size_t ld_out);
+
+/* --- attention.c: softmax(q k^T / sqrt(C)) v over tiles, no T x T matrix ------------------------
+ */
+
+struct hm_attention { /* one layer; q rows follow each other by sequence, k and v likewise with
+                         `context` rows each */
+    const float *q, *k, *v; /* [N][H*C], [B*context][Hkv*C] twice */
+    float *out;             /* [N][H*C] */
+    float *lse;        /* [H][N] log-sum-exp of the scaled scores; -inf where nothing is seen */
+    const float *dout; /* [N][H*C] */
+    float *delta;      /* [H][N] */
+    float *dq, *dk, *dv;
+};
+
+/* Positions, first visible keys, key tiles (they never cross a padded key) and rope tables of this
+   batch. first_pos: of the first query of each sequence; keys: how many there are by now in each
+   sequence. */
+void hm_attention_prepare(const struct hm_step *step, uint32_t first_pos, uint32_t keys);
+void hm_attention_forward(const struct hm_step *step, const struct hm_attention *attention);
+void hm_attention_backward(const struct hm_step *step, const struct hm_attention *attention);
+void hm_rope_rows(const struct hm_step *step, float *x, uint32_t heads,
+                  float sign); /* [N][heads*C] in place */
+
+/* --- router.c ------------------------------------------------------------------------------------
+ */
+
+struct hm_routing { /* of one layer; views into the workspace */
+    float *prob;    /* [N][E] */
+    int32_t *id;    /* [N][K] */
+    float *weight;  /* [N][K] */
+};
+
+struct hm_routing hm_routing_of(const struct hm_step *step, uint32_t layer);
+/* Gate product, softmax, top-k; counts tokens per expert; adds to the auxiliary sums. Dense models:
+ * weight 1 of expert 0. */
+void hm_router_forward(struct hm_step *step, uint32_t layer, const struct hm_layer_view *view,
+                       const float *h);
+double hm_router_aux(const struct hm_step *step);
+/* dh += through the gate, from gamma [N*K] = <dy, output of the k-th expert> and the auxiliary
+ * loss. */
+void hm_router_backward(const struct hm_step *step, uint32_t layer,
+                        const struct hm_layer_view *view, const float *h, const float *gamma,
+                        float *dh);
+
+/* --- moe.c: the schedule over experts; expert.c: what its units compute -------------------------
+ */
+
+struct hm_expert_job { /* one expert with tokens in this round */
+    struct hm_fan in; /* w1, w3: x -> a1, a3; in the backward pass y holds their gradients and dx is
+                         written */
+    struct hm_fan out; /* w2: m -> y; in the backward pass y is the gradient of the output */
+    size_t row0;       /* its first row, all rounds counted */
+    size_t round_row;  /* and within the round */
+    uint32_t expert;
+};
+
+struct hm_moe { /* one layer's experts in one pass */
+    const struct hm_step *step;
+    struct hm_routing routing;
+    const float *h; /* [N][D] */
+    float *out;     /* [N][D] forward: added to; backward: its gradient, read */
+    float *dh;      /* [N][D] backward */
+    float *gamma;   /* [N*K] backward */
+    struct hm_expert_job *job;
+    size_t n_jobs;
+    size_t row0, rows; /* of this round */
+    bool routed;       /* more than one expert: rows are gathered */
+};
+
+/* Rows of the round: block of HM_ROW_BLOCK. */
+void hm_expert_gather(const struct hm_moe *moe, size_t block, int worker);
+void hm_expert_gather_gradient(const struct hm_moe *moe, size_t block, int worker);
+void hm_expert_weigh(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
+                     int worker);
+/* Tokens of the micro-batch: block of HM_ROW_BLOCK. */
+void hm_expert_combine(const struct hm_moe *moe, size_t block, int worker);
+void hm_expert_scatter(const struct hm_moe *moe, size_t block, int worker);
+/* Cuts of F of one expert. */
+void hm_expert_activate(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
+                        int worker);
+void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
+                              int worker);
+
+/* out += sum over a token's experts of weight * FFN(h). */
+void hm_moe_forward(const struct hm_step *step, uint32_t layer, const float *h, float *out);
+/* dh = gradient of dout through the experts; gamma [N*K]; adapter gradients. */
+void hm_moe_backward(const struct hm_step *step, uint32_t layer, const float *h, float *dout,
+                     float *dh, float *gamma);
+
+/* --- block.c: one layer, both ways; norm rows ----------------------------------------------------
+ */
+
+struct hm_block_state { /* what one layer keeps; views into the workspace */
+    float *x;           /* [N][D] layer input */
+    float *mid;         /* [N][D] after attention; without backward the same as x */
+    float *rho1, *rho2; /* [N] */
+    float *q, *k, *v, *attn, *lse;
+    const float *keys,
+        *values; /* what attention reads: k and v, or the cache that they were written into */
+};
+
+struct hm_block_state hm_block_state(const struct hm_step *step, uint32_t layer);
+/* out [N][D] may be state->mid. */
+void hm_block_forward(struct hm_step *step, uint32_t layer, const struct hm_block_state *state,
+                      float *out);
+/* dx [N][D]: gradient of the output on entry, of the input on return. */
+void hm_block_backward(const struct hm_step *step, uint32_t layer,
+                       const struct hm_block_state *state, float *dx);
+
+void hm_norm_rows(const struct hm_step *step, const struct hm_norm *norm, const float *x, float *y,
+                  float *rho);
+void hm_norm_backward(const struct hm_step *step, const struct hm_norm *norm, const float *x,
+                      const float *rho, const float *dy, float *dx); /* dx += */
+
+/* --- embed.c, loss.c, forward.c, backward.c
+ * -------------------------------------------------------- */
+
+void hm_embed_forward(const struct hm_step *step, float *x);
+void hm_embed_backward(const struct hm_step *step, const float *dx);
+
+/* Logits of h [N][D] in chunks, loss into the result; with dh also dh [N][D] and the gradient of
+ * the head. */
+int hm_loss(struct hm_step *step, const float *h, float *dh, struct hm_step_result *result,
+            struct hm_error *err);
+
+/* A step over this workspace and batch; checked by hm_model_step, trusted here. */
+void hm_step_init(struct hm_model *model, struct hm_workspace *workspace,
+                  const struct hm_batch *batch, const struct hm_step_options *options,
+                  struct hm_step *ret_step);
+/* dx [N][D]: gradient of the last block's output; down to the embedding. */
+void hm_backward(struct hm_step *step, float *dx);
 
 #endif

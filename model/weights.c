@@ -189,6 +189,7 @@ static void linear_view(const struct hm_model *model, uint32_t slot, struct hm_l
                               .full = full_of(model, slot),
                               .rows = hm_weight_rows(weight),
                               .cols = hm_weight_cols(weight),
+                              .round = hm_weight_is_nf4(weight) ? model->round : HM_ROUND_NONE,
                               .module = slot };
 
     if (view.full && view.full->rows == view.rows)

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Attention over tiles of HM_Q_TILE queries and HM_K_TILE keys (Dao et al. 2022): grouped query
+ * heads, sliding window, padded keys, documents. Forward keeps the log-sum-exp of each row;
+ * backward computes the tiles again. A unit is one query tile of one head (out, dq) or one key tile
+ * of one kv head (dk, dv): no sum crosses units. A query that sees no key has output 0 and no
+ * gradient.
+ *
+ * Visible keys of query t: first_key[t] <= key <= t, where first_key joins window and document
+ * start; padded keys belong to no tile.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "internal.h"
+
+#define SCORE_VALUES (HM_Q_TILE * HM_K_TILE)
+
+struct tile { /* what a unit needs of one (query tile, key tile) pair */
+    size_t n_q, n_k;
+    int32_t first[HM_Q_TILE]; /* visible keys of each query, relative to the key tile */
+    int32_t end[HM_Q_TILE];
+    bool any; /* some query sees some key */
+};
+
+struct attention_loop {
+    const struct hm_step *step;
+    const struct hm_attention *a;
+    size_t q_tiles; /* of a sequence */
+    float scale;
+};
+
+static float *worker_scratch(const struct hm_step *step, int worker)
+{
+    return hm_f32(step->ws, HM_BUF_SCORE) + (size_t)worker * step->ws->buffer[HM_BUF_SCORE].cols;
+}
+
+/* --- geometry ----------------------------------------------------------------------------------
+ */
+
+/* HF computes frequency and angle in f32. */
+static void rope_tables(const struct hm_step *step)
+{
+    const struct hm_arch *arch = step->arch;
+    uint32_t half = arch->head_dim / 2;
+    float *cos_table = hm_f32(step->ws, HM_BUF_ROPE);
+    float *sin_table = cos_table + (size_t)step->context * half;
+
+    for (uint32_t j = 0; j < half; j++) {
+        float exponent = (float)(2 * j) / (float)arch->head_dim;
+        float frequency = 1.0f / (float)pow(arch->rope_theta, exponent);
+        for (uint32_t t = 0; t < step->context; t++) {
+            float angle = (float)t * frequency;
+            cos_table[(size_t)t * half + j] = (float)cos(angle);
+            sin_table[(size_t)t * half + j] = (float)sin(angle);
+        }
+    }
+}
+
+/* Runs of unmasked keys of sequence b, cut at HM_K_TILE; returns the number of tiles so far. */
+static int32_t key_tiles(const struct hm_step *step, uint32_t b, uint32_t keys, int32_t count)
+{
+    const uint8_t *mask = step->batch->mask ? step->batch->mask + (size_t)b * step->T : NULL;
+    int32_t *tile = hm_i32(step->ws, HM_BUF_TILE);
+
+    for (uint32_t start = 0; start < keys;) {
+        uint32_t end = start;
+        while (end < keys && end - start < HM_K_TILE && (!mask || mask[end]))
+            end++;
+        if (end > start) {
+            tile[2 * count] = (int32_t)start;
+            tile[2 * count + 1] = (int32_t)end;
+            count++;
+        }
+        start = end + (end == start);
+    }
+    return count;
+}
+
+void hm_attention_prepare(const struct hm_step *step, uint32_t first_pos, uint32_t keys)
+{
+    const struct hm_batch *batch = step->batch;
+    int32_t *pos = hm_i32(step->ws, HM_BUF_POS);
+    int32_t *first_key = hm_i32(step->ws, HM_BUF_FIRST_KEY);
+    int32_t *tile_of = hm_i32(step->ws, HM_BUF_TILE_OF);
+    int32_t window = (int32_t)step->arch->sliding_window;
+    int32_t count = 0;
+
+    rope_tables(step);
+    for (uint32_t b = 0; b < step->B; b++) {
+        int32_t document = 0;
+        for (uint32_t t = 0; t < step->T; t++) {
+            size_t n = (size_t)b * step->T + t;
+            int32_t p = (int32_t)(first_pos + t);
+            if (batch->doc_start && batch->doc_start[n])
+                document = p;
+            pos[n] = p;
+            first_key[n] = window > 0 && p - window + 1 > document ? p - window + 1 : document;
+        }
+        tile_of[b] = count;
+        count = key_tiles(step, b, keys, count);
+    }
+    tile_of[step->B] = count;
+}
+
+/* Query tile at row q0 of the batch against keys [key0, key_end). */
+static void tile_set(const struct hm_step *step, size_t q0, size_t n_q, int32_t key0,
+                     int32_t key_end, struct tile *ret_tile)
+{
+    const int32_t *pos = hm_i32(step->ws, HM_BUF_POS) + q0;
+    const int32_t *first_key = hm_i32(step->ws, HM_BUF_FIRST_KEY) + q0;
+
+    ret_tile->n_q = n_q;
+    ret_tile->n_k = (size_t)(key_end - key0);
+    ret_tile->any = false;
+    for (size_t i = 0; i < n_q; i++) {
+        ret_tile->first[i] = first_key[i] - key0;
+        ret_tile->end[i] = pos[i] + 1 - key0;
+        ret_tile->any |= pos[i] >= key0 && first_key[i] < key_end;
+    }
+}
+
+struct rope_loop {
+    const struct hm_step *step;
+    float *x;
+    uint32_t heads;
+    float sign;
+};
+
+static void rope_unit(void *context, size_t index, int worker)
+{
+    const struct rope_loop *loop = context;
+    const struct hm_step *step = loop->step;
+    size_t row = index * HM_ROW_BLOCK;
+    size_t n = step->N - row < HM_ROW_BLOCK ? step->N - row : HM_ROW_BLOCK;
+    size_t width = (size_t)loop->heads * step->arch->head_dim;
+    const float *cos_table = hm_f32(step->ws, HM_BUF_ROPE);
+    double mark = hm_clock_seconds();
+
+    step->kernels->rope(loop->x + row * width, n, width, loop->heads, step->arch->head_dim,
+                        cos_table, cos_table + (size_t)step->context * (step->arch->head_dim / 2),
+                        hm_i32(step->ws, HM_BUF_POS) + row, loop->sign);
+    hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
+}
+
+void hm_rope_rows(const struct hm_step *step, float *x, uint32_t heads, float sign)
+{
+    struct rope_loop loop = { step, x, heads, sign };
+
+    hm_parallel_for(hm_cuts(step->N, HM_ROW_BLOCK), rope_unit, &loop);
+}
+
+/* --- forward: one query tile of one head --------------------------------------------------------
+ */
+
+struct unit {           /* where a query tile lies */
+    size_t b, head, q0; /* q0: row in the batch */
+    size_t n_q;
+};
+
+static struct unit query_unit(const struct attention_loop *loop, size_t index)
+{
+    const struct hm_step *step = loop->step;
+    struct unit unit = { .head = index / loop->q_tiles % step->arch->heads,
+                         .b = index / loop->q_tiles / step->arch->heads };
+    size_t first = (loop->q_tiles - 1 - index % loop->q_tiles) * HM_Q_TILE; /* long tiles first */
+
+    unit.n_q = step->T - first < HM_Q_TILE ? step->T - first : HM_Q_TILE;
+    unit.q0 = unit.b * step->T + first;
+    return unit;
+}
+
+static void forward_unit(void *context, size_t index, int worker)
+{
+    const struct attention_loop *loop = context;
+    const struct hm_step *step = loop->step;
+    const struct hm_kernels *kernels = step->kernels;
+    const struct hm_arch *arch = step->arch;
+    const struct unit u = query_unit(loop, index);
+    const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
+    const size_t kv_head = u.head / (arch->heads / arch->kv_heads);
+    const float *q = loop->a->q + u.q0 * ldq + u.head * c;
+    float *out = loop->a->out + u.q0 * ldq + u.head * c;
+    float *lse = loop->a->lse + u.head * step->N + u.q0;
+    float *score = worker_scratch(step, worker);
+    float *row_max = score + 2 * SCORE_VALUES, *row_sum = row_max + HM_Q_TILE,
+          *alpha = row_sum + HM_Q_TILE;
+    const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE),
+                  *tile_of = hm_i32(step->ws, HM_BUF_TILE_OF);
+    double mark = hm_clock_seconds();
+
+    for (size_t i = 0; i < u.n_q; i++) {
+        row_max[i] = -INFINITY;
+        row_sum[i] = 0;
+        memset(out + i * ldq, 0, c * sizeof(float));
+    }
+    for (int32_t t = tile_of[u.b]; t < tile_of[u.b + 1]; t++) {
+        size_t key0 = u.b * step->context + (size_t)tiles[2 * t];
+        struct tile tile;
+        tile_set(step, u.q0, u.n_q, tiles[2 * t], tiles[2 * t + 1], &tile);
+        if (!tile.any)
+            continue;
+        kernels->gemm_nt(u.n_q, tile.n_k, c, 1.0f, q, ldq, loop->a->k + key0 * ldk + kv_head * c,
+                         ldk, 0.0f, score, HM_K_TILE);
+        kernels->softmax_tile(score, u.n_q, tile.n_k, HM_K_TILE, tile.first, tile.end, loop->scale,
+                              row_max, row_sum, alpha);
+        for (size_t i = 0; i < u.n_q; i++)
+            kernels->scale(alpha[i], out + i * ldq, c);
+        kernels->gemm_nn(u.n_q, c, tile.n_k, 1.0f, score, HM_K_TILE,
+                         loop->a->v + key0 * ldk + kv_head * c, ldk, 1.0f, out, ldq);
+    }
+    for (size_t i = 0; i < u.n_q; i++) {
+        bool blind = row_sum[i] == 0;
+        lse[i] = blind ? -INFINITY : row_max[i] + logf(row_sum[i]);
+        kernels->scale(blind ? 0.0f : 1.0f / row_sum[i], out + i * ldq, c);
+    }
+    hm_step_lap(step, worker, HM_PHASE_ATTENTION, &mark);
+}
+
+static struct attention_loop attention_loop(const struct hm_step *step,
+                                            const struct hm_attention *attention)
+{
+    return (struct attention_loop){ step, attention, hm_cuts(step->T, HM_Q_TILE),
+                                    (float)(1.0 / sqrt(step->arch->head_dim)) };
+}
+
+void hm_attention_forward(const struct hm_step *step, const struct hm_attention *attention)
+{
+    struct attention_loop loop = attention_loop(step, attention);
+
+    hm_parallel_for((size_t)step->B * step->arch->heads * loop.q_tiles, forward_unit, &loop);
+}
+
+/* --- backward ------------------------------------------------------------------------------------
+ */
+
+/* P and dS of one tile pair: score = P, dscore = dS. */
+static void tile_gradient(const struct attention_loop *loop, const struct tile *tile, size_t head,
+                          size_t q0, size_t key0, float *score, float *dscore)
+{
+    const struct hm_step *step = loop->step;
+    const struct hm_kernels *kernels = step->kernels;
+    const struct hm_arch *arch = step->arch;
+    const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
+    const size_t at_q = q0 * ldq + head * c;
+    const size_t at_k = key0 * ldk + head / (arch->heads / arch->kv_heads) * c;
+
+    kernels->gemm_nt(tile->n_q, tile->n_k, c, 1.0f, loop->a->q + at_q, ldq, loop->a->k + at_k, ldk,
+                     0.0f, score, HM_K_TILE);
+    kernels->prob_tile(score, tile->n_q, tile->n_k, HM_K_TILE, tile->first, tile->end, loop->scale,
+                       loop->a->lse + head * step->N + q0);
+    kernels->gemm_nt(tile->n_q, tile->n_k, c, 1.0f, loop->a->dout + at_q, ldq, loop->a->v + at_k,
+                     ldk, 0.0f, dscore, HM_K_TILE);
+    kernels->dscore_tile(score, dscore, tile->n_q, tile->n_k, HM_K_TILE, loop->scale,
+                         loop->a->delta + head * step->N + q0);
+}
+
+/* delta and dq of one query tile of one head. */
+static void query_gradient_unit(void *context, size_t index, int worker)
+{
+    const struct attention_loop *loop = context;
+    const struct hm_step *step = loop->step;
+    const struct hm_arch *arch = step->arch;
+    const struct unit u = query_unit(loop, index);
+    const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
+    const size_t at_q = u.q0 * ldq + u.head * c;
+    float *delta = loop->a->delta + u.head * step->N + u.q0;
+    float *dq = loop->a->dq + at_q;
+    float *score = worker_scratch(step, worker), *dscore = score + SCORE_VALUES;
+    const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE),
+                  *tile_of = hm_i32(step->ws, HM_BUF_TILE_OF);
+    double mark = hm_clock_seconds();
+
+    for (size_t i = 0; i < u.n_q; i++) {
+        delta[i] = (float)step->kernels->dot(loop->a->dout + at_q + i * ldq,
+                                             loop->a->out + at_q + i * ldq, c);
+        memset(dq + i * ldq, 0, c * sizeof(float));
+    }
+    for (int32_t t = tile_of[u.b]; t < tile_of[u.b + 1]; t++) {
+        size_t key0 = u.b * step->context + (size_t)tiles[2 * t];
+        struct tile tile;
+        tile_set(step, u.q0, u.n_q, tiles[2 * t], tiles[2 * t + 1], &tile);
+        if (!tile.any)
+            continue;
+        tile_gradient(loop, &tile, u.head, u.q0, key0, score, dscore);
+        step->kernels->gemm_nn(u.n_q, c, tile.n_k, 1.0f, dscore, HM_K_TILE,
+                               loop->a->k + key0 * ldk +
+                                   u.head / (arch->heads / arch->kv_heads) * c,
+                               ldk, 1.0f, dq, ldq);
+    }
+    hm_step_lap(step, worker, HM_PHASE_ATTENTION, &mark);
+}
+
+/* dk and dv of one key tile of one kv head: over its query heads, then over query tiles, in order.
+ */
+static void key_gradient_unit(void *context, size_t index, int worker)
+{
+    const struct attention_loop *loop = context;
+    const struct hm_step *step = loop->step;
+    const struct hm_arch *arch = step->arch;
+    const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE),
+                  *tile_of = hm_i32(step->ws, HM_BUF_TILE_OF);
+    const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
+    const size_t group = arch->heads / arch->kv_heads;
+    size_t kv_head = index % arch->kv_heads, t = index / arch->kv_heads, b = 0;
+    float *score = worker_scratch(step, worker), *dscore = score + SCORE_VALUES;
+    double mark = hm_clock_seconds();
+
+    while ((size_t)tile_of[b + 1] <= t)
+        b++;
+    size_t key0 = b * step->context + (size_t)tiles[2 * t];
+    float *dk = loop->a->dk + key0 * ldk + kv_head * c;
+    float *dv = loop->a->dv + key0 * ldk + kv_head * c;
+    for (size_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+        for (size_t i = 0; i < loop->q_tiles; i++) {
+            size_t q0 = b * step->T + i * HM_Q_TILE;
+            size_t left = step->T - i * HM_Q_TILE;
+            const size_t at_q = q0 * ldq + head * c;
+            struct tile tile;
+            tile_set(step, q0, left < HM_Q_TILE ? left : HM_Q_TILE, tiles[2 * t], tiles[2 * t + 1],
+                     &tile);
+            if (!tile.any)
+                continue;
+            tile_gradient(loop, &tile, head, q0, key0, score, dscore);
+            step->kernels->gemm_tn(tile.n_k, c, tile.n_q, 1.0f, score, HM_K_TILE,
+                                   loop->a->dout + at_q, ldq, 1.0f, dv, ldk);
+            step->kernels->gemm_tn(tile.n_k, c, tile.n_q, 1.0f, dscore, HM_K_TILE,
+                                   loop->a->q + at_q, ldq, 1.0f, dk, ldk);
+        }
+    hm_step_lap(step, worker, HM_PHASE_ATTENTION, &mark);
+}
+
+void hm_attention_backward(const struct hm_step *step, const struct hm_attention *attention)
+{
+    struct attention_loop loop = attention_loop(step, attention);
+    size_t kv_values = (size_t)step->N * step->arch->kv_heads * step->arch->head_dim;
+    size_t tiles = (size_t)hm_i32(step->ws, HM_BUF_TILE_OF)[step->B];
+
+    memset(attention->dk, 0, kv_values * sizeof(float));
+    memset(attention->dv, 0, kv_values * sizeof(float));
+    hm_parallel_for((size_t)step->B * step->arch->heads * loop.q_tiles, query_gradient_unit, &loop);
+    hm_parallel_for(tiles * step->arch->kv_heads, key_gradient_unit, &loop);
+}

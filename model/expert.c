@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the units of moe.c compute besides products: rows to experts and back, SwiGLU on a cut of F,
+ * and the gradient at the inner activation. No parallel region is opened here.
+ *
+ * Backward of one expert (G = dL/dy of the layer, w the routing weight of a row):
+ *   dm = G W2 + dropout(v2 A2)    gamma = <dm, m>    dm *= w    (da1, da3) = swiglu'(a1, a3, dm)
+ * which gives gamma = <G, expert output> without computing that output again.
+ */
+#include <string.h>
+
+#include "internal.h"
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static void copy_rows(const struct hm_moe *moe, const float *from, float *to, size_t block)
+{
+    const int32_t *token = hm_i32(moe->step->ws, HM_BUF_ROW_TOKEN) + moe->row0;
+    size_t d = moe->step->arch->hidden;
+    size_t end = least((block + 1) * HM_ROW_BLOCK, moe->rows);
+
+    for (size_t row = block * HM_ROW_BLOCK; row < end; row++)
+        memcpy(to + row * d, from + (size_t)token[row] * d, d * sizeof(float));
+}
+
+void hm_expert_gather(const struct hm_moe *moe, size_t block, int worker)
+{
+    double mark = hm_clock_seconds();
+
+    copy_rows(moe, moe->h, hm_f32(moe->step->ws, HM_BUF_XG), block);
+    hm_step_lap(moe->step, worker, HM_PHASE_OTHER, &mark);
+}
+
+void hm_expert_gather_gradient(const struct hm_moe *moe, size_t block, int worker)
+{
+    double mark = hm_clock_seconds();
+
+    copy_rows(moe, moe->h, hm_f32(moe->step->ws, HM_BUF_XG), block);
+    copy_rows(moe, moe->out, hm_f32(moe->step->ws, HM_BUF_YG), block);
+    hm_step_lap(moe->step, worker, HM_PHASE_OTHER, &mark);
+}
+
+/* Rows of token t that lie in this round, ascending: the one after `last`, or -1. Experts ascend
+ * with rows. */
+static int32_t next_row(const struct hm_moe *moe, size_t t, int32_t last, uint32_t *ret_k)
+{
+    const uint32_t k = moe->step->arch->top_k;
+    const int32_t *row = hm_i32(moe->step->ws, HM_BUF_TOKEN_ROW) + t * k;
+    int32_t best = -1;
+
+    for (uint32_t i = 0; i < k; i++) {
+        int32_t found = row[i] - (int32_t)moe->row0;
+        if (found > last && found < (int32_t)moe->rows && (best < 0 || found < best)) {
+            best = found;
+            *ret_k = i;
+        }
+    }
+    return best;
+}
+
+void hm_expert_combine(const struct hm_moe *moe, size_t block, int worker)
+{
+    const struct hm_step *step = moe->step;
+    const float *y = hm_f32(step->ws, HM_BUF_YG);
+    size_t d = step->arch->hidden;
+    size_t end = least((block + 1) * HM_ROW_BLOCK, step->N);
+    double mark = hm_clock_seconds();
+
+    for (size_t t = block * HM_ROW_BLOCK; t < end; t++) {
+        uint32_t k = 0;
+        for (int32_t row = next_row(moe, t, -1, &k); row >= 0; row = next_row(moe, t, row, &k))
+            step->kernels->axpy(moe->routing.weight[t * step->arch->top_k + k], y + (size_t)row * d,
+                                d, moe->out + t * d);
+    }
+    hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
+}
+
+void hm_expert_scatter(const struct hm_moe *moe, size_t block, int worker)
+{
+    const struct hm_step *step = moe->step;
+    const float *dx = hm_f32(step->ws, HM_BUF_DXG);
+    size_t d = step->arch->hidden;
+    size_t end = least((block + 1) * HM_ROW_BLOCK, step->N);
+    double mark = hm_clock_seconds();
+
+    for (size_t t = block * HM_ROW_BLOCK; t < end; t++) {
+        uint32_t k = 0;
+        for (int32_t row = next_row(moe, t, -1, &k); row >= 0; row = next_row(moe, t, row, &k))
+            step->kernels->add(dx + (size_t)row * d, d, moe->dh + t * d);
+    }
+    hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
+}
+
+/* Columns [*ret_col0, + return value) of a cut of F. */
+static size_t inner_cut(const struct hm_moe *moe, size_t cut, size_t *ret_col0)
+{
+    uint32_t f = moe->step->arch->ffn;
+
+    *ret_col0 = cut * hm_cut(f);
+    return least(hm_cut(f), f - *ret_col0);
+}
+
+void hm_expert_activate(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
+                        int worker)
+{
+    const struct hm_step *step = moe->step;
+    size_t f = step->arch->ffn, col0;
+    size_t width = inner_cut(moe, cut, &col0);
+    float *m = hm_f32(step->ws, HM_BUF_M) + job->round_row * f;
+    double mark = hm_clock_seconds();
+
+    for (size_t at = col0; at < job->in.n * f; at += f)
+        step->kernels->swiglu(job->in.branch[0].y + at, job->in.branch[1].y + at, width, m + at);
+    hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
+}
+
+void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
+                              int worker)
+{
+    const struct hm_step *step = moe->step;
+    const int32_t *slot = hm_i32(step->ws, HM_BUF_ROW_SLOT) + job->row0;
+    size_t f = step->arch->ffn, col0;
+    size_t width = inner_cut(moe, cut, &col0);
+    size_t ld = hm_cut(step->arch->ffn);
+    float *dm = hm_f32(step->ws, HM_BUF_DM) + (size_t)worker * step->ws->buffer[HM_BUF_DM].cols;
+    float *gamma =
+        hm_f32(step->ws, HM_BUF_GAMMA_CUT) + cut * step->ws->buffer[HM_BUF_GAMMA_CUT].cols;
+
+    hm_fan_input_gradient(step, &job->out, cut, dm, ld, worker);
+    double mark = hm_clock_seconds();
+    for (size_t row = 0; row < job->in.n; row++, dm += ld) {
+        size_t at = row * f + col0;
+        float *a1 = job->in.branch[0].y + at, *a3 = job->in.branch[1].y + at;
+        if (moe->routed) {
+            gamma[job->round_row + row] = (float)step->kernels->dot(dm, job->out.x + at, width);
+            step->kernels->scale(moe->routing.weight[slot[row]], dm, width);
+        }
+        step->kernels->swiglu_backward(a1, a3, dm, width, a1, a3);
+    }
+    hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
+}
+
+/* Joins gamma over the cuts, and weighs G and v2 for the gradients of W2. */
+void hm_expert_weigh(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
+                     int worker)
+{
+    const struct hm_step *step = moe->step;
+    const struct hm_branch *w2 = &job->out.branch[0];
+    const int32_t *slot = hm_i32(step->ws, HM_BUF_ROW_SLOT) + job->row0;
+    const struct hm_act *parts = &step->ws->buffer[HM_BUF_GAMMA_CUT];
+    size_t end = least((block + 1) * HM_ROW_BLOCK, job->in.n);
+    double mark = hm_clock_seconds();
+
+    for (size_t row = block * HM_ROW_BLOCK; row < end; row++) {
+        const float *part = hm_f32(step->ws, HM_BUF_GAMMA_CUT) + job->round_row + row;
+        float w = moe->routing.weight[slot[row]];
+        double sum = 0;
+        for (uint64_t cut = 0; cut < parts->rows; cut++)
+            sum += (double)part[cut * parts->cols];
+        moe->gamma[slot[row]] = (float)sum;
+        step->kernels->scale(w, w2->y + row * w2->w.rows, w2->w.rows);
+        step->kernels->scale(w, w2->v + row * w2->w.rank, w2->w.rank);
+    }
+    hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
+}

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * y = x W^T + s (dropout(x) A^T) B^T and its gradients, for a fan of linears that read the same x
+ * (q, k, v; w1, w3).
+ *
+ * The frozen W is decoded in panels that stay in L2 and meets all rows of x there: one output cut
+ * in the forward pass, one input cut in the backward pass, so that each weight is decoded once per
+ * pass and no sum crosses units. u = dropout(x) A^T [n][R]     v = s G B [n][R]     dB += s G^T u
+ * dA += v^T dropout(x) dx = G W + dropout(v A)       dW += G^T x (trained matrices only)         (G
+ * = dL/dy) Functions on cuts and blocks are units: they open no parallel region. hm_fan_forward and
+ * hm_fan_backward do.
+ */
+#include <string.h>
+
+#include "internal.h"
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* First row from row0 on that is read elsewhere than row0: a matrix may be frozen up to first_row
+ * and trained from there. */
+static uint32_t segment_end(const struct hm_linear *w, uint32_t row0, uint32_t end)
+{
+    if (!w->dense && w->full && row0 < w->full->first_row && w->full->first_row < end)
+        return w->full->first_row;
+    return end;
+}
+
+static bool in_place(const struct hm_linear *w, uint32_t row0)
+{
+    return w->dense || (w->full && row0 >= w->full->first_row);
+}
+
+/* W[row0..+n_rows][col0..+n_cols] as f32: in place where it is stored so, else decoded into the
+ * worker's panel. */
+static const float *block_f32(const struct hm_step *step, const struct hm_linear *w, uint32_t row0,
+                              uint32_t n_rows, uint32_t col0, uint32_t n_cols, int worker,
+                              size_t *ret_ld)
+{
+    if (in_place(w, row0)) {
+        const float *base = w->dense
+                                ? w->dense + (size_t)row0 * w->cols
+                                : w->full->value + (size_t)(row0 - w->full->first_row) * w->cols;
+        *ret_ld = w->cols;
+        return base + col0;
+    }
+    float *panel = hm_f32(step->ws, HM_BUF_PANEL) + (size_t)worker * HM_PANEL_ROWS * HM_PANEL_COLS;
+    hm_weight_decode(w->weight, step->kernels, row0, n_rows, col0, n_cols, w->round, panel, n_cols);
+    *ret_ld = n_cols;
+    return panel;
+}
+
+struct hm_branch hm_branch_make(const struct hm_step *step, const struct hm_linear *w, float *y,
+                                size_t which, size_t row)
+{
+    const struct hm_act *low = &step->ws->buffer[HM_BUF_LOW];
+    size_t rows = low->rows / 6;
+    float *base = hm_f32(step->ws, HM_BUF_LOW);
+
+    return (struct hm_branch){ *w, y, base + (which * rows + row) * low->cols,
+                               base + ((which + 3) * rows + row) * low->cols };
+}
+
+void hm_linear_row(const struct hm_step *step, const struct hm_linear *w, uint32_t row, float *out)
+{
+    if (!in_place(w, row)) {
+        hm_weight_decode(w->weight, step->kernels, row, 1, 0, w->cols, w->round, out, w->cols);
+        return;
+    }
+    size_t ld;
+    memcpy(out, block_f32(step, w, row, 1, 0, w->cols, 0, &ld), w->cols * sizeof(float));
+}
+
+/* y[:, row0..end) from rows of W that are read from one place. */
+static void product_segment(const struct hm_step *step, const struct hm_fan *fan,
+                            const struct hm_branch *branch, uint32_t row0, uint32_t end, int worker,
+                            double *mark)
+{
+    const struct hm_linear *w = &branch->w;
+    uint32_t width = in_place(w, row0) ? w->cols : HM_PANEL_COLS;
+
+    for (uint32_t col = 0; col < w->cols; col += width) {
+        uint32_t n_cols = (uint32_t)least(width, w->cols - col);
+        size_t ld;
+        const float *block = block_f32(step, w, row0, end - row0, col, n_cols, worker, &ld);
+        hm_step_lap(step, worker, HM_PHASE_DECODE, mark);
+        step->kernels->gemm_nt(fan->n, end - row0, n_cols, 1.0f, fan->x + col, w->cols, block, ld,
+                               col > 0 || fan->add_y ? 1.0f : 0.0f, branch->y + row0, w->rows);
+        hm_step_lap(step, worker, HM_PHASE_PRODUCT, mark);
+    }
+}
+
+void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsigned which,
+                    size_t cut, int worker)
+{
+    const struct hm_branch *branch = &fan->branch[which];
+    const struct hm_linear *w = &branch->w;
+    uint32_t row0 = (uint32_t)cut * hm_cut(w->rows);
+    uint32_t end = (uint32_t)least(row0 + hm_cut(w->rows), w->rows);
+    double mark = hm_clock_seconds();
+
+    for (uint32_t row = row0; row < end;) {
+        uint32_t stop = segment_end(w, row, end);
+        product_segment(step, fan, branch, row, stop, worker, &mark);
+        row = stop;
+    }
+    if (w->rank > 0)
+        step->kernels->gemm_nt(fan->n, end - row0, w->rank, w->scale, branch->u, w->rank,
+                               w->b->value + (size_t)row0 * w->rank, w->rank, 1.0f,
+                               branch->y + row0, w->rows);
+    hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+}
+
+static float *dropout_rows(const struct hm_step *step, int worker)
+{
+    return hm_f32(step->ws, HM_BUF_SCORE) + (size_t)worker * step->ws->buffer[HM_BUF_SCORE].cols;
+}
+
+void hm_fan_down(const struct hm_step *step, const struct hm_fan *fan, unsigned which, size_t block,
+                 int worker)
+{
+    const struct hm_branch *branch = &fan->branch[which];
+    const struct hm_linear *w = &branch->w;
+    size_t row0 = block * HM_ROW_BLOCK;
+    size_t n = least(HM_ROW_BLOCK, fan->n - row0);
+    const float *x = fan->x + row0 * w->cols;
+    double mark = hm_clock_seconds();
+
+    if (step->dropout > 0) {
+        float *masked = dropout_rows(step, worker);
+        hm_dropout(step, fan, w->module, row0, n, 0, w->cols, x, w->cols, masked, w->cols);
+        x = masked;
+    }
+    step->kernels->gemm_nt(n, w->rank, w->cols, 1.0f, x, w->cols, w->a->value, w->cols, 0.0f,
+                           branch->u + row0 * w->rank, w->rank);
+    hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+}
+
+void hm_fan_up_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned which,
+                        size_t block, int worker)
+{
+    const struct hm_branch *branch = &fan->branch[which];
+    const struct hm_linear *w = &branch->w;
+    size_t row0 = block * HM_ROW_BLOCK;
+    size_t n = least(HM_ROW_BLOCK, fan->n - row0);
+    double mark = hm_clock_seconds();
+
+    step->kernels->gemm_nn(n, w->rank, w->rows, w->scale, branch->y + row0 * w->rows, w->rows,
+                           w->b->value, w->rank, 0.0f, branch->v + row0 * w->rank, w->rank);
+    hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+}
+
+/* dx += dropout(v A) of one branch, columns from col0. */
+static void low_rank_input_gradient(const struct hm_step *step, const struct hm_fan *fan,
+                                    const struct hm_branch *branch, uint32_t col0, uint32_t n_cols,
+                                    float *dx, size_t ld_dx, int worker)
+{
+    const struct hm_linear *w = &branch->w;
+
+    if (step->dropout == 0) {
+        step->kernels->gemm_nn(fan->n, n_cols, w->rank, 1.0f, branch->v, w->rank,
+                               w->a->value + col0, w->cols, 1.0f, dx, ld_dx);
+        return;
+    }
+    float *part = dropout_rows(step, worker);
+    for (size_t row0 = 0; row0 < fan->n; row0 += HM_ROW_BLOCK) {
+        size_t n = least(HM_ROW_BLOCK, fan->n - row0);
+        step->kernels->gemm_nn(n, n_cols, w->rank, 1.0f, branch->v + row0 * w->rank, w->rank,
+                               w->a->value + col0, w->cols, 0.0f, part, n_cols);
+        hm_dropout(step, fan, w->module, row0, n, col0, n_cols, part, n_cols, part, n_cols);
+        for (size_t r = 0; r < n; r++)
+            step->kernels->add(part + r * n_cols, n_cols, dx + (row0 + r) * ld_dx);
+    }
+}
+
+void hm_fan_input_gradient(const struct hm_step *step, const struct hm_fan *fan, size_t cut,
+                           float *dx, size_t ld_dx, int worker)
+{
+    const uint32_t cols = fan->branch[0].w.cols;
+    uint32_t col0 = (uint32_t)cut * hm_cut(cols);
+    uint32_t n_cols = (uint32_t)least(hm_cut(cols), cols - col0);
+    float beta = fan->add_dx ? 1.0f : 0.0f;
+    double mark = hm_clock_seconds();
+
+    for (unsigned i = 0; i < fan->n_branches; i++) {
+        const struct hm_branch *branch = &fan->branch[i];
+        const struct hm_linear *w = &branch->w;
+        for (uint32_t row = 0; row < w->rows;) {
+            uint32_t height = in_place(w, row) ? w->rows : HM_PANEL_ROWS * HM_PANEL_COLS / n_cols;
+            uint32_t stop = segment_end(w, row, (uint32_t)least((size_t)row + height, w->rows));
+            size_t ld;
+            const float *block = block_f32(step, w, row, stop - row, col0, n_cols, worker, &ld);
+            hm_step_lap(step, worker, HM_PHASE_DECODE, &mark);
+            step->kernels->gemm_nn(fan->n, n_cols, stop - row, 1.0f, branch->y + row, w->rows,
+                                   block, ld, beta, dx, ld_dx);
+            hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
+            beta = 1.0f;
+            row = stop;
+        }
+        if (w->rank > 0)
+            low_rank_input_gradient(step, fan, branch, col0, n_cols, dx, ld_dx, worker);
+        hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+    }
+}
+
+void hm_fan_a_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned which,
+                       size_t cut, int worker)
+{
+    const struct hm_branch *branch = &fan->branch[which];
+    const struct hm_linear *w = &branch->w;
+    uint32_t col0 = (uint32_t)cut * hm_cut(w->cols);
+    uint32_t n_cols = (uint32_t)least(hm_cut(w->cols), w->cols - col0);
+    float *grad = w->a->grad + col0;
+    double mark = hm_clock_seconds();
+
+    if (step->dropout == 0) {
+        step->kernels->gemm_tn(w->rank, n_cols, fan->n, 1.0f, branch->v, w->rank, fan->x + col0,
+                               w->cols, 1.0f, grad, w->cols);
+        hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+        return;
+    }
+    float *masked = dropout_rows(step, worker);
+    for (size_t row0 = 0; row0 < fan->n; row0 += HM_ROW_BLOCK) {
+        size_t n = least(HM_ROW_BLOCK, fan->n - row0);
+        hm_dropout(step, fan, w->module, row0, n, col0, n_cols, fan->x + row0 * w->cols + col0,
+                   w->cols, masked, n_cols);
+        step->kernels->gemm_tn(w->rank, n_cols, n, 1.0f, branch->v + row0 * w->rank, w->rank,
+                               masked, n_cols, 1.0f, grad, w->cols);
+    }
+    hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+}
+
+void hm_fan_weight_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned which,
+                            size_t cut, int worker)
+{
+    const struct hm_branch *branch = &fan->branch[which];
+    const struct hm_linear *w = &branch->w;
+    uint32_t row0 = (uint32_t)cut * hm_cut(w->rows);
+    uint32_t end = (uint32_t)least(row0 + hm_cut(w->rows), w->rows);
+    double mark = hm_clock_seconds();
+
+    if (w->rank > 0)
+        step->kernels->gemm_tn(end - row0, w->rank, fan->n, w->scale, branch->y + row0, w->rows,
+                               branch->u, w->rank, 1.0f, w->b->grad + (size_t)row0 * w->rank,
+                               w->rank);
+    hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+    if (!w->full)
+        return;
+    uint32_t first = row0 > w->full->first_row ? row0 : w->full->first_row;
+    if (first < end)
+        step->kernels->gemm_tn(
+            end - first, w->cols, fan->n, 1.0f, branch->y + first, w->rows, fan->x, w->cols, 1.0f,
+            w->full->grad + (size_t)(first - w->full->first_row) * w->cols, w->cols);
+    hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
+}
+
+/* --- whole fans ------------------------------------------------------------------------------- */
+
+struct fan_loop {
+    const struct hm_step *step;
+    const struct hm_fan *fan;
+    size_t per_branch; /* units of a branch in loops that have the same number for each */
+    size_t begin[4];   /* first unit of a branch in loops over output cuts */
+    size_t input_cuts;
+};
+
+static unsigned branch_of(const struct fan_loop *loop, size_t unit)
+{
+    unsigned branch = 0;
+
+    while (unit >= loop->begin[branch + 1])
+        branch++;
+    return branch;
+}
+
+static void down_unit(void *context, size_t index, int worker)
+{
+    struct fan_loop *loop = context;
+    unsigned branch = (unsigned)(index / loop->per_branch);
+
+    if (loop->fan->branch[branch].w.rank > 0)
+        hm_fan_down(loop->step, loop->fan, branch, index % loop->per_branch, worker);
+}
+
+static void product_unit(void *context, size_t index, int worker)
+{
+    struct fan_loop *loop = context;
+    unsigned branch = branch_of(loop, index);
+
+    hm_fan_product(loop->step, loop->fan, branch, index - loop->begin[branch], worker);
+}
+
+static void low_gradient_unit(void *context, size_t index, int worker)
+{
+    struct fan_loop *loop = context;
+    unsigned branch = (unsigned)(index / loop->per_branch);
+    size_t block = index % loop->per_branch;
+
+    if (loop->fan->branch[branch].w.rank == 0)
+        return;
+    hm_fan_down(loop->step, loop->fan, branch, block, worker);
+    hm_fan_up_gradient(loop->step, loop->fan, branch, block, worker);
+}
+
+static void gradient_unit(void *context, size_t index, int worker)
+{
+    struct fan_loop *loop = context;
+    const struct hm_fan *fan = loop->fan;
+
+    if (index >= loop->input_cuts) {
+        unsigned branch = branch_of(loop, index - loop->input_cuts);
+        hm_fan_weight_gradient(loop->step, fan, branch,
+                               index - loop->input_cuts - loop->begin[branch], worker);
+        return;
+    }
+    hm_fan_input_gradient(loop->step, fan, index, fan->dx + index * hm_cut(fan->branch[0].w.cols),
+                          fan->branch[0].w.cols, worker);
+    for (unsigned i = 0; i < fan->n_branches; i++)
+        if (fan->branch[i].w.rank > 0)
+            hm_fan_a_gradient(loop->step, fan, i, index, worker);
+}
+
+static struct fan_loop fan_loop(const struct hm_step *step, const struct hm_fan *fan)
+{
+    struct fan_loop loop = { .step = step,
+                             .fan = fan,
+                             .per_branch = hm_cuts(fan->n, HM_ROW_BLOCK) };
+    const struct hm_linear *first = &fan->branch[0].w;
+
+    loop.input_cuts = hm_cuts(first->cols, hm_cut(first->cols));
+    for (unsigned i = 0; i < fan->n_branches; i++) {
+        const struct hm_linear *w = &fan->branch[i].w;
+        loop.begin[i + 1] = loop.begin[i] + hm_cuts(w->rows, hm_cut(w->rows));
+    }
+    return loop;
+}
+
+static bool any_low_rank(const struct hm_fan *fan)
+{
+    for (unsigned i = 0; i < fan->n_branches; i++)
+        if (fan->branch[i].w.rank > 0)
+            return true;
+    return false;
+}
+
+void hm_fan_forward(const struct hm_step *step, const struct hm_fan *fan)
+{
+    struct fan_loop loop = fan_loop(step, fan);
+
+    if (any_low_rank(fan))
+        hm_parallel_for(loop.per_branch * fan->n_branches, down_unit, &loop);
+    hm_parallel_for(loop.begin[fan->n_branches], product_unit, &loop);
+}
+
+void hm_fan_backward(const struct hm_step *step, const struct hm_fan *fan)
+{
+    struct fan_loop loop = fan_loop(step, fan);
+
+    if (any_low_rank(fan))
+        hm_parallel_for(loop.per_branch * fan->n_branches, low_gradient_unit, &loop);
+    hm_parallel_for(loop.input_cuts + loop.begin[fan->n_branches], gradient_unit, &loop);
+}
