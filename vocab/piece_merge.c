@@ -14,7 +14,6 @@
 #include "hanmix/vocab/piece_merge.h"
 
 #define DEFAULT_MAX_CHARS   16u
-#define WHITESPACE_SCORE    -1e9f      /* pieces of spaces alone; below every merge */
 #define EXACT_FLOAT_INTEGER 16777216.0 /* 2^24 */
 
 struct candidate {
@@ -110,7 +109,7 @@ static int first_score(const struct merge_work *work, double *ret_score, struct 
 
     for (size_t i = 0; i < work->base->count; i++) {
         const struct hm_piece *piece = &work->base->piece[i];
-        if (piece->type == HM_PIECE_NORMAL && piece->score > WHITESPACE_SCORE)
+        if (piece->type == HM_PIECE_NORMAL && piece->score > HM_SPM_WHITESPACE_SCORE)
             lowest = fmin(lowest, (double)piece->score);
     }
     lowest = floor(lowest) - 1;

@@ -156,13 +156,16 @@ static int32_t meta_id(const struct hm_spm_model *model, protobuf_c_boolean has,
 }
 
 /* The library keeps one unknown piece, and byte pieces only, and then all, with byte_fallback. */
-static int check_types(const struct hm_spm_model *model, const char *what, struct hm_error *err)
+static int check_types(struct hm_spm_model *model, const char *what, struct hm_error *err)
 {
     size_t unknown = 0;
     size_t bytes = 0;
 
     for (size_t i = 0; i < model->count; i++) {
-        unknown += model->piece[i].type == HM_PIECE_UNKNOWN;
+        if (model->piece[i].type == HM_PIECE_UNKNOWN) {
+            model->unk_id = (int32_t)i;
+            unknown++;
+        }
         bytes += model->piece[i].type == HM_PIECE_BYTE;
     }
     if (unknown != 1)
@@ -201,8 +204,6 @@ static int take_settings(const Hm__Spm__Model *wire, const char *what, struct hm
         if (maps[i] && maps[i]->len > 0)
             HM_TRY(hm_spm_charsmap_check((struct hm_str){ (char *)maps[i]->data, maps[i]->len },
                                          what, err));
-    model->unk_id =
-        meta_id(model, trainer->has_unk_piece, trainer->unk_piece, "<unk>", HM_PIECE_UNKNOWN);
     model->bos_id =
         meta_id(model, trainer->has_bos_piece, trainer->bos_piece, "<s>", HM_PIECE_CONTROL);
     model->eos_id =

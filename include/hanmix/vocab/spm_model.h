@@ -14,6 +14,9 @@
 #define HM_SPM_MAX_FILE_BYTES 536870912u     /* 512 MiB */
 #define HM_SPM_SPACE          "\xe2\x96\x81" /* U+2581, what a space is inside pieces */
 #define HM_SPM_SPACE_CODE     0x2581u
+#define HM_SPM_WHITESPACE_SCORE                                      \
+    -1e9f /* of pieces made of spaces alone: below every other merge \
+           */
 
 enum hm_piece_type {
     HM_PIECE_NORMAL = 1,
@@ -42,7 +45,7 @@ struct hm_spm_model {
     bool has_charsmap;     /* non-identity normaliser */
     bool has_denormalizer; /* text is changed when decoding */
     int32_t unk_id, bos_id, eos_id,
-        pad_id; /* -1 absent; as the library finds them: by name and type */
+        pad_id; /* -1 absent; found as the library does, by name and type */
     char sha256[HM_SHA256_HEX_BYTES];
     void *index; /* owned: piece text -> id, and the texts */
 };
