@@ -38,25 +38,6 @@ static float *worker_scratch(const struct hm_step *step, int worker)
 /* --- geometry ----------------------------------------------------------------------------------
  */
 
-/* HF computes frequency and angle in f32. */
-static void rope_tables(const struct hm_step *step)
-{
-    const struct hm_arch *arch = step->arch;
-    uint32_t half = arch->head_dim / 2;
-    float *cos_table = hm_f32(step->ws, HM_BUF_ROPE);
-    float *sin_table = cos_table + (size_t)step->context * half;
-
-    for (uint32_t j = 0; j < half; j++) {
-        float exponent = (float)(2 * j) / (float)arch->head_dim;
-        float frequency = 1.0f / (float)pow(arch->rope_theta, exponent);
-        for (uint32_t t = 0; t < step->context; t++) {
-            float angle = (float)t * frequency;
-            cos_table[(size_t)t * half + j] = (float)cos(angle);
-            sin_table[(size_t)t * half + j] = (float)sin(angle);
-        }
-    }
-}
-
 /* Runs of unmasked keys of sequence b, cut at HM_K_TILE; returns the number of tiles so far. */
 static int32_t key_tiles(const struct hm_step *step, uint32_t b, uint32_t keys, int32_t count)
 {
@@ -86,7 +67,6 @@ void hm_attention_prepare(const struct hm_step *step, uint32_t first_pos, uint32
     int32_t window = (int32_t)step->arch->sliding_window;
     int32_t count = 0;
 
-    rope_tables(step);
     for (uint32_t b = 0; b < step->B; b++) {
         int32_t document = 0;
         for (uint32_t t = 0; t < step->T; t++) {
@@ -137,9 +117,10 @@ static void rope_unit(void *context, size_t index, int worker)
     const float *cos_table = hm_f32(step->ws, HM_BUF_ROPE);
     double mark = hm_clock_seconds();
 
-    step->kernels->rope(loop->x + row * width, n, width, loop->heads, step->arch->head_dim,
-                        cos_table, cos_table + (size_t)step->context * (step->arch->head_dim / 2),
-                        hm_i32(step->ws, HM_BUF_POS) + row, loop->sign);
+    step->kernels->rope(
+        loop->x + row * width, n, width, loop->heads, step->arch->head_dim, cos_table,
+        cos_table + step->ws->buffer[HM_BUF_ROPE].rows / 2 * (step->arch->head_dim / 2),
+        hm_i32(step->ws, HM_BUF_POS) + row, loop->sign);
     hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
 }
 

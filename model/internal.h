@@ -186,6 +186,7 @@ uint64_t hm_act_bytes(const struct hm_act *act);
 enum hm_mem_tag hm_buffer_tag(enum hm_buffer buffer);
 int hm_workspace_make(const struct hm_shape *shape, struct hm_workspace **ret_workspace,
                       struct hm_error *err);
+uint32_t hm_adapter_rank(const struct hm_adapter *adapter); /* largest of its LoRA ranks; NULL: 0 */
 float *hm_f32(const struct hm_workspace *workspace,
               enum hm_buffer buffer); /* row 0; checks the tag */
 int32_t *hm_i32(const struct hm_workspace *workspace, enum hm_buffer buffer);

@@ -4,6 +4,8 @@
  * same table is summed by memory_plan.c and allocated here, so that a plan cannot differ from what
  * is taken. Buffers live as long as the workspace and are reused by every micro-batch.
  */
+#include <math.h>
+
 #include "internal.h"
 
 uint32_t hm_cut(uint32_t width)
@@ -151,6 +153,25 @@ enum hm_mem_tag hm_buffer_tag(enum hm_buffer buffer)
     return buffer >= HM_BUF_ROPE ? HM_MEM_SCRATCH : HM_MEM_ACTIVATION;
 }
 
+/* HF computes frequency and angle in f32. */
+static void rope_tables(struct hm_workspace *workspace)
+{
+    const struct hm_shape *shape = &workspace->shape;
+    uint32_t half = shape->arch.head_dim / 2;
+    float *cos_table = hm_f32(workspace, HM_BUF_ROPE);
+    float *sin_table = cos_table + (size_t)shape->context * half;
+
+    for (uint32_t j = 0; j < half; j++) {
+        float exponent = (float)(2 * j) / (float)shape->arch.head_dim;
+        float frequency = 1.0f / (float)pow(shape->arch.rope_theta, exponent);
+        for (uint32_t t = 0; t < shape->context; t++) {
+            float angle = (float)t * frequency;
+            cos_table[(size_t)t * half + j] = (float)cos(angle);
+            sin_table[(size_t)t * half + j] = (float)sin(angle);
+        }
+    }
+}
+
 int hm_workspace_make(const struct hm_shape *shape, struct hm_workspace **ret_workspace,
                       struct hm_error *err)
 {
@@ -175,12 +196,12 @@ int hm_workspace_make(const struct hm_shape *shape, struct hm_workspace **ret_wo
                        "a smaller micro-batch or sequence needs less",
                        shape->rows, shape->seq_len);
     }
+    rope_tables(workspace);
     *ret_workspace = workspace;
     return HM_OK;
 }
 
-/* Largest LoRA rank of what is attached. */
-static uint32_t adapter_rank(const struct hm_adapter *adapter)
+uint32_t hm_adapter_rank(const struct hm_adapter *adapter)
 {
     uint32_t rank = 0;
 
@@ -196,7 +217,7 @@ int hm_workspace_new(struct hm_model *model, uint32_t rows, uint32_t seq_len, bo
                               .rows = rows,
                               .seq_len = seq_len,
                               .context = seq_len,
-                              .rank = adapter_rank(model->adapter),
+                              .rank = hm_adapter_rank(model->adapter),
                               .threads = hm_threads(),
                               .backward = backward,
                               .recompute = recompute };
