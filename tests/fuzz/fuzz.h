@@ -22,4 +22,7 @@ int hm_fuzz_one(const uint8_t *data, size_t size);
  * next call. */
 const char *fuzz_file(const uint8_t *data, size_t size, const char *suffix);
 
+/* The bytes as a file of this name, for parsers of folders: returns the folder. */
+const char *fuzz_folder_file(const uint8_t *data, size_t size, const char *name);
+
 #endif
