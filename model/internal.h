@@ -182,6 +182,7 @@ struct hm_workspace {
 
 /* dtype, rows and cols of every buffer; data stays NULL. The only place that knows sizes. */
 void hm_workspace_table(const struct hm_shape *shape, struct hm_act table[HM_BUF_COUNT]);
+int hm_shape_check(const struct hm_shape *shape, struct hm_error *err);
 uint64_t hm_act_bytes(const struct hm_act *act);
 enum hm_mem_tag hm_buffer_tag(enum hm_buffer buffer);
 int hm_workspace_make(const struct hm_shape *shape, struct hm_workspace **ret_workspace,

@@ -210,6 +210,17 @@ uint32_t hm_adapter_rank(const struct hm_adapter *adapter)
     return rank;
 }
 
+int hm_shape_check(const struct hm_shape *shape, struct hm_error *err)
+{
+    if (shape->rows == 0 || shape->seq_len == 0)
+        return hm_fail(err, HM_ERR_USAGE, "a micro-batch needs at least one sequence of one token");
+    if ((uint64_t)shape->rows * shape->seq_len > INT32_MAX / 2 / shape->arch.top_k)
+        return hm_fail(err, HM_ERR_NOFIT,
+                       "%u sequences of %u tokens are too many for one micro-batch", shape->rows,
+                       shape->seq_len);
+    return HM_OK;
+}
+
 int hm_workspace_new(struct hm_model *model, uint32_t rows, uint32_t seq_len, bool backward,
                      bool recompute, struct hm_workspace **ret, struct hm_error *err)
 {
@@ -222,11 +233,7 @@ int hm_workspace_new(struct hm_model *model, uint32_t rows, uint32_t seq_len, bo
                               .backward = backward,
                               .recompute = recompute };
 
-    if (rows == 0 || seq_len == 0)
-        return hm_fail(err, HM_ERR_USAGE, "a micro-batch needs at least one sequence of one token");
-    if ((uint64_t)rows * seq_len * model->ckpt.arch.top_k > INT32_MAX / 2)
-        return hm_fail(err, HM_ERR_NOFIT,
-                       "%u sequences of %u tokens are too many for one micro-batch", rows, seq_len);
+    HM_TRY(hm_shape_check(&shape, err));
     return hm_workspace_make(&shape, ret, err);
 }
 
