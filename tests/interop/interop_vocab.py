@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""Vocabulary against sentencepiece and transformers: the merge list, and one encoding by every loader."""
+import collections
+import random
+
+import numpy as np
+import torch
+import sentencepiece as spm
+
+from harness import GOLDEN, QUICKSTART, check, check_close, documents, hanmix, stage, tensors, test
+from hard_strings import FIXED, invalid_bytes, long_strings, random_strings
+from make_bpe import han_runs, train
+
+MISTRAL = GOLDEN / "tokenizers" / "models" / "mistral-v1-32000.model"
+CODE = (GOLDEN.parent / "generate").glob("*.py")
+
+
+@test
+def merge_list_equals_sentencepiece(folder):
+    docs = documents("zh.jsonl.zst", 700)
+    (folder / "zh.txt").write_text("".join(line + "\n" for d in docs for line in d.splitlines()), encoding="utf-8")
+    runs = collections.Counter(run for d in docs for run in han_runs(d))
+    merges, singles = train(runs, 3000)
+    report = stage("vocab.train", folder / "out", in_text=folder / "zh.txt", set_pieces=3000 + len(singles), set_singles="all")
+    sp = spm.SentencePieceProcessor(model_file=str(folder / "out" / "tokenizer.model"))
+    ours = [sp.id_to_piece(i) for i in range(259, len(sp))]
+    check(report["merges"] == 3000 and report["singles"] == len(singles), f"{report['merges']} merges, {report['singles']} singles")
+    first = next((i for i in range(3000) if ours[i] != merges[i]), None)
+    check(first is None, f"merge {first}: ours {ours[first or 0]}, sentencepiece's {merges[first or 0]}")
+    check(set(ours[3000:]) == set(singles), "the single characters differ")
+
+
+def lines_of_all_kinds():
+    """At least 20,000 lines: Chinese, English, code, mixed, emoji, controls, runs of spaces."""
+    rng = random.Random(7)
+    zh = [line for d in documents("zh.jsonl.zst") for line in d.splitlines()][:9000]
+    en = [line for d in documents("en.jsonl.zst") for line in d.splitlines()][:6000]
+    code = [line for path in sorted(CODE) for line in path.read_text(encoding="utf-8").splitlines()]
+    mixed = [rng.choice(zh)[:40] + rng.choice(["", " ", "  ", "\t", "，", "😀"]) + rng.choice(en)[:60] for _ in range(3000)]
+    spaces = [" " * rng.randint(0, 40) + rng.choice(en)[:20] + " " * rng.randint(0, 40) for _ in range(500)]
+    hard = [s for s in FIXED + long_strings(400) + random_strings(torch.Generator().manual_seed(3), 2500) if "\n" not in s and "\r" not in s and "\0" not in s]
+    return zh + en + code + mixed + spaces + hard
+
+
+def merged(folder, pieces=3000):
+    stage("vocab.train", folder / "zh", in_text=QUICKSTART / "text" / "zh.jsonl.zst", in_base=MISTRAL, set_pieces=pieces)
+    return stage("vocab.merge", folder / "merged", in_base=MISTRAL, in_extra=folder / "zh")
+
+
+@test
+def every_loader_encodes_alike(folder):
+    from transformers import LlamaTokenizer, LlamaTokenizerFast
+    report = merged(folder)
+    check(report["base_pieces"] == 32000 and report["added"] == 3000 and report["vocab_size"] == 35000, str(report))
+    path = folder / "merged"
+    lines = lines_of_all_kinds()
+    check(len(lines) >= 20000, f"only {len(lines)} lines")
+    sp = spm.SentencePieceProcessor(model_file=str(path / "tokenizer.model"))
+    base = spm.SentencePieceProcessor(model_file=str(MISTRAL))
+    fast, slow = LlamaTokenizerFast.from_pretrained(str(path)), LlamaTokenizer.from_pretrained(str(path))
+    ours = [list(map(int, row.split())) for row in
+            hanmix("encode", "--tokenizer", path, text="".join(l + "\n" for l in lines).encode("utf-8")).decode().split("\n")[:len(lines)]]
+    reference = sp.encode(lines)
+    check(len(ours) == len(lines), f"{len(ours)} lines of ids for {len(lines)} lines")
+    bad = [i for i in range(len(lines)) if ours[i] != reference[i]]
+    check(not bad, f"ours differs from sentencepiece in {len(bad)} lines, first {lines[bad[0] if bad else 0]!r}")
+    special = ("<s>", "</s>", "<unk>")  # transformers takes these for control symbols, sentencepiece for text
+    plain = [i for i, line in enumerate(lines) if not any(s in line for s in special)]
+    got = fast([lines[i] for i in plain], add_special_tokens=False)["input_ids"]
+    bad = [i for i, ids in zip(plain, got) if ids != reference[i]]
+    check(not bad, f"LlamaTokenizerFast differs in {len(bad)} lines, first {lines[bad[0] if bad else 0]!r}")
+    bad = [i for i in plain if slow(lines[i], add_special_tokens=False)["input_ids"] != reference[i]]
+    check(not bad, f"LlamaTokenizer differs in {len(bad)} lines, first {lines[bad[0] if bad else 0]!r}")
+    no_han = [line for line in lines if not any(True for _ in han_runs(line))]
+    changed = [line for line in no_han if sp.encode(line) != base.encode(line)]
+    check(not changed, f"{len(changed)} lines without Han characters changed, first {changed[:1]}")
+    alone = [p for p in (sp.id_to_piece(i) for i in range(32000, 35000)) if sp.encode(p)[-1] != sp.piece_to_id(p) or len(sp.encode(p)) > 2]
+    check(not alone, f"pieces that do not encode to themselves: {alone[:5]}")
+    print(f"    {len(lines)} lines, {len(no_han)} without Han characters")
+
+
+@test
+def invalid_utf8_as_sentencepiece(folder):
+    sp = spm.SentencePieceProcessor(model_file=str(MISTRAL))
+    rows = [b for b in invalid_bytes(torch.Generator().manual_seed(5)) if b"\n" not in b and b"\r" not in b and b"\0" not in b]
+    ours = hanmix("encode", "--tokenizer", MISTRAL, text=b"".join(r + b"\n" for r in rows)).decode().split("\n")
+    for row, line in zip(rows, ours):
+        check(list(map(int, line.split())) == sp.encode(row), f"{row!r}: ours {line}, sentencepiece's {sp.encode(row)}")
+
+
+@test
+def decode_is_the_reverse(folder):
+    lines = [line for line in lines_of_all_kinds()[::37] if "▁" not in line]
+    sp = spm.SentencePieceProcessor(model_file=str(MISTRAL))
+    ids = hanmix("encode", "--tokenizer", MISTRAL, text="".join(l + "\n" for l in lines).encode())
+    back = hanmix("decode", "--tokenizer", MISTRAL, text=ids).decode("utf-8").split("\n")
+    for line, text in zip(lines, back):
+        check(text == sp.decode(sp.encode(line)), f"{line!r} came back as {text!r}")
+
+
+@test
+def mean_upstream_reproduces_the_published_rule(folder):
+    """float64 means over old_tokenizer(new_tokenizer.decode([id])), <s> and the dummy prefix included, rounded once."""
+    from transformers import LlamaTokenizer
+    base = QUICKSTART / "base"
+    stage("vocab.train", folder / "zh", in_text=QUICKSTART / "text" / "zh.valid.jsonl.zst", set_pieces=400)
+    stage("vocab.merge", folder / "merged", in_base=base, in_extra=folder / "zh")
+    stage("vocab.resize", folder / "grown", in_model=base, in_old=base, in_new=folder / "merged", set_init="mean_upstream", set_noise=0)
+    old, new = LlamaTokenizer.from_pretrained(str(base)), LlamaTokenizer.from_pretrained(str(folder / "merged"))
+    before, after = tensors(base), tensors(folder / "grown")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        rows = before[name].shape[0]
+        check(torch.equal(before[name], after[name][:rows]), f"{name}: old rows changed")
+        for i in range(rows, after[name].shape[0]):
+            ids = old(new.decode([i]))["input_ids"]
+            mean = before[name][ids].double().mean(0)
+            check(torch.equal(mean.to(before[name].dtype), after[name][i]) or
+                  float((after[name][i].double() - mean).abs().max()) <= float(mean.abs().max()) * 2 ** -8, f"{name}: row {i} is not the mean of {ids}")
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained(str(folder / "grown"), dtype=torch.float32)
+    check(model.config.vocab_size == after["lm_head.weight"].shape[0], "config.vocab_size")
+
+
+@test
+def measure_counts_as_sentencepiece(folder):
+    merged(folder, 1000)
+    report = stage("vocab.measure", folder / "eff", in_text__zh=QUICKSTART / "text" / "zh.valid.jsonl.zst", in_text__en=QUICKSTART / "text" / "en.valid.jsonl.zst",
+                   in_tokenizers=f"{MISTRAL},{folder / 'merged'}")
+    for path, item in zip((MISTRAL, folder / "merged" / "tokenizer.model"), report["tokenizers"]):
+        sp = spm.SentencePieceProcessor(model_file=str(path))
+        for name in ("zh", "en"):
+            docs = documents(f"{name}.valid.jsonl.zst")
+            found = next(s for s in item["sets"] if s["name"] == name)
+            ids = [sp.encode(d) for d in docs]
+            check(found["tokens"] == sum(map(len, ids)), f"{name}: {found['tokens']} tokens, {sum(map(len, ids))} expected")
+            check(found["chars"] == sum(map(len, docs)) and found["bytes"] == sum(len(d.encode()) for d in docs), f"{name}: sizes")
+            check(found["byte_fallback_tokens"] == sum(sp.is_byte(i) for row in ids for i in row), f"{name}: byte tokens")
+    check_close("reduction", [report["tokenizers"][1]["sets"][0]["reduction_vs_first"]],
+                [1 - report["tokenizers"][1]["sets"][0]["tokens"] / report["tokenizers"][0]["sets"][0]["tokens"]], 1e-12)
