@@ -59,9 +59,9 @@ static int bind_dense(const struct binding *b, const struct hm_tensor *tensor, u
 {
     struct hm_weight *weight = b->weight;
 
+    HM_TRY(check_dense_type(b, tensor, err));
     if (tensor->n_dims != n_dims || memcmp(tensor->shape, shape, n_dims * sizeof *shape) != 0)
         return wrong_shape(b, tensor, n_dims, shape, err);
-    HM_TRY(check_dense_type(b, tensor, err));
     uint64_t size = hm_dtype_bytes(tensor->dtype);
     weight->layout = WEIGHT_DENSE;
     weight->dtype = tensor->dtype;
