@@ -48,19 +48,4 @@ void hm_merge_result_release(struct hm_merge_result *result);
 int hm_tokenizer_json_write(const struct hm_spm_model *model, const char *base_dir_or_null,
                             const char *out_dir, struct hm_error *err);
 
-/* vocab.check: static proof and lint (every finding: piece, rule, remedy). */
-struct hm_lint {
-    char *piece;
-    const char *rule;
-    char *detail;
-};
-struct hm_lints {
-    struct hm_lint *item;
-    size_t count, cap;
-};
-int hm_vocab_lint(const struct hm_spm_model *old_model, const struct hm_tokenizer *new_tokenizer,
-                  struct hm_lints *ret_lints, bool *ret_every_new_piece_has_han,
-                  struct hm_error *err);
-void hm_lints_release(struct hm_lints *lints);
-
 #endif
