@@ -181,3 +181,26 @@ out:
     hm_checkpoint_close(&job.ckpt);
     return status;
 }
+
+void hm_adapter_merge_memory(const struct hm_arch *arch, uint32_t rank, int threads,
+                             uint64_t *ret_heap_bytes, uint64_t *ret_mapped_bytes)
+{
+    uint64_t heap = 0;
+    uint64_t mapped = 0;
+
+    for (size_t i = 0; i < hm_arch_slot_count(arch); i++) {
+        struct hm_weight_slot slot;
+        char name[160];
+
+        hm_arch_slot(arch, i, &slot, name);
+        uint64_t buffers = hm_merge_rows_bytes(slot.rows, slot.cols, rank, threads);
+        uint64_t pages = (uint64_t)slot.rows * slot.cols * hm_dtype_bytes(arch->dtype);
+        heap = buffers > heap ? buffers : heap;
+        if (slot.kind == HM_WEIGHT_EMBED || slot.kind == HM_WEIGHT_HEAD)
+            pages +=
+                (uint64_t)slot.rows * slot.cols * sizeof(float); /* a whole matrix of the adapter */
+        mapped = pages > mapped ? pages : mapped;
+    }
+    *ret_heap_bytes = heap;
+    *ret_mapped_bytes = mapped;
+}

@@ -221,3 +221,11 @@ int hm_merge_rows_write(struct hm_merge_rows *rows, const struct hm_merge_source
     }
     return HM_OK;
 }
+
+uint64_t hm_merge_rows_bytes(uint32_t rows, uint32_t cols, uint32_t rank, int threads)
+{
+    uint64_t unit = (uint64_t)UNIT_ROWS * cols * sizeof(float);
+
+    return (3 * (uint64_t)threads + WINDOW_UNITS) * unit +
+           ((uint64_t)rows + cols) * rank * sizeof(float);
+}

@@ -278,3 +278,27 @@ void hm_quantize_report_release(struct hm_quantize_report *report)
     hm_free(report->unquantized);
     *report = (struct hm_quantize_report){ 0 };
 }
+
+void hm_quantize_memory(const struct hm_arch *arch, const struct hm_quantize_options *options,
+                        int threads, uint64_t *ret_heap_bytes, uint64_t *ret_mapped_bytes)
+{
+    uint64_t largest = 0; /* values of one weight */
+    uint64_t nested =
+        0; /* scales of all nested blocks are kept from the first pass to the second */
+
+    for (size_t i = 0; i < hm_arch_slot_count(arch); i++) {
+        struct hm_weight_slot slot;
+        char name[160];
+
+        hm_arch_slot(arch, i, &slot, name);
+        uint64_t values = (uint64_t)slot.rows * slot.cols;
+        largest = values > largest ? values : largest;
+        nested += sizeof(struct hm_quantize_module) + 1024;
+        if (options->double_quant && hm_weight_kind_is_linear(slot.kind))
+            nested += values / options->blocksize / 256 * sizeof(float);
+    }
+    *ret_heap_bytes =
+        hm_stream_bytes(threads) + nested +
+        largest / options->blocksize * (sizeof(float) + sizeof(struct hm_block_sums) + 1);
+    *ret_mapped_bytes = largest * hm_dtype_bytes(arch->dtype);
+}

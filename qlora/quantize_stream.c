@@ -191,3 +191,8 @@ int hm_stream_dense(struct hm_stream *stream, struct hm_folder_writer *writer, s
     stream->sums = NULL;
     return run(stream, writer, 2 * hm_dtype_bytes(stream->dtype), err);
 }
+
+uint64_t hm_stream_bytes(int threads)
+{
+    return ((uint64_t)threads + WINDOW_UNITS) * UNIT_VALUES * sizeof(float);
+}

@@ -8,11 +8,17 @@
 #include "hanmix/recipes/stage.h"
 
 extern const struct hm_stage hm_stage_vocab_train;
+extern const struct hm_stage hm_stage_vocab_merge;
+extern const struct hm_stage hm_stage_vocab_measure;
 extern const struct hm_stage hm_stage_corpus_pack;
+extern const struct hm_stage hm_stage_qlora_quantize;
 
 static const struct hm_stage *const table[] = {
     &hm_stage_vocab_train,
+    &hm_stage_vocab_merge,
+    &hm_stage_vocab_measure,
     &hm_stage_corpus_pack,
+    &hm_stage_qlora_quantize,
     NULL, /* end: a table of nothing is no C */
 };
 

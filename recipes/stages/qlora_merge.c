@@ -11,8 +11,10 @@
 #include "stage_model.h"
 #include "stage_util.h"
 
-#define VERIFY_TOKENS         512
-#define VERIFY_FILE_MAX_BYTES (1u << 20)
+#define VERIFY_TOKENS            512
+#define VERIFY_FILE_MAX_BYTES    (1u << 20)
+#define DEFAULT_RANK             64 /* planned with when nothing tells it */
+#define ADAPTER_CONFIG_MAX_BYTES (4u << 20)
 
 struct config {
     int onto, dtype;
@@ -143,6 +145,26 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     return HM_OK;
 }
 
+/* Rank of an adapter that exists, or foretold by the plan of its training. */
+static int adapter_rank(const struct hm_stage_run *run, uint64_t *ret_rank, struct hm_error *err)
+{
+    const char *dir = NULL;
+    char *path = NULL;
+    json_t *config = NULL;
+
+    hm_stage_fact_u64(run, "adapter", "rank", ret_rank);
+    if (hm_stage_pending(run, "adapter"))
+        return HM_OK;
+    HM_TRY(hm_stage_path(run, "adapter", &dir, err));
+    HM_TRY(hm_path_join(&path, dir, "adapter_config.json", err));
+    int r = hm_json_load(path, ADAPTER_CONFIG_MAX_BYTES, &config, err);
+    if (r == HM_OK)
+        r = hm_json_u64_opt(config, "r", path, ret_rank, err);
+    json_decref(config);
+    hm_free(path);
+    return r;
+}
+
 static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                       struct hm_error *err)
 {
@@ -152,13 +174,19 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     HM_TRY(hm_stage_model_plan(run, "model", &model, err));
     if (!model.known)
         return HM_OK;
-    int r = hm_stage_plan_memory(ret_plan, "tensors",
-                                 hm_adapter_merge_bytes(&model.arch, run->threads), err);
+    uint64_t rank = DEFAULT_RANK;
+    uint64_t heap = 0;
+    uint64_t mapped = 0;
+    int r = adapter_rank(run, &rank, err);
+    hm_adapter_merge_memory(&model.arch, (uint32_t)rank, run->threads, &heap, &mapped);
     if (r == HM_OK)
-        r = hm_stage_plan_mapped(ret_plan, "weights", hm_adapter_merge_mapped_bytes(&model.arch),
-                                 err);
-    hm_arch_release(&(struct hm_arch){ .quant = model.arch.quant });
-    model.arch.quant = (struct hm_quant_config){ 0 };
+        r = hm_stage_plan_memory(ret_plan, "tensors", heap, err);
+    if (r == HM_OK)
+        r = hm_stage_plan_mapped(ret_plan, "weights", mapped, err);
+    struct hm_arch dense = model.arch; /* the same without its quantisation */
+    dense.quant = (struct hm_quant_config){ 0 };
+    hm_arch_release(&model.arch);
+    model.arch = dense;
     if (config->dtype > 0)
         model.arch.dtype = dtype_of[config->dtype];
     if (r == HM_OK)

@@ -139,10 +139,12 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     if (!model.known)
         return HM_OK;
     struct hm_quantize_options options = options_of(config);
-    int r = hm_stage_plan_memory(ret_plan, "tensors",
-                                 hm_quantize_bytes(&model.arch, &options, run->threads), err);
+    uint64_t heap = 0;
+    uint64_t mapped = 0;
+    hm_quantize_memory(&model.arch, &options, run->threads, &heap, &mapped);
+    int r = hm_stage_plan_memory(ret_plan, "tensors", heap, err);
     if (r == HM_OK)
-        r = hm_stage_plan_mapped(ret_plan, "weights", hm_quantize_mapped_bytes(&model.arch), err);
+        r = hm_stage_plan_mapped(ret_plan, "weights", mapped, err);
     ret_plan->work = hm_arch_slot_count(&model.arch);
     ret_plan->work_unit = "tensors";
     if (r == HM_OK)

@@ -73,6 +73,8 @@ int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan
         (settings->keep + 1) * (memory.adapter + memory.optimizer) + memory.adapter;
     ret_plan->work = config.steps;
     ret_plan->work_unit = "steps";
+    if (r == HM_OK)
+        r = hm_stage_plan_fact(ret_plan, "rank", json_integer(adapter.rank), err);
     hm_adapter_config_release(&adapter);
     hm_stage_model_release(&model);
     return r;
