@@ -192,12 +192,15 @@ static int rule_split(struct lint_run *run, struct hm_error *err)
     return HM_OK;
 }
 
-/* Whether the tokenizer cuts the text of piece id into that one id. */
+/* Whether the tokenizer cuts the text of piece id into that one id; a text the library refuses (it
+ * holds a character that is a control piece) it does not. */
 static int encodes_to_itself(const struct hm_tokenizer *tokenizer, size_t id, struct hm_ids *ids,
                              bool *ret_does, struct hm_error *err)
 {
     hm_ids_clear(ids);
-    HM_TRY(hm_tokenizer_encode_bare(tokenizer, tokenizer->model.piece[id].text, ids, err));
+    int status = hm_tokenizer_encode_bare(tokenizer, tokenizer->model.piece[id].text, ids, err);
+    if (status < 0 && status != HM_ERR_FORMAT)
+        return status;
     *ret_does = ids->count == 1 && ids->id[0] == (int32_t)id;
     return HM_OK;
 }
@@ -207,6 +210,8 @@ static int rule_self(struct lint_run *run, struct hm_ids *ids, struct hm_error *
     for (size_t i = run->old_model->count; i < run->new_model->count; i++) {
         const struct hm_piece *piece = &run->new_model->piece[i];
         bool does;
+        if (piece->type != HM_PIECE_NORMAL)
+            continue; /* told by the rule of types */
         HM_TRY(encodes_to_itself(run->new_tokenizer, i, ids, &does, err));
         if (!does)
             HM_TRY(add(run, piece->text, "self", err,

@@ -81,7 +81,7 @@ static void test_rules(void **state)
     } bad[] = {
         { { hm_str_of("人"), -5, HM_PIECE_USER }, "type", "before any merge", true },
         { { hm_str_of("人"), -5, HM_PIECE_CONTROL }, "type", "make it a normal piece", true },
-        { { hm_str_of("中中"), -5, HM_PIECE_UNUSED }, "self", "never used", true },
+        { { hm_str_of("中中"), -5, HM_PIECE_UNUSED }, "type", "make it a normal piece", true },
         { { hm_str_of(HM_SPM_SPACE "中"), -5, HM_PIECE_NORMAL }, "space", "without spaces", true },
         { { hm_str_of("ba"), -5, HM_PIECE_NORMAL }, "han", "drop it", false },
         { { hm_str_of("の"), -5, HM_PIECE_NORMAL }, "han", "no Han character", false },
@@ -101,7 +101,7 @@ static void test_rules(void **state)
     }
 }
 
-/* 中人 is formed first and then 人民中 is out of reach; scores rise once. */
+/* 民甲 is formed first, which puts 人民甲乙 out of reach; scores rise once. */
 static void test_self_and_rising(void **state)
 {
     struct hm_piece bad[] = { { hm_str_of("人民"), -5, HM_PIECE_NORMAL },
@@ -120,6 +120,21 @@ static void test_self_and_rising(void **state)
     assert_int_equal(findings(&lints, "self", "人民甲乙", "cut into 3 ids"), 1);
     assert_int_equal(findings(&lints, "order", "", "1 new pieces"), 1);
     assert_int_equal(lints.count, 2);
+    hm_lints_release(&lints);
+}
+
+/* The library refuses text with a character that is a control piece: a finding, not a failure. */
+static void test_control_character(void **state)
+{
+    struct hm_piece bad[] = { { hm_str_of("人"), -5, HM_PIECE_CONTROL },
+                              { hm_str_of("人中"), -6, HM_PIECE_NORMAL } };
+    struct hm_lints lints = { 0 };
+    bool han;
+
+    (void)state;
+    lint_with(bad, 2, "", 0, &lints, &han);
+    assert_int_equal(findings(&lints, "type", "人", "type 3"), 1);
+    assert_int_equal(findings(&lints, "self", "人中", "never used"), 1);
     hm_lints_release(&lints);
 }
 
@@ -217,9 +232,13 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sound),           cmocka_unit_test(test_rules),
-        cmocka_unit_test(test_self_and_rising), cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_old_pieces),      cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_sound),
+        cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_self_and_rising),
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_control_character),
+        cmocka_unit_test(test_old_pieces),
+        cmocka_unit_test(test_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
