@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A model folder with a grown vocabulary: the shards that hold embed_tokens and lm_head are written
+ * anew, the others linked or copied, index, config.json and the record follow, and the new
+ * tokenizer's files make the folder loadable. What the new rows are is embed_rows.c. A tied head is
+ * not stored, or stored as a copy, and stays so.
+ */
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "embed_rows.h"
+#include "hanmix/checkpoint/checkpoint.h"
+#include "hanmix/vocab/piece_merge.h"
+
+#define INDEX_NAME      "model.safetensors.index.json"
+#define INDEX_MAX_BYTES (256u << 20)
+#define WRITE_BYTES     (8u << 20)
+
+struct resize {
+    struct hm_checkpoint ckpt;
+    const struct hm_tokenizer *old_tokenizer, *new_tokenizer;
+    const struct hm_resize_options *options;
+    const char *out_dir;
+    const struct hm_ctl *ctl;
+    struct hm_row_plan plan;
+    const struct hm_tensor *embed;
+    const struct hm_tensor *head; /* NULL when the head is tied and not stored */
+    struct hm_resize_report report;
+};
+
+/* --- checks ----------------------------------------------------------------------------------- */
+
+static int matrix_check(const struct resize *resize, const struct hm_tensor *tensor,
+                        struct hm_error *err)
+{
+    uint64_t expected[2] = { resize->ckpt.arch.vocab_size, resize->ckpt.arch.hidden };
+    char found_text[192];
+    char expected_text[192];
+
+    if (tensor->n_dims != 2 || tensor->shape[0] != expected[0] || tensor->shape[1] != expected[1])
+        return hm_fail(err, HM_ERR_FORMAT, "'%s': tensor '%s' has shape %s, expected %s",
+                       resize->ckpt.dir, tensor->name,
+                       hm_shape_text(tensor->n_dims, tensor->shape, found_text, sizeof(found_text)),
+                       hm_shape_text(2, expected, expected_text, sizeof(expected_text)));
+    if (tensor->dtype != HM_DTYPE_F32 && tensor->dtype != HM_DTYPE_F16 &&
+        tensor->dtype != HM_DTYPE_BF16)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "'%s': tensor '%s' is %s; rows can be added to F32, F16 and BF16: grow the "
+                       "model before it is quantised",
+                       resize->ckpt.dir, tensor->name, hm_dtype_name(tensor->dtype));
+    return HM_OK;
+}
+
+static int matrices_find(struct resize *resize, struct hm_error *err)
+{
+    struct hm_weight_slot embed = { .kind = HM_WEIGHT_EMBED };
+    struct hm_weight_slot head = { .kind = HM_WEIGHT_HEAD };
+    char name[192];
+
+    hm_arch_slot_name(&resize->ckpt.arch, &embed, name);
+    strcat(name, ".weight");
+    HM_TRY(hm_checkpoint_need(&resize->ckpt, name, &resize->embed, err));
+    HM_TRY(matrix_check(resize, resize->embed, err));
+    hm_arch_slot_name(&resize->ckpt.arch, &head, name);
+    strcat(name, ".weight");
+    resize->head = hm_checkpoint_find(&resize->ckpt, name);
+    if (resize->head)
+        return matrix_check(resize, resize->head, err);
+    if (resize->ckpt.arch.tied)
+        return HM_OK;
+    return hm_checkpoint_need(&resize->ckpt, name, &resize->head, err);
+}
+
+static int folders_check(const char *model_dir, const char *out_dir, struct hm_error *err)
+{
+    struct stat from;
+    struct stat to;
+
+    HM_TRY(hm_dir_make(out_dir, err));
+    if (stat(model_dir, &from) == 0 && stat(out_dir, &to) == 0 && from.st_dev == to.st_dev &&
+        from.st_ino == to.st_ino)
+        return hm_fail(err, HM_ERR_USAGE, "'%s' is the model's own folder: write to another one",
+                       out_dir);
+    return HM_OK;
+}
+
+/* --- weights ---------------------------------------------------------------------------------- */
+
+static bool is_grown(const struct resize *resize, const struct hm_tensor *tensor)
+{
+    return tensor == resize->embed || tensor == resize->head;
+}
+
+static int stop_look(const struct resize *resize, struct hm_error *err)
+{
+    if (hm_ctl_stopped(resize->ctl))
+        return hm_fail(err, HM_ERR_STOPPED, "growing the vocabulary was stopped");
+    return HM_OK;
+}
+
+static int tensor_copy(const struct resize *resize, const struct hm_tensor *tensor,
+                       struct hm_st_writer *writer, struct hm_error *err)
+{
+    for (uint64_t at = 0; at < tensor->size_bytes; at += WRITE_BYTES) {
+        uint64_t left = tensor->size_bytes - at;
+        uint64_t bytes = left < WRITE_BYTES ? left : WRITE_BYTES;
+        HM_TRY(stop_look(resize, err));
+        HM_TRY(hm_st_writer_data(writer, tensor->data + at, (size_t)bytes, err));
+        hm_checkpoint_drop(&resize->ckpt, tensor, at, bytes);
+    }
+    return HM_OK;
+}
+
+static int tensor_write(struct resize *resize, const struct hm_tensor *tensor,
+                        struct hm_st_writer *writer, struct hm_error *err)
+{
+    /* A tied head that is stored all the same must stay equal to the embedding. */
+    bool embedding = tensor == resize->embed || resize->ckpt.arch.tied;
+    struct hm_rng_key key = { resize->options->seed, embedding
+                                                         ? hm_hash64("vocab.resize embed", 18, 0)
+                                                         : hm_hash64("vocab.resize head", 17, 0) };
+
+    if (!is_grown(resize, tensor))
+        return tensor_copy(resize, tensor, writer, err);
+    return hm_rows_write(&resize->plan, resize->options, tensor, key, resize->ctl, writer,
+                         tensor == resize->embed ? &resize->report.duplicate_rows : NULL, err);
+}
+
+static int file_rewrite(struct resize *resize, const struct hm_safetensors *file, const char *to,
+                        struct hm_error *err)
+{
+    struct hm_progress progress = { .what = "resize", .unit = "tensors", .total = file->count };
+    struct hm_tensor_spec *spec = hm_calloc(HM_MEM_TENSOR, file->count, sizeof(*spec));
+    size_t *order = hm_calloc(HM_MEM_TENSOR, file->count, sizeof(*order));
+    struct hm_st_writer *writer = NULL;
+    int status = HM_OK;
+
+    if (!spec || !order) {
+        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for the tensors of '%s'", to);
+        goto out;
+    }
+    for (size_t i = 0; i < file->count; i++) {
+        const struct hm_tensor *tensor = &file->tensor[i];
+        spec[i] = (struct hm_tensor_spec){ .name = (char *)(uintptr_t)tensor->name,
+                                           .dtype = tensor->dtype,
+                                           .n_dims = tensor->n_dims };
+        memcpy(spec[i].shape, tensor->shape, sizeof(spec[i].shape));
+        if (is_grown(resize, tensor))
+            spec[i].shape[0] = resize->plan.rows;
+    }
+    status = hm_st_writer_open(to, spec, file->count, file->metadata, &writer, order, err);
+    for (size_t i = 0; status == HM_OK && i < file->count; i++) {
+        status = tensor_write(resize, &file->tensor[order[i]], writer, err);
+        resize->report.bytes_written += hm_tensor_spec_bytes(&spec[order[i]]);
+        progress.done = i + 1;
+        hm_ctl_progress(resize->ctl, &progress);
+    }
+    if (status == HM_OK)
+        status = hm_st_writer_commit(writer, err);
+    else
+        hm_st_writer_abort(writer);
+out:
+    hm_free(spec);
+    hm_free(order);
+    return status;
+}
+
+static int file_write(struct resize *resize, size_t number, struct hm_error *err)
+{
+    const struct hm_safetensors *file = &resize->ckpt.file[number];
+    const char *slash = strrchr(file->path, '/');
+    bool grown = resize->embed->file == number || (resize->head && resize->head->file == number);
+    char *to = NULL;
+
+    HM_TRY(stop_look(resize, err));
+    HM_TRY(hm_path_join(&to, resize->out_dir, slash ? slash + 1 : file->path, err));
+    int status =
+        grown ? file_rewrite(resize, file, to, err) : hm_file_link_or_copy(file->path, to, err);
+    if (status == HM_OK && !grown)
+        resize->report.files_linked++;
+    hm_free(to);
+    return status;
+}
+
+/* --- the rest of the folder ------------------------------------------------------------------- */
+
+/* The index of a sharded model, with the new total; a model in one file has none. */
+static int index_write(const struct resize *resize, struct hm_error *err)
+{
+    char *from = NULL;
+    char *to = NULL;
+    json_t *index = NULL;
+    uint64_t total = 0;
+    int status = hm_path_join(&from, resize->ckpt.dir, INDEX_NAME, err);
+
+    if (status == HM_OK)
+        status = hm_path_join(&to, resize->out_dir, INDEX_NAME, err);
+    if (status < 0 || resize->ckpt.n_files == 1 || !hm_path_exists(from))
+        goto out;
+    for (size_t i = 0; i < resize->ckpt.count; i++) {
+        const struct hm_tensor *tensor = resize->ckpt.tensor[i];
+        total += is_grown(resize, tensor)
+                     ? tensor->size_bytes / tensor->shape[0] * resize->plan.rows
+                     : tensor->size_bytes;
+    }
+    status = hm_json_load(from, INDEX_MAX_BYTES, &index, err);
+    if (status < 0)
+        goto out;
+    json_t *metadata = json_object_get(index, "metadata");
+    if (!json_is_object(metadata)) {
+        metadata = json_object();
+        json_object_set_new(index, "metadata", metadata);
+    }
+    if (json_object_set_new(metadata, "total_size", json_integer((json_int_t)total)) < 0)
+        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for '%s'", to);
+    if (status == HM_OK)
+        status = hm_json_save(to, index, err);
+out:
+    json_decref(index);
+    hm_free(from);
+    hm_free(to);
+    return status;
+}
+
+static int config_write(const struct resize *resize, struct hm_error *err)
+{
+    json_t *config = json_deep_copy(resize->ckpt.config);
+    char *path = NULL;
+    int status = hm_path_join(&path, resize->out_dir, "config.json", err);
+
+    if (status == HM_OK &&
+        (!config || json_object_set_new(config, "vocab_size",
+                                        json_integer((json_int_t)resize->plan.rows)) < 0))
+        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for '%s'", path);
+    if (status == HM_OK)
+        status = hm_json_save(path, config, err);
+    json_decref(config);
+    hm_free(path);
+    return status;
+}
+
+static int copy_named(const char *from_dir, const char *to_dir, const char *name,
+                      struct hm_error *err)
+{
+    char *from = NULL;
+    char *to = NULL;
+    int status = hm_path_join(&from, from_dir, name, err);
+
+    if (status == HM_OK)
+        status = hm_path_join(&to, to_dir, name, err);
+    if (status == HM_OK && hm_path_exists(from))
+        status = hm_file_copy(from, to, err);
+    hm_free(from);
+    hm_free(to);
+    return status;
+}
+
+/* tokenizer.model as it is; its companions from its folder, made where it has none. */
+static int tokenizer_write(const struct resize *resize, struct hm_error *err)
+{
+    const struct hm_spm_model *model = &resize->new_tokenizer->model;
+    const char *slash = model->path ? strrchr(model->path, '/') : NULL;
+    bool in_folder = slash && strcmp(slash, "/tokenizer.model") == 0;
+    char *folder = NULL;
+    char *path = NULL;
+    int status = HM_OK;
+
+    if (in_folder) {
+        status = hm_format(&folder, err, "%.*s", (int)(slash - model->path), model->path);
+        if (status == HM_OK)
+            status = hm_model_files_copy(*folder ? folder : "/", resize->out_dir, err);
+    }
+    if (status == HM_OK)
+        status = hm_path_join(&path, resize->out_dir, "tokenizer.model", err);
+    if (status == HM_OK)
+        status = hm_file_write(path, model->bytes.ptr, model->bytes.len, err);
+    hm_free(path);
+    path = NULL;
+    if (status == HM_OK)
+        status = hm_path_join(&path, resize->out_dir, "tokenizer.json", err);
+    if (status == HM_OK && !hm_path_exists(path) && model->kind == HM_SPM_BPE)
+        status = hm_tokenizer_json_write(model, in_folder ? folder : resize->ckpt.dir,
+                                         resize->out_dir, err);
+    hm_free(path);
+    hm_free(folder);
+    return status;
+}
+
+static int record_write(const struct resize *resize, struct hm_error *err)
+{
+    struct hm_vocab_record record = { .old_vocab_size = resize->plan.first_new,
+                                      .new_vocab_size = resize->plan.rows,
+                                      .present = true };
+
+    memcpy(record.old_tokenizer, resize->old_tokenizer->model.sha256, HM_SHA256_HEX_BYTES);
+    memcpy(record.new_tokenizer, resize->new_tokenizer->model.sha256, HM_SHA256_HEX_BYTES);
+    return hm_vocab_record_write(resize->out_dir, &record, err);
+}
+
+static int folder_write(struct resize *resize, struct hm_error *err)
+{
+    for (size_t i = 0; i < resize->ckpt.n_files; i++)
+        HM_TRY(file_write(resize, i, err));
+    HM_TRY(index_write(resize, err));
+    HM_TRY(config_write(resize, err));
+    HM_TRY(tokenizer_write(resize, err));
+    HM_TRY(copy_named(resize->ckpt.dir, resize->out_dir, "generation_config.json", err));
+    return record_write(resize, err);
+}
+
+int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokenizer,
+                    const struct hm_tokenizer *new_tokenizer,
+                    const struct hm_resize_options *options, const char *out_dir,
+                    const struct hm_ctl *ctl, struct hm_resize_report *ret_report,
+                    struct hm_error *err)
+{
+    struct resize resize = { .old_tokenizer = old_tokenizer,
+                             .new_tokenizer = new_tokenizer,
+                             .options = options,
+                             .out_dir = out_dir,
+                             .ctl = ctl };
+    int status = hm_checkpoint_open(model_dir, &resize.ckpt, err);
+
+    if (status == HM_OK)
+        status = matrices_find(&resize, err);
+    if (status == HM_OK)
+        status = hm_row_plan_make(old_tokenizer, new_tokenizer, options,
+                                  resize.ckpt.arch.vocab_size, &resize.plan, err);
+    if (status == HM_OK)
+        status = folders_check(model_dir, out_dir, err);
+    if (status == HM_OK)
+        status = folder_write(&resize, err);
+    if (status == HM_OK) {
+        resize.report.old_rows = resize.ckpt.arch.vocab_size;
+        resize.report.new_rows = resize.plan.rows;
+        resize.report.padded_rows = resize.plan.rows - resize.plan.pieces;
+        *ret_report = resize.report;
+    }
+    hm_row_plan_release(&resize.plan);
+    hm_checkpoint_close(&resize.ckpt);
+    return status;
+}
