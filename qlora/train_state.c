@@ -397,7 +397,6 @@ static int state_load(const struct state_entry *entry, struct hm_optimizer *opti
     struct state_info info;
     char *path = NULL;
 
-    HM_TRY(done_check(entry->dir, err));
     HM_TRY(info_load(entry->dir, &info, err));
     if (info.cursor.step != entry->step)
         return hm_fail(err, HM_ERR_FORMAT, "'%s' says that it is of step %" PRIu64, entry->dir,
@@ -413,19 +412,6 @@ static int state_load(const struct state_entry *entry, struct hm_optimizer *opti
     return HM_OK;
 }
 
-/* Damage of the files themselves; a refusal, lack of memory or of access is not. */
-static bool is_damage(const struct state_entry *entry, int status)
-{
-    char path[4096];
-    bool missing = false;
-
-    for (size_t i = 0; i < STATE_FILES; i++) {
-        snprintf(path, sizeof(path), "%s/%s", entry->dir, state_file[i]);
-        missing = missing || !hm_path_exists(path);
-    }
-    return status == HM_ERR_FORMAT || missing;
-}
-
 int hm_train_state_load(const char *state_dir, struct hm_optimizer *optimizer,
                         const struct hm_train_identity *identity, const struct hm_ctl *ctl,
                         struct hm_train_cursor *ret_cursor, struct hm_error *err)
@@ -436,14 +422,17 @@ int hm_train_state_load(const char *state_dir, struct hm_optimizer *optimizer,
     int status = HM_OK;
 
     HM_TRY(states_find(state_dir, &list, err));
-    for (size_t i = 0; i < list.count; i++) {
+    for (size_t i = 0; i < list.count && status == HM_OK && cursor.step == 0; i++) {
         if (!list.entry[i].done)
             continue;
-        status = state_load(&list.entry[i], optimizer, identity, &cursor, &why);
-        if (status == HM_OK || !is_damage(&list.entry[i], status))
-            break;
-        hm_ctl_message(ctl, "state passed over: %s", why.text);
-        status = HM_OK;
+        status = done_check(list.entry[i].dir, &why);
+        if (status == HM_ERR_FORMAT || status == HM_ERR_USAGE) { /* other bytes, or no file */
+            hm_ctl_message(ctl, "state passed over: %s", why.text);
+            status = HM_OK;
+            continue;
+        }
+        if (status == HM_OK) /* the bytes are those written: what fails now is no damage */
+            status = state_load(&list.entry[i], optimizer, identity, &cursor, &why);
     }
     state_list_release(&list);
     if (status < 0)
