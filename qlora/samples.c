@@ -5,11 +5,10 @@
  * resuming needs one number. Owns the slots that samples are decoded into; what a batch is made of
  * is the trainer's business.
  */
-#include <inttypes.h>
 #include <string.h>
 
-#include "hanmix/checkpoint/safetensors.h"
 #include "hanmix/corpus/packed.h"
+#include "hanmix/model/ids_file.h"
 #include "hanmix/qlora/trainer.h"
 
 struct sample_slot {
@@ -22,10 +21,8 @@ struct hm_sample_source {
     struct hm_packed packed;
     bool shuffle, document_attention;
     uint64_t seed;
-    struct hm_safetensors file;
-    const struct hm_tensor *ids, *labels,
-        *mask; /* borrowed from file; labels and mask may be NULL */
-    uint32_t seq_len, micro_rows;
+    struct hm_ids_file file;
+    uint32_t seq_len;
     uint64_t count;
     struct sample_slot *slot;
     uint32_t n_slots;
@@ -60,57 +57,18 @@ int hm_samples_open_packed(const char *path, bool shuffle, uint64_t seed, bool d
     return HM_OK;
 }
 
-static int ids_shape(struct hm_sample_source *source, const char *path, struct hm_error *err)
-{
-    const struct hm_tensor *ids = source->ids;
-    uint64_t seq_len = ids->n_dims > 0 ? ids->shape[ids->n_dims - 1] : 0;
-    char shape[128];
-
-    if ((ids->n_dims != 2 && ids->n_dims != 3) || ids->count == 0 || seq_len < 2 ||
-        seq_len > 1u << 24 || (ids->n_dims == 3 && ids->shape[1] > UINT32_MAX))
-        return hm_fail(err, HM_ERR_FORMAT,
-                       "'%s': %s has shape %s; expected [rows, T] or [micro-batches, rows, T] with "
-                       "T from 2 on",
-                       path, ids->name,
-                       hm_shape_text(ids->n_dims, ids->shape, shape, sizeof(shape)));
-    source->seq_len = (uint32_t)seq_len;
-    source->count = ids->count / seq_len;
-    source->micro_rows = ids->n_dims == 3 ? (uint32_t)ids->shape[1] : 0;
-    return HM_OK;
-}
-
-static int optional_like_ids(struct hm_sample_source *source, const char *name,
-                             const struct hm_tensor **ret, struct hm_error *err)
-{
-    if (!hm_safetensors_find(&source->file, name))
-        return HM_OK;
-    return hm_safetensors_need(&source->file, name, HM_DTYPE_I64, source->ids->n_dims,
-                               source->ids->shape, ret, err);
-}
-
-static int ids_open(struct hm_sample_source *source, const char *path, struct hm_error *err)
-{
-    HM_TRY(hm_safetensors_open(path, &source->file, err));
-    const char *name = hm_safetensors_find(&source->file, "input_ids") ? "input_ids" : "ids";
-    if (!hm_safetensors_find(&source->file, name))
-        return hm_fail(err, HM_ERR_FORMAT, "'%s' has neither a tensor input_ids nor one named ids",
-                       path);
-    HM_TRY(hm_safetensors_need(&source->file, name, HM_DTYPE_I64, 0, NULL, &source->ids, err));
-    HM_TRY(ids_shape(source, path, err));
-    HM_TRY(optional_like_ids(source, "labels", &source->labels, err));
-    return optional_like_ids(source, "attention_mask", &source->mask, err);
-}
-
 int hm_samples_open_ids(const char *path, struct hm_sample_source **ret, struct hm_error *err)
 {
     struct hm_sample_source *source = NULL;
 
     HM_TRY(source_new(&source, path, err));
-    int status = ids_open(source, path, err);
+    int status = hm_ids_file_open(path, &source->file, err);
     if (status < 0) {
         hm_samples_close(source);
         return status;
     }
+    source->seq_len = source->file.seq_len;
+    source->count = source->file.rows;
     *ret = source;
     return HM_OK;
 }
@@ -127,7 +85,7 @@ void hm_samples_close(struct hm_sample_source *source)
     }
     hm_free(source->slot);
     hm_packed_close(&source->packed);
-    hm_safetensors_close(&source->file);
+    hm_ids_file_close(&source->file);
     hm_free(source);
 }
 
@@ -143,7 +101,7 @@ uint64_t hm_samples_count(const struct hm_sample_source *source)
 
 uint32_t hm_samples_micro_rows(const struct hm_sample_source *source)
 {
-    return source->micro_rows;
+    return source->file.micro_rows;
 }
 
 const char *hm_samples_tokenizer(const struct hm_sample_source *source)
@@ -177,46 +135,15 @@ static int slot_need(struct hm_sample_source *source, uint32_t slot, struct hm_e
     return HM_OK;
 }
 
-/* Values first..first+T-1 of an I64 tensor, each in 0..highest, or -100 when it may be. */
-static int values_read(const struct hm_sample_source *source, const struct hm_tensor *tensor,
-                       uint64_t first, int64_t highest, bool may_ignore, int32_t *out,
-                       struct hm_error *err)
-{
-    for (uint32_t t = 0; t < source->seq_len; t++) {
-        int64_t value;
-        memcpy(&value, tensor->data + (first + t) * sizeof(value), sizeof(value));
-        if ((value < 0 || value > highest) && !(may_ignore && value == HM_LABEL_IGNORE))
-            return hm_fail(err, HM_ERR_FORMAT,
-                           "'%s': %s holds %" PRId64 " in row %" PRIu64 " at position %u",
-                           source->file.path, tensor->name, value, first / source->seq_len, t);
-        out[t] = (int32_t)value;
-    }
-    return HM_OK;
-}
-
-/* Padding is no target, unless the file's own labels say so. */
-static int ids_get(struct hm_sample_source *source, uint64_t row, struct sample_slot *slot,
+static int ids_get(struct hm_sample_source *source, uint64_t index, struct sample_slot *slot,
                    struct hm_sample *ret, struct hm_error *err)
 {
-    uint64_t first = row * source->seq_len;
-    struct hm_sample sample = { .ids = slot->ids };
+    struct hm_ids_row row = { .ids = slot->ids, .labels = slot->labels, .mask = slot->mask };
 
-    if (source->mask) {
-        HM_TRY(values_read(source, source->mask, first, 1, false, slot->labels, err));
-        for (uint32_t t = 0; t < source->seq_len; t++)
-            slot->mask[t] = (uint8_t)slot->labels[t];
-        sample.mask = slot->mask;
-    }
-    HM_TRY(values_read(source, source->ids, first, INT32_MAX, false, slot->ids, err));
-    if (source->labels) {
-        HM_TRY(values_read(source, source->labels, first, INT32_MAX, true, slot->labels, err));
-        sample.labels = slot->labels;
-    } else if (source->mask) {
-        for (uint32_t t = 0; t < source->seq_len; t++)
-            slot->labels[t] = slot->mask[t] ? slot->ids[t] : HM_LABEL_IGNORE;
-        sample.labels = slot->labels;
-    }
-    *ret = sample;
+    HM_TRY(hm_ids_file_row(&source->file, index, true, &row, err));
+    *ret = (struct hm_sample){ .ids = slot->ids,
+                               .labels = row.has_labels ? slot->labels : NULL,
+                               .mask = row.has_mask ? slot->mask : NULL };
     return HM_OK;
 }
 

@@ -140,23 +140,6 @@ static void report_add(struct trainer *trainer, const struct hm_train_step *sums
         report->phase_seconds[i] += sums->phase_seconds[i];
 }
 
-static int step_tell(struct trainer *trainer, const struct hm_train_metrics *metrics,
-                     struct hm_error *err)
-{
-    const struct hm_train_job *job = trainer->job;
-    char detail[96];
-
-    snprintf(detail, sizeof(detail), "loss %.4f  %.0f tok/s", metrics->loss, metrics->tokens_per_s);
-    hm_ctl_progress(trainer->ctl, &(struct hm_progress){ .what = "train",
-                                                         .unit = "steps",
-                                                         .done = metrics->step,
-                                                         .total = job->config.steps,
-                                                         .detail = detail });
-    if (!job->callbacks.on_step)
-        return HM_OK;
-    return job->callbacks.on_step(job->callbacks.context, metrics, err);
-}
-
 /* One optimiser step; the cursor moves on only after the update. */
 static int step_run(struct trainer *trainer, struct hm_error *err)
 {
@@ -200,7 +183,8 @@ static int step_run(struct trainer *trainer, struct hm_error *err)
                                         .step_seconds = now - started,
                                         .rss_bytes = hm_rss_bytes() };
     memcpy(metrics.phase_seconds, sums.phase_seconds, sizeof(metrics.phase_seconds));
-    return step_tell(trainer, &metrics, err);
+    return job->callbacks.on_step ? job->callbacks.on_step(job->callbacks.context, &metrics, err)
+                                  : HM_OK;
 }
 
 static int steps_run(struct trainer *trainer, struct hm_error *err)

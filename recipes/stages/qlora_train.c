@@ -206,12 +206,14 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     int r = training_open(run, &t, err);
     if (r == HM_OK) {
         struct hm_train_job job = { .model = t.model,
+                                    .kernels = &t.kernels,
                                     .adapter = t.adapter,
                                     .data = t.data,
                                     .eval = t.eval,
                                     .n_eval = t.n_eval,
                                     .config = t.config,
                                     .state_dir = run->out_dir,
+                                    .gradients_dir = run->out_dir,
                                     .config_digest = run->config_digest,
                                     .callbacks = hm_train_log_callbacks(&t.log) };
         r = hm_train(&job, run->ctl, &report, err);

@@ -142,7 +142,8 @@ static int lines_keep(const struct hm_buf *old, uint64_t step, struct hm_buf *ke
         at += line.len + 1;
         if (hm_json_parse(line, "metrics", &object, NULL) < 0)
             continue;
-        bool keep = (uint64_t)json_integer_value(json_object_get(object, "step")) <= step;
+        uint64_t at_step = (uint64_t)json_integer_value(json_object_get(object, "step"));
+        bool keep = step > 0 && at_step <= step; /* 0: a fresh start */
         json_decref(object);
         if (keep)
             HM_TRY(hm_buf_append(kept, line.ptr, line.len + 1, err));
