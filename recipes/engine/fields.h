@@ -6,7 +6,7 @@
 #ifndef HANMIX_RECIPES_ENGINE_FIELDS_H
 #define HANMIX_RECIPES_ENGINE_FIELDS_H
 
-#include "hanmix/recipes/stage.h"
+#include "hanmix/recipes/recipe.h"
 #include "recipe_node.h"
 
 struct hm_common_config { /* what every stage takes besides its own fields */
@@ -37,11 +37,5 @@ bool hm_field_is_path(const struct hm_field *field, const char *text);
 
 const char *hm_field_type_name(enum hm_field_type type); /* "count" */
 const char *hm_input_type_name(enum hm_input_type type); /* "tokenizer" */
-/*
- * HM_ERR_USAGE "PLACE: unknown WHAT 'NAME'; did you mean 'x'?", or with all valid names when none
- * is near.
- */
-int hm_fail_unknown(struct hm_error *err, const char *place, const char *what, const char *name,
-                    const char *const *names, size_t n);
 
 #endif

@@ -120,6 +120,11 @@ void hm_manifest_release(struct hm_manifest *manifest)
     *manifest = (struct hm_manifest){ 0 };
 }
 
+int hm_manifest_save(const struct hm_manifest *manifest, struct hm_error *err)
+{
+    return hm_json_save(manifest->path, manifest->root, err);
+}
+
 static int add_file(json_t *files, const char *folder, const char *id, const char *name,
                     struct hm_digest_cache *cache, const struct hm_ctl *ctl, struct hm_error *err)
 {
@@ -179,5 +184,5 @@ int hm_manifest_set(struct hm_manifest *manifest, const struct hm_recipe *recipe
         (void)json_object_del(entry, "error");
     if (failed)
         return fail_nomem(err);
-    return hm_json_save(manifest->path, manifest->root, err);
+    return hm_manifest_save(manifest, err);
 }

@@ -64,6 +64,7 @@ struct hm_manifest {
 /* From the recipe; what an older manifest says of stages that are still there is kept. */
 int hm_manifest_open(const struct hm_recipe *recipe, struct hm_manifest *ret_manifest,
                      struct hm_error *err);
+int hm_manifest_save(const struct hm_manifest *manifest, struct hm_error *err);
 void hm_manifest_release(struct hm_manifest *manifest);
 /* State of a stage; with `cache` its files are digested and listed. Saved at once. */
 int hm_manifest_set(struct hm_manifest *manifest, const struct hm_recipe *recipe, size_t stage,

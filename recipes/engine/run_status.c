@@ -124,10 +124,13 @@ static int read_stage(const char *run_dir, const json_t *entry, bool busy,
     status->peak_rss_bytes = partial ? 0 : (uint64_t)json_integer_value(peak);
     if (r == HM_OK && (!status->id || !status->stage || !status->state))
         r = fail_nomem(err);
-    if (r == HM_OK && why && strcmp(status->state, "done") != 0)
-        r = hm_format(&status->detail, err, "%s", why);
-    else if (r == HM_OK)
+    if (r == HM_OK)
         r = last_metrics(partial ? partial_dir : final_dir, &status->detail, err);
+    if (r == HM_OK && why && (strcmp(status->state, "failed") == 0 || !status->detail[0])) {
+        hm_free(status->detail);
+        status->detail = NULL;
+        r = hm_format(&status->detail, err, "%s", why);
+    }
     json_decref(final_json);
     json_decref(partial);
     hm_free(final_dir);

@@ -188,7 +188,7 @@ static int one_stage(struct runner *runner, size_t stage, struct hm_error *err)
 
 static int run_stages(struct runner *runner, struct hm_error *err)
 {
-    int status = HM_OK;
+    int status = runner->recipe->single ? HM_OK : hm_manifest_save(&runner->manifest, err);
 
     for (size_t i = runner->first; status == HM_OK && i <= runner->last; i++)
         status = one_stage(runner, i, err);

@@ -64,6 +64,13 @@ void hm_recipe_release(struct hm_recipe *recipe);
 int hm_recipe_find(const struct hm_recipe *recipe, const char *id, size_t *ret_index,
                    struct hm_error *err);
 
+/*
+ * HM_ERR_USAGE "PLACE: unknown WHAT 'NAME'; did you mean 'x'?", or with all valid names when none
+ * is near.
+ */
+int hm_fail_unknown(struct hm_error *err, const char *place, const char *what, const char *name,
+                    const char *const *names, size_t n);
+
 /* Inputs and fields of a stage as a table for people, and docs/RECIPES.md of all stages. */
 int hm_stage_help(const struct hm_stage *stage, struct hm_buf *text, struct hm_error *err);
 int hm_stages_markdown(struct hm_buf *text, struct hm_error *err);

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The verb doctor: what this machine is and how fast: cores, instruction sets, memory and its
+ * limits, disk, and the rates of the two products that training lives on.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "hanmix/base/cpu.h"
+#include "hanmix/base/file.h"
+#include "hanmix/base/parallel.h"
+#include "hanmix/kernels/kernels.h"
+
+#define TABLE(rows)   (rows), sizeof(rows) / sizeof((rows)[0])
+#define BENCH_SECONDS 0.5
+#define GEMM_SIZE     512u
+#define DECODE_VALUES (1u << 20)
+#define DISK_BYTES    (64u << 20)
+#define BLOCK         64u
+
+struct bench { /* one unit of work per worker */
+    const struct hm_kernels *kernels;
+    float *a, *b, *c; /* gemm: shared a, b; own c per worker */
+    uint8_t *codes;   /* decode: shared */
+    float *scale, *out;
+};
+
+static void gemm_unit(void *context, size_t index, int worker)
+{
+    struct bench *bench = context;
+    size_t n = GEMM_SIZE;
+
+    (void)worker;
+    bench->kernels->gemm_nt(n, n, n, 1, bench->a, n, bench->b, n, 0, bench->c + index * n * n, n);
+}
+
+static void decode_unit(void *context, size_t index, int worker)
+{
+    struct bench *bench = context;
+
+    (void)worker;
+    bench->kernels->nf4_decode(bench->codes, bench->scale, 0, DECODE_VALUES, BLOCK, HM_ROUND_NONE,
+                               bench->out + index * DECODE_VALUES);
+}
+
+/* Units a second over all threads, for about BENCH_SECONDS after one round of warming up. */
+static double rate(void (*unit)(void *, size_t, int), struct bench *bench)
+{
+    size_t threads = (size_t)hm_threads();
+    uint64_t done = 0;
+
+    hm_parallel_for(threads, unit, bench);
+    double start = hm_clock_seconds(), now = start;
+    while (now - start < BENCH_SECONDS) {
+        hm_parallel_for(threads, unit, bench);
+        done += threads;
+        now = hm_clock_seconds();
+    }
+    return (double)done / (now - start);
+}
+
+static int measure(double *ret_gflops, double *ret_gvalues, const char **ret_kernels,
+                   struct hm_error *err)
+{
+    struct hm_kernels kernels;
+    struct bench bench = { .kernels = &kernels };
+    size_t threads = (size_t)hm_threads(), square = (size_t)GEMM_SIZE * GEMM_SIZE;
+    int status;
+
+    HM_TRY(hm_kernels_choose(&kernels, NULL, err));
+    bench.a = hm_calloc(HM_MEM_OTHER, square, sizeof(float));
+    bench.b = hm_calloc(HM_MEM_OTHER, square, sizeof(float));
+    bench.c = hm_calloc(HM_MEM_OTHER, threads * square, sizeof(float));
+    bench.codes = hm_calloc(HM_MEM_OTHER, DECODE_VALUES / 2, 1);
+    bench.scale = hm_calloc(HM_MEM_OTHER, DECODE_VALUES / BLOCK, sizeof(float));
+    bench.out = hm_calloc(HM_MEM_OTHER, threads * DECODE_VALUES, sizeof(float));
+    if (bench.a && bench.b && bench.c && bench.codes && bench.scale && bench.out) {
+        double flops = 2.0 * GEMM_SIZE * GEMM_SIZE * GEMM_SIZE;
+        *ret_gflops = rate(gemm_unit, &bench) * flops / 1e9;
+        *ret_gvalues = rate(decode_unit, &bench) * DECODE_VALUES / 1e9;
+        *ret_kernels = kernels.name;
+        status = HM_OK;
+    } else {
+        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for the measurement");
+    }
+    hm_free(bench.a);
+    hm_free(bench.b);
+    hm_free(bench.c);
+    hm_free(bench.codes);
+    hm_free(bench.scale);
+    hm_free(bench.out);
+    return status;
+}
+
+/* Bytes a second of reading back a file in the working directory whose pages were dropped; NaN:
+ * cannot be told. */
+static double disk_rate(void)
+{
+    char path[] = "hanmix-doctor-XXXXXX";
+    char *buffer = hm_calloc(HM_MEM_OTHER, 1u << 20, 1);
+    int fd = buffer ? mkstemp(path) : -1;
+    double seconds = NAN;
+
+    if (fd >= 0) {
+        bool whole = true;
+        (void)unlink(path);
+        for (size_t done = 0; whole && done < DISK_BYTES; done += 1u << 20)
+            whole = write(fd, buffer, 1u << 20) == (ssize_t)(1u << 20);
+        if (whole && fsync(fd) == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0) {
+            double start = hm_clock_seconds();
+            for (off_t at = 0; whole && at < (off_t)DISK_BYTES; at += 1 << 20)
+                whole = pread(fd, buffer, 1u << 20, at) == (ssize_t)(1u << 20);
+            if (whole)
+                seconds = hm_clock_seconds() - start;
+        }
+        close(fd);
+    }
+    hm_free(buffer);
+    return DISK_BYTES / seconds;
+}
+
+static const struct {
+    unsigned flag;
+    const char *name;
+} flags[] = {
+    { HM_CPU_AVX2, "avx2" },
+    { HM_CPU_AVX512, "avx512" },
+    { HM_CPU_AVX512VBMI, "avx512vbmi" },
+    { HM_CPU_AVX512BF16, "avx512bf16" },
+    { HM_CPU_AMX_BF16, "amx-bf16" },
+};
+
+static json_t *isa_json(void)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+        if (hm_cpu_flags() & flags[i].flag)
+            (void)json_array_append_new(array, json_string(flags[i].name));
+    return array;
+}
+
+static json_t *describe(double gflops, double gvalues, const char *kernels, double disk)
+{
+    const char *slurm = getenv("SLURM_JOB_ID");
+
+    return json_pack("{s:s, s:s, s:i, s:i, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:b, s:f, s:f}",
+                     "hanmix", HM_VERSION, "cpu", hm_cpu_model(), "cores", hm_cpu_count(),
+                     "threads", hm_threads(), "isa", isa_json(), "kernels", kernels, "memory_bytes",
+                     (json_int_t)hm_memory_total_bytes(), "memory_limit_bytes",
+                     (json_int_t)hm_memory_limit_bytes(), "memory_available_bytes",
+                     (json_int_t)hm_memory_available_bytes(), "slurm_job",
+                     slurm ? json_string(slurm) : json_null(), "disk_read_bytes_per_s",
+                     isnan(disk) ? json_null() : json_real(disk), "mpi", 0, "gemm_gflops", gflops,
+                     "nf4_decode_gvalues_per_s", gvalues);
+}
+
+static void print_text(const json_t *facts)
+{
+    char total[40], limit[40], available[40], disk[40];
+    const json_t *rate_value = json_object_get(facts, "disk_read_bytes_per_s");
+    size_t i;
+    json_t *name;
+
+    printf("cpu      %s\n", json_string_value(json_object_get(facts, "cpu")));
+    printf("cores    %d usable, %d threads used\n", hm_cpu_count(), hm_threads());
+    printf("isa     ");
+    json_array_foreach(json_object_get(facts, "isa"), i, name)
+        printf(" %s", json_string_value(name));
+    printf("\nkernels  %s\n", json_string_value(json_object_get(facts, "kernels")));
+    printf(
+        "memory   %s, this process may take %s (cgroup, Slurm and ulimit counted), %s available\n",
+        hm_bytes_text(hm_memory_total_bytes(), total, sizeof(total)),
+        hm_bytes_text(hm_memory_limit_bytes(), limit, sizeof(limit)),
+        hm_bytes_text(hm_memory_available_bytes(), available, sizeof(available)));
+    if (json_is_number(rate_value))
+        printf("disk     %s/s read in this folder\n",
+               hm_bytes_text((uint64_t)json_number_value(rate_value), disk, sizeof(disk)));
+    else
+        printf("disk     not measured: this folder cannot be written\n");
+    printf("mpi      not built in; one process\n");
+    printf("gemm     %.1f GFLOP/s f32, %u cubed, all threads\n",
+           json_number_value(json_object_get(facts, "gemm_gflops")), GEMM_SIZE);
+    printf("nf4      %.2f G values/s decoded, all threads\n",
+           json_number_value(json_object_get(facts, "nf4_decode_gvalues_per_s")));
+    if (json_array_size(json_object_get(facts, "isa")) == 0)
+        printf("advice   no AVX2: the reference kernels are used, which are slow\n");
+    if (hm_memory_limit_bytes() < hm_memory_total_bytes())
+        printf(
+            "advice   memory is limited below what the machine has: compare with `hanmix plan`\n");
+}
+
+int hm_cmd_doctor(int argc, char **argv, struct hm_error *err)
+{
+    bool as_json = false, quiet = false;
+    const struct hm_arg table[] = { { "json", HM_ARG_FLAG, &as_json },
+                                    { "quiet", HM_ARG_FLAG, &quiet } };
+    double gflops = 0, gvalues = 0;
+    const char *kernels = "";
+    size_t words;
+
+    HM_TRY(hm_args_take(argc, argv, TABLE(table), &words, err));
+    HM_TRY(hm_args_count(argv[0], words, 0, 0, err));
+    hm_threads_set(0);
+    HM_TRY(measure(&gflops, &gvalues, &kernels, err));
+    json_t *facts = describe(gflops, gvalues, kernels, disk_rate());
+    if (!facts)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the result");
+    if (as_json)
+        return hm_print_json(facts, err);
+    print_text(facts);
+    json_decref(facts);
+    return hm_print_flush(err);
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The verb generate: a prompt continued on standard output, token by token, with or without an
+ * adapter.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+#include "hanmix/base/file.h"
+#include "hanmix/base/parallel.h"
+#include "hanmix/model/generate.h"
+#include "hanmix/vocab/tokenizer.h"
+
+#define TABLE(rows)      (rows), sizeof(rows) / sizeof((rows)[0])
+#define PROMPT_MAX_BYTES (16u << 20)
+
+struct generation {
+    const char *model_dir, *adapter_dir, *tokenizer_path, *prompt, *prompt_file, *kernels;
+    uint64_t max_tokens, seed, threads;
+    double temperature, top_p;
+    struct hm_kernels table;
+    struct hm_model *model;
+    struct hm_adapter *adapter;
+    struct hm_tokenizer *tokenizer;
+    struct hm_ids ids;  /* prompt and what came after */
+    struct hm_buf text; /* of ids, as far as printed */
+    size_t printed;
+    struct hm_error *err; /* of the callback */
+    int status;
+};
+
+static void generation_release(struct generation *run)
+{
+    hm_adapter_free(run->adapter);
+    hm_model_free(run->model);
+    hm_tokenizer_free(run->tokenizer);
+    hm_ids_release(&run->ids);
+    hm_buf_release(&run->text);
+}
+
+/* How much of the text is whole characters: byte tokens may leave the last one open. */
+static size_t whole_bytes(struct hm_str text)
+{
+    for (size_t back = 1; back <= 3 && back <= text.len; back++) {
+        unsigned char c = (unsigned char)text.ptr[text.len - back];
+        if ((c & 0xc0) == 0x80)
+            continue;
+        size_t length = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
+        return length > back ? text.len - back : text.len;
+    }
+    return text.len;
+}
+
+/* Decode all ids again and print what is new: spaces depend on what stands before. */
+static int show(struct generation *run, bool all, struct hm_error *err)
+{
+    hm_buf_clear(&run->text);
+    HM_TRY(hm_tokenizer_decode(run->tokenizer, run->ids.id, run->ids.count, &run->text, err));
+    size_t end = all ? run->text.len : whole_bytes((struct hm_str){ run->text.ptr, run->text.len });
+    if (end > run->printed) {
+        fwrite(run->text.ptr + run->printed, 1, end - run->printed, stdout);
+        run->printed = end;
+        return hm_print_flush(err);
+    }
+    return HM_OK;
+}
+
+static int on_token(void *context, int32_t id, double logprob)
+{
+    struct generation *run = context;
+
+    (void)logprob;
+    if (id == run->tokenizer->model.eos_id)
+        return 0;
+    run->status = hm_ids_append(&run->ids, &id, 1, run->err);
+    if (run->status == HM_OK)
+        run->status = show(run, false, run->err);
+    return run->status < 0;
+}
+
+static int open_all(struct generation *run, struct hm_error *err)
+{
+    struct hm_model_options options = { .kernels = &run->table, .check_finite = false };
+
+    HM_TRY(hm_kernels_choose(&run->table, NULL, err));
+    HM_TRY(hm_model_open(run->model_dir, &options, &run->model, err));
+    HM_TRY(hm_tokenizer_open(run->tokenizer_path ? run->tokenizer_path : run->model_dir,
+                             &run->tokenizer, err));
+    if (run->tokenizer->model.count > hm_model_arch(run->model)->vocab_size)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "the tokenizer has %zu pieces, the model '%s' %u embedding rows; name the "
+                       "model's own with --tokenizer",
+                       run->tokenizer->model.count, run->model_dir,
+                       hm_model_arch(run->model)->vocab_size);
+    if (!run->adapter_dir)
+        return HM_OK;
+    HM_TRY(hm_adapter_load(run->adapter_dir, hm_model_checkpoint(run->model), false, &run->adapter,
+                           err));
+    hm_model_attach(run->model, run->adapter);
+    return HM_OK;
+}
+
+static int read_prompt(struct generation *run, struct hm_error *err)
+{
+    struct hm_buf text = { 0 };
+    int32_t bos = run->tokenizer->model.bos_id;
+    int status = HM_OK;
+
+    if (bos >= 0)
+        HM_TRY(hm_ids_append(&run->ids, &bos, 1, err));
+    if (run->prompt_file)
+        status = hm_file_read(run->prompt_file, PROMPT_MAX_BYTES, &text, err);
+    else
+        status = hm_buf_text(&text, run->prompt, err);
+    if (status == HM_OK)
+        status = hm_tokenizer_encode(run->tokenizer, (struct hm_str){ text.ptr, text.len },
+                                     &run->ids, err);
+    hm_buf_release(&text);
+    if (status == HM_OK && run->ids.count == 0)
+        status = hm_fail(err, HM_ERR_USAGE, "the prompt is empty");
+    return status;
+}
+
+static int generate(struct generation *run, const struct hm_ctl *ctl, struct hm_error *err)
+{
+    HM_TRY(open_all(run, err));
+    HM_TRY(read_prompt(run, err));
+    HM_TRY(show(run, false, err));
+    struct hm_generate_options options = {
+        .max_tokens = (uint32_t)run->max_tokens,
+        .temperature = run->temperature,
+        .top_p = run->top_p,
+        .seed = run->seed,
+        .eos_id = run->tokenizer->model.eos_id,
+    };
+    size_t n_prompt = run->ids.count;
+    int32_t *prompt = hm_alloc_array(HM_MEM_TEXT, n_prompt, sizeof(*prompt));
+    if (!prompt)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a prompt of %zu tokens", n_prompt);
+    memcpy(prompt, run->ids.id, n_prompt * sizeof(*prompt));
+    run->err = err;
+    int status = hm_generate(run->model, prompt, n_prompt, &options, on_token, run, ctl, err);
+    hm_free(prompt);
+    if (run->status < 0)
+        return run->status;
+    if (status == HM_OK)
+        status = show(run, true, err);
+    putchar('\n');
+    return status == HM_OK ? hm_print_flush(err) : status;
+}
+
+static int check(const struct generation *run, struct hm_error *err)
+{
+    if (!run->model_dir)
+        return hm_fail(err, HM_ERR_USAGE, "generate: --model DIR is missing");
+    if (!run->prompt == !run->prompt_file)
+        return hm_fail(err, HM_ERR_USAGE, "generate: give --prompt TEXT or --prompt-file FILE");
+    if (run->max_tokens > 1000000)
+        return hm_fail(err, HM_ERR_USAGE, "--max-tokens: at most 1000000");
+    if (run->temperature < 0 || run->temperature > 100)
+        return hm_fail(err, HM_ERR_USAGE, "--temperature: from 0 (greedy) to 100");
+    if (run->top_p <= 0 || run->top_p > 1)
+        return hm_fail(err, HM_ERR_USAGE, "--top-p: above 0 and at most 1");
+    if (run->threads > 4096)
+        return hm_fail(err, HM_ERR_USAGE, "--threads: at most 4096");
+    return HM_OK;
+}
+
+int hm_cmd_generate(int argc, char **argv, struct hm_error *err)
+{
+    struct hm_terminal terminal = { 0 };
+    struct hm_ctl ctl = hm_terminal_ctl(&terminal);
+    struct generation run = { .max_tokens = 128, .seed = 1, .top_p = 1 };
+    const struct hm_arg table[] = {
+        { "model", HM_ARG_TEXT, &run.model_dir },
+        { "adapter", HM_ARG_TEXT, &run.adapter_dir },
+        { "tokenizer", HM_ARG_TEXT, &run.tokenizer_path },
+        { "prompt", HM_ARG_TEXT, &run.prompt },
+        { "prompt-file", HM_ARG_TEXT, &run.prompt_file },
+        { "max-tokens", HM_ARG_COUNT, &run.max_tokens },
+        { "temperature", HM_ARG_DOUBLE, &run.temperature },
+        { "top-p", HM_ARG_DOUBLE, &run.top_p },
+        { "seed", HM_ARG_COUNT, &run.seed },
+        { "threads", HM_ARG_COUNT, &run.threads },
+        { "quiet", HM_ARG_FLAG, &terminal.quiet },
+    };
+    size_t words;
+
+    HM_TRY(hm_args_take(argc, argv, TABLE(table), &words, err));
+    HM_TRY(hm_args_count(argv[0], words, 0, 0, err));
+    HM_TRY(check(&run, err));
+    hm_threads_set((int)run.threads);
+    ctl.progress = NULL; /* the text itself is the progress */
+    int status = generate(&run, &ctl, err);
+    generation_release(&run);
+    return status;
+}

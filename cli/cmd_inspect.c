@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The verb inspect: what a path is and what it holds. Each kind describes itself as a JSON object
+ * (inspect_kinds.c); here the kind is recognised and the object printed, as JSON or as lines.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+#include "hanmix/base/file.h"
+#include "inspect_kinds.h"
+
+#define TABLE(rows) (rows), sizeof(rows) / sizeof((rows)[0])
+
+static bool holds(const char *dir, const char *name)
+{
+    char *path = NULL;
+    bool found = hm_path_join(&path, dir, name, NULL) == HM_OK && hm_path_exists(path);
+
+    hm_free(path);
+    return found;
+}
+
+static bool holds_ending(const char *dir, const char *ending)
+{
+    struct hm_names names = { 0 };
+    bool found = false;
+
+    if (hm_dir_list(dir, &names, NULL) < 0)
+        return false;
+    for (size_t i = 0; i < names.count; i++)
+        found |= hm_text_ends(names.item[i], ending);
+    hm_names_release(&names);
+    return found;
+}
+
+/* The first kind that fits; the order decides where a folder could be several. */
+static int recognise(const char *path, bool tensors, json_t **ret_facts, struct hm_error *err)
+{
+    if (!hm_path_exists(path))
+        return hm_fail(err, HM_ERR_USAGE, "'%s' does not exist", path);
+    if (!hm_path_is_dir(path)) {
+        if (hm_text_ends(path, ".safetensors"))
+            return hm_inspect_safetensors(path, tensors, ret_facts, err);
+        if (hm_text_ends(path, ".hmp"))
+            return hm_inspect_packed(path, ret_facts, err);
+        if (hm_text_ends(path, ".model"))
+            return hm_inspect_tokenizer(path, ret_facts, err);
+        return hm_fail(err, HM_ERR_USAGE,
+                       "'%s' is not known by its ending: .safetensors, .model and .hmp are", path);
+    }
+    if (holds(path, "manifest.json"))
+        return hm_inspect_run(path, ret_facts, err);
+    if (holds(path, "adapter_config.json"))
+        return hm_inspect_adapter(path, tensors, ret_facts, err);
+    if (holds(path, "config.json"))
+        return hm_inspect_model(path, tensors, ret_facts, err);
+    if (holds_ending(path, ".hmp"))
+        return hm_inspect_packed(path, ret_facts, err);
+    if (holds(path, "tokenizer.model"))
+        return hm_inspect_tokenizer(path, ret_facts, err);
+    return hm_fail(err, HM_ERR_USAGE,
+                   "'%s' is no model, adapter, tokenizer, packed data or run folder", path);
+}
+
+static void print_value(const json_t *value)
+{
+    struct hm_buf text = { 0 };
+
+    if (json_is_string(value))
+        printf("%s\n", json_string_value(value));
+    else if (hm_json_dump(value, &text, NULL) == HM_OK)
+        printf("%s\n", text.ptr);
+    hm_buf_release(&text);
+}
+
+/* Members as lines; of a list of objects, each object is a line. */
+static void print_lines(json_t *facts)
+{
+    const char *key;
+    json_t *value, *item;
+    size_t i;
+
+    json_object_foreach(facts, key, value)
+    {
+        if (json_is_array(value) && json_is_object(json_array_get(value, 0))) {
+            printf("%s:\n", key);
+            json_array_foreach(value, i, item)
+            {
+                const char *inner_key;
+                json_t *inner;
+                json_object_foreach(item, inner_key, inner)
+                {
+                    struct hm_buf text = { 0 };
+                    if (json_is_string(inner))
+                        printf("  %s", json_string_value(inner));
+                    else if (hm_json_dump(inner, &text, NULL) == HM_OK)
+                        printf("  %s %s", inner_key, text.ptr);
+                    hm_buf_release(&text);
+                }
+                putchar('\n');
+            }
+            continue;
+        }
+        printf("%-20s ", key);
+        print_value(value);
+    }
+}
+
+int hm_cmd_inspect(int argc, char **argv, struct hm_error *err)
+{
+    bool as_json = false, tensors = false, quiet = false;
+    const struct hm_arg table[] = { { "json", HM_ARG_FLAG, &as_json },
+                                    { "tensors", HM_ARG_FLAG, &tensors },
+                                    { "quiet", HM_ARG_FLAG, &quiet } };
+    json_t *facts = NULL;
+    size_t words;
+
+    HM_TRY(hm_args_take(argc, argv, TABLE(table), &words, err));
+    HM_TRY(hm_args_count(argv[0], words, 1, 1, err));
+    HM_TRY(recognise(argv[1], tensors, &facts, err));
+    if (!facts)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory while looking into '%s'", argv[1]);
+    if (as_json)
+        return hm_print_json(facts, err);
+    print_lines(facts);
+    json_decref(facts);
+    return hm_print_flush(err);
+}

@@ -1,0 +1,44 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# One stage alone; help of every kind; plain output.
+. "$(dirname "$0")/lib.sh"
+expect 0 "$HANMIX" stage; has out "test.make"
+expect 0 "$HANMIX" stage test.make --help; has out "set.bytes=100  size"; has out "from 0 to 1"; has out "serves as: tokenizer"
+expect 2 "$HANMIX" stage test.mak --help; has err "did you mean 'test.make'?"
+expect 2 "$HANMIX" stage test.make; has err "--out DIR is missing"
+expect 2 "$HANMIX" stage test.make set.byte=3 --out z; has err "command line: unknown key in z.set of test.make: 'byte'; did you mean 'bytes'?"
+expect 2 "$HANMIX" stage test.use --out z; has err "input 'tokenizer' (tokenizer) is missing"
+expect 2 "$HANMIX" stage test.use in.tokenizer=none --out z; has err "'none' does not exist"; gone z z.lock
+expect 0 "$HANMIX" stage test.make set.bytes=10 set.word=ab --out sub/z
+[ "$(cat sub/z/tokenizer.model)" = ababababab ] || fail "wrong file"
+there sub/z/stage.json sub/z/report.json; gone sub/z.lock sub/z.partial sub/manifest.json
+expect 0 "$HANMIX" stage test.make set.bytes=10 set.word=ab --out sub/z; has err "already done"
+expect 0 "$HANMIX" stage test.make set.bytes=11 set.word=ab --out sub/z/; has err "set.bytes: 10 -> 11"
+expect 0 "$HANMIX" stage test.use in.tokenizer=sub/z in.file=sub/z/tokenizer.model --out y; has y/report.json '"sub/z/tokenizer.model"'
+expect 0 "$HANMIX" stage test.make --out q --dry-run; gone q
+echo 1 >1.txt; echo 2 >2.txt
+expect 0 "$HANMIX" stage test.make in.text.zh=1.txt in.text.en.files=2.txt in.text.en.weight=2 --out w; has w/report.json '"weight": 2.0'
+expect 0 "$HANMIX" stage test.make set.from=1.txt --out g; expect 0 "$HANMIX" stage test.make set.from=1.txt --out g; has err "already done"
+echo 3 >1.txt; expect 0 "$HANMIX" stage test.make set.from=1.txt --out g; has err "set.from:"
+mkdir mine; expect 2 "$HANMIX" stage test.make --out mine; has err "was not made by a stage"
+
+for verb in "" --help -h help "help run" "run --help" "stage --help" "help --markdown" --version; do
+    expect 0 "$HANMIX" $verb; [ -s out ] || fail "'$verb' prints nothing"
+done
+expect 0 "$HANMIX" help --markdown; has out "## test.make"
+for verb in run plan validate stage status verify recipes inspect encode decode generate doctor help; do
+    expect 0 "$HANMIX" help $verb; has out "hanmix $verb"
+done
+expect 2 "$HANMIX" pln; has err "did you mean 'plan'?"
+expect 2 "$HANMIX" run --frobnicate; one_sentence
+expect 6 sh -c '"$HANMIX" help >/dev/full'; has err "standard output"
+# not a terminal: no escapes
+expect 0 "$HANMIX" stage test.make set.slow_ms=50 --out plain
+if grep -q "$(printf '\033')" err; then fail "escapes without a terminal"; fi
+if command -v script >/dev/null; then
+    expect 0 script -qec "'$HANMIX' stage test.train in.tokenizer=sub/z set.steps=40 set.slow_ms=20 --out tty" /dev/null
+    has out "of 40 steps"
+    expect 0 env NO_COLOR=1 script -qec "'$HANMIX' stage test.train in.tokenizer=sub/z set.steps=41 set.slow_ms=20 --out tty2" /dev/null
+    if grep -q "$(printf '\033')" out; then fail "escapes with NO_COLOR"; fi
+fi
+finish
