@@ -256,7 +256,30 @@ static int copy_named(const char *from_dir, const char *to_dir, const char *name
     return status;
 }
 
-/* tokenizer.model as it is; its companions from its folder, made where it has none. */
+/*
+ * tokenizer.json and its companions where the new tokenizer came without: some models (unigram, own
+ * normalisers) cannot be said in it, and loaders then read tokenizer.model.
+ */
+static int companions_make(const struct resize *resize, const char *base_dir, struct hm_error *err)
+{
+    const struct hm_spm_model *model = &resize->new_tokenizer->model;
+    struct hm_error reason = { 0 };
+    char *path = NULL;
+
+    HM_TRY(hm_path_join(&path, resize->out_dir, "tokenizer.json", err));
+    bool there = hm_path_exists(path);
+    hm_free(path);
+    if (there)
+        return HM_OK;
+    int status = hm_tokenizer_json_write(model, base_dir, resize->out_dir, &reason);
+    if (status == HM_ERR_FORMAT) {
+        hm_ctl_message(resize->ctl, "no tokenizer.json is written: %s", reason.text);
+        return HM_OK;
+    }
+    return status < 0 ? hm_fail(err, status, "%s", reason.text) : HM_OK;
+}
+
+/* tokenizer.model as it is, its companions from its folder. */
 static int tokenizer_write(const struct resize *resize, struct hm_error *err)
 {
     const struct hm_spm_model *model = &resize->new_tokenizer->model;
@@ -267,21 +290,17 @@ static int tokenizer_write(const struct resize *resize, struct hm_error *err)
     int status = HM_OK;
 
     if (in_folder) {
-        status = hm_format(&folder, err, "%.*s", (int)(slash - model->path), model->path);
+        status = hm_format(&folder, err, "%.*s",
+                           slash > model->path ? (int)(slash - model->path) : 1, model->path);
         if (status == HM_OK)
-            status = hm_model_files_copy(*folder ? folder : "/", resize->out_dir, err);
+            status = hm_model_files_copy(folder, resize->out_dir, err);
     }
     if (status == HM_OK)
         status = hm_path_join(&path, resize->out_dir, "tokenizer.model", err);
     if (status == HM_OK)
         status = hm_file_write(path, model->bytes.ptr, model->bytes.len, err);
-    hm_free(path);
-    path = NULL;
     if (status == HM_OK)
-        status = hm_path_join(&path, resize->out_dir, "tokenizer.json", err);
-    if (status == HM_OK && !hm_path_exists(path) && model->kind == HM_SPM_BPE)
-        status = hm_tokenizer_json_write(model, in_folder ? folder : resize->ckpt.dir,
-                                         resize->out_dir, err);
+        status = companions_make(resize, in_folder ? folder : resize->ckpt.dir, err);
     hm_free(path);
     hm_free(folder);
     return status;

@@ -25,13 +25,14 @@ Everything is f32 eager on one CPU thread unless said; "f64" or "truth" is `refe
 | `train/` | AdamW, clipping, cosine schedule, accumulation, loss normalisation, aux loss: a {steps}-step trajectory |
 | `tokenizers/` | token ids of real SentencePiece models (`tokenizers/models/`), invalid UTF-8, transformers slow and fast |
 | `bpe/` | the merge lists of sentencepiece's BPE trainer on Han runs |
+| `resize/` | rows of new pieces in a grown vocabulary: the published script's rule and the bare mean |
 | `generate_text/` | greedy generation with small trained models (`models/`), log-probabilities |
 
 Regenerate (requirements.txt has the exact versions; the generator lies in ../generate and reads models/ and tokenizers/models/ here and the quickstart text):
 `python run_all.py --seed {seed} --preset {preset} --out DIR`; verify a set with numpy alone: `python check.py DIR`.
 The outputs depend on torch's kernels in the last bits; the stored files are the reference, a rerun elsewhere agrees within the tolerances.
 """
-TOPICS = ["nf4", "mixtral", "llama", "bnb4bit", "peft", "train", "tokenizers", "bpe", "generate"]
+TOPICS = ["nf4", "mixtral", "llama", "bnb4bit", "peft", "train", "tokenizers", "bpe", "resize", "generate"]
 
 
 def main():
