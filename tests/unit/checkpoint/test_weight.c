@@ -135,9 +135,10 @@ static void add_quantised(struct parts *parts, const struct quantised *q, bool n
 /* Whole, by rows, by odd rectangles with a wider stride: always the same elements. */
 static void check_cuts(const struct hm_weight *weight, const float *expected)
 {
-    static const uint32_t cut[][4] = { { 0, F, 0, D },  { 0, 1, 0, D },         { 7, 5, 0, D },
-                                       { 3, 9, 1, 70 }, { F - 1, 1, D - 1, 1 }, { 2, 4, 64, 32 },
-                                       { 5, 0, 0, D },  { 5, 3, 9, 0 } };
+    static const uint32_t cut[][4] = {
+        { 0, F, 0, D },   { 0, 1, 0, D }, { 7, 5, 0, D }, { 3, 9, 1, 70 },  { F - 1, 1, D - 1, 1 },
+        { 2, 4, 64, 32 }, { 5, 0, 0, D }, { 5, 3, 9, 0 }, { 0, 3, 60, 10 }, { 9, 4, 30, 8 },
+    };
     float out[F * (D + 3)];
 
     assert_int_equal(hm_weight_rows(weight), F);
