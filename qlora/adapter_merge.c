@@ -72,19 +72,12 @@ static int plan_tensors(struct job *job)
     return HM_OK;
 }
 
-static void drop_tensor(const struct job *job, const struct hm_tensor *tensor)
-{
-    const struct hm_map *map = &job->folder.file.map;
-
-    if (tensor)
-        hm_map_drop(map, (uint64_t)(tensor->data - map->data), tensor->size_bytes);
-}
-
 static int write_tensor(struct job *job, struct hm_folder_writer *writer, size_t index)
 {
     const struct hm_adapter *layout = job->folder.layout;
     int32_t lora = layout->lora_of_slot[index], full = layout->full_of_slot[index];
     struct hm_merge_source source = { .name = job->spec[index].name,
+                                      .map = &job->folder.file.map,
                                       .dtype = job->spec[index].dtype };
     struct hm_weight *weight = NULL;
     struct hm_weight_slot slot;
@@ -104,11 +97,7 @@ static int write_tensor(struct job *job, struct hm_folder_writer *writer, size_t
     HM_TRY(open_weight(job, index, &slot, name, &weight));
     source.weight = weight;
     status = hm_merge_rows_write(job->rows, &source, writer, &job->sums, job->err);
-    hm_weight_drop_pages(weight);
     hm_weight_free(weight);
-    drop_tensor(job, source.a);
-    drop_tensor(job, source.b);
-    drop_tensor(job, source.full);
     return status;
 }
 

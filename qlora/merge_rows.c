@@ -165,6 +165,12 @@ static void merge_unit(void *context, size_t index, int worker)
     count_changes((const uint8_t *)scratch, out, count, size, &result->sums);
 }
 
+/* Give back the pages of a range of the adapter's file. */
+static void drop_range(const struct hm_map *map, const uint8_t *at, uint64_t bytes)
+{
+    hm_map_drop(map, (uint64_t)(at - map->data), bytes);
+}
+
 static int prepare(struct hm_merge_rows *m, const struct hm_merge_source *source,
                    struct hm_error *err)
 {
@@ -181,8 +187,22 @@ static int prepare(struct hm_merge_rows *m, const struct hm_merge_source *source
     if (source->a) {
         HM_TRY(read_factor(source->a, &m->a, &m->a_cap, err));
         HM_TRY(read_factor(source->b, &m->b, &m->b_cap, err));
+        drop_range(source->map, source->a->data, source->a->size_bytes);
+        drop_range(source->map, source->b->data, source->b->size_bytes);
     }
     return HM_OK;
+}
+
+/* Pages of the window's rows, base and replacement: neither file is read twice. */
+static void drop_window(const struct hm_merge_rows *m, uint32_t n)
+{
+    const struct hm_tensor *full = m->source->full;
+
+    hm_weight_drop_pages(m->source->weight);
+    if (full) {
+        uint64_t row_bytes = (uint64_t)m->cols * hm_dtype_bytes(full->dtype);
+        drop_range(m->source->map, full->data + m->window_row * row_bytes, n * row_bytes);
+    }
 }
 
 static void join_sums(struct hm_merge_sums *sums, const struct hm_merge_sums *unit)
@@ -217,6 +237,7 @@ int hm_merge_rows_write(struct hm_merge_rows *rows, const struct hm_merge_source
             join_sums(sums, &m->result[u].sums);
         }
         HM_TRY(hm_folder_writer_data(writer, m->window, (size_t)n * m->cols * size, err));
+        drop_window(m, n);
         m->window_row += n;
     }
     return HM_OK;

@@ -16,6 +16,7 @@ struct hm_merge_source { /* what one weight is made of; all borrowed */
     uint32_t rank;
     float scale;
     const struct hm_tensor *full; /* replaces the weight; NULL: none */
+    const struct hm_map *map;     /* of the factors and of full: read pages are dropped */
     enum hm_dtype dtype;          /* written */
 };
 

@@ -111,7 +111,6 @@ static int make_states(struct job *job)
             module->nested_absmax = job->scales.nested.nested_absmax;
             job->scales.nested.nested_absmax = NULL; /* moved */
             job->scales.valid = false;
-            hm_weight_drop_pages(module->weight);
             HM_TRY(step_done(job));
         }
         HM_TRY(hm_nf4_state_json(options->blocksize, options->compute_dtype, rows, cols,
@@ -154,12 +153,10 @@ static int write_part(struct job *job, struct hm_folder_writer *writer, size_t i
     case HM_PART_DENSE:
         bind(job, part->slot, name);
         HM_TRY(hm_stream_dense(job->stream, writer, job->err));
-        hm_weight_drop_pages(module->weight);
         return step_done(job);
     case HM_PART_CODES:
         HM_TRY(encode(job, part->slot, writer));
         add_error(job, module, map);
-        hm_weight_drop_pages(module->weight);
         return step_done(job);
     case HM_PART_ABSMAX: /* right behind its codes, unless a type or a shard came between */
         if (!scales->valid || scales->slot != part->slot)

@@ -173,6 +173,7 @@ static int run(struct hm_stream *s, struct hm_folder_writer *writer, size_t half
         }
         if (writer)
             HM_TRY(write_window(s, writer, units, half_bytes, err));
+        hm_weight_drop_pages(s->weight);
     }
     return HM_OK;
 }
