@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The only caller of cblas. OpenBLAS runs one thread, as its manual asks of threaded programs; the
- * loops above cut the work. Sizes beyond its 32-bit integers are a caller's error: tiles are small.
+ * The only caller of cblas, for machines without vector kernels of ours. OpenBLAS runs one thread,
+ * as its manual asks of threaded programs; the loops above cut the work. Sizes beyond its 32-bit
+ * integers are a caller's error: tiles are small.
  */
 #include <cblas.h>
 #include <limits.h>

@@ -2,7 +2,7 @@
 /*
  * Fills the kernel table: the reference first, then whatever the CPU allows on top of it. A path is
  * known by its name in stage records and training state: "ref" is pure C, "portable" is ref with
- * the matrix products of OpenBLAS, the others add the vector kernels of their instruction set.
+ * the matrix products of OpenBLAS, the others are the kernels of their instruction set.
  */
 #include <stdlib.h>
 

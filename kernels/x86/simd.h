@@ -15,7 +15,8 @@
 
 #include "../ref/ref.h"
 
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL   _Pragma("GCC unroll 8")
+#define UNROLL16 _Pragma("GCC unroll 16")
 
 /* The next vector of `left` values at p; missing ones are `rest`. */
 static inline vf vf_next(const float *p, size_t left, vf rest)

@@ -128,6 +128,14 @@ static inline float vf_largest(vf a)
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 
+static inline float vf_sum(vf a)
+{
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+
 static inline vd vd_zero(void)
 {
     return _mm256_setzero_pd();
@@ -159,6 +167,28 @@ static inline double vd_join(vd a)
     __m128d c = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
 
     return _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
+}
+
+/* Row i becomes column i. */
+static inline void vf_transpose(vf row[VW])
+{
+    vf t[VW];
+
+    for (int i = 0; i < VW; i += 2) {
+        t[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < VW; i += 4)
+        for (int j = 0; j < 2; j++) {
+            vd a = _mm256_castps_pd(t[i + j]), b = _mm256_castps_pd(t[i + j + 2]);
+            row[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+            row[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+        }
+    for (int c = 0; c < 4; c++) { /* row[c] and row[c + 4] hold columns c, c + 4 of four rows */
+        vf low = row[c], high = row[c + 4];
+        row[c] = _mm256_permute2f128_ps(low, high, 0x20);
+        row[c + 4] = _mm256_permute2f128_ps(low, high, 0x31);
+    }
 }
 
 /* --- 16-bit floats --- */

@@ -113,6 +113,11 @@ static inline float vf_largest(vf a)
     return _mm512_reduce_max_ps(a);
 }
 
+static inline float vf_sum(vf a)
+{
+    return _mm512_reduce_add_ps(a);
+}
+
 static inline vd vd_zero(void)
 {
     return _mm512_setzero_pd();
@@ -145,6 +150,34 @@ static inline double vd_join(vd a)
     __m128d c = _mm_add_pd(_mm256_castpd256_pd128(b), _mm256_extractf128_pd(b, 1));
 
     return _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
+}
+
+/* Row i becomes column i. */
+static inline void vf_transpose(vf row[VW])
+{
+    vf t[VW];
+
+    for (int i = 0; i < VW; i += 2) {
+        t[i] = _mm512_unpacklo_ps(row[i], row[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < VW; i += 4)
+        for (int j = 0; j < 2; j++) {
+            vd a = _mm512_castps_pd(t[i + j]), b = _mm512_castps_pd(t[i + j + 2]);
+            row[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            row[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    for (int i = 0; i < VW; i += 8) /* row[i + c] holds columns c, c + 4, c + 8, c + 12 of four */
+        for (int c = 0; c < 4; c++) {
+            t[i + c] = _mm512_shuffle_f32x4(row[i + c], row[i + c + 4], 0x88);
+            t[i + c + 4] = _mm512_shuffle_f32x4(row[i + c], row[i + c + 4], 0xdd);
+        }
+    for (int c = 0; c < 4; c++) {
+        row[c] = _mm512_shuffle_f32x4(t[c], t[c + 8], 0x88);
+        row[c + 8] = _mm512_shuffle_f32x4(t[c], t[c + 8], 0xdd);
+        row[c + 4] = _mm512_shuffle_f32x4(t[c + 4], t[c + 12], 0x88);
+        row[c + 12] = _mm512_shuffle_f32x4(t[c + 4], t[c + 12], 0xdd);
+    }
 }
 
 /* --- 16-bit floats --- */

@@ -29,4 +29,7 @@ void HM_ISA(hm_kernels_fill)(struct hm_kernels *kernels)
     kernels->scale = HM_ISA(hm_scale);
     kernels->add = HM_ISA(hm_add);
     kernels->dot = HM_ISA(hm_dot);
+    kernels->gemm_nt = HM_ISA(hm_gemm_nt);
+    kernels->gemm_nn = HM_ISA(hm_gemm_nn);
+    kernels->gemm_tn = HM_ISA(hm_gemm_tn);
 }

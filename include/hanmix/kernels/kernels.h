@@ -122,8 +122,8 @@ struct hm_kernels {
     double (*dot)(const float *x, const float *y,
                   size_t n); /* 64 f32 lanes, joined in f64 by halving; same bits on every path */
 
-    /* --- gemm.c --- through cblas_sgemm, one thread. C[m,n] = alpha * op(A) op(B) + beta * C. ref:
-     * plain loops for tests. */
+    /* --- gemm.c --- one thread. C[m,n] = alpha * op(A) op(B) + beta * C; beta 0 does not read C;
+       k = 0 gives beta * C. ref: plain loops, portable: cblas_sgemm, else our own products. */
     void (*gemm_nt)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
                     const float *b, size_t ldb, float beta, float *c,
                     size_t ldc); /* A[m,k] B[n,k]^T */
