@@ -7,25 +7,10 @@
 
 #include "span_cut.h"
 
-static uint64_t pair_key(uint32_t a, uint32_t b)
+bool hm_span_cuts_exact(const struct hm_spm_model *model)
 {
-    a = a == ' ' ? HM_SPM_SPACE_CODE : a;
-    b = b == ' ' ? HM_SPM_SPACE_CODE : b;
-    return (uint64_t)a << 32 | b | 1ull << 63; /* never 0 */
-}
-
-static size_t slot_of(const struct hm_span_cuts *cuts, uint64_t key)
-{
-    size_t slot = (size_t)hm_mix64(key) & cuts->mask;
-
-    while (cuts->slot[slot] != 0 && cuts->slot[slot] != key)
-        slot = (slot + 1) & cuts->mask;
-    return slot;
-}
-
-bool hm_span_joins(const struct hm_span_cuts *cuts, uint32_t a, uint32_t b)
-{
-    return cuts->slot[slot_of(cuts, pair_key(a, b))] != 0;
+    return model->kind == HM_SPM_BPE && !model->has_charsmap && !model->remove_extra_whitespaces &&
+           model->escape_whitespaces && !model->whitespace_as_suffix;
 }
 
 static unsigned decode_at(struct hm_str text, size_t at, uint32_t *ret_code)
@@ -38,33 +23,67 @@ static unsigned decode_at(struct hm_str text, size_t at, uint32_t *ret_code)
     return 1;
 }
 
-int hm_span_cuts_make(const struct hm_spm_model *model, struct hm_span_cuts *ret_cuts,
-                      struct hm_error *err)
+static void put_pair(struct hm_span_cuts *cuts, uint64_t pair)
 {
-    struct hm_span_cuts cuts = { NULL, 0 };
-    size_t pairs = 0;
-    size_t slots = 64;
+    cuts->slot[hm_span_slot(cuts, pair)] = pair;
+}
+
+/* Every pair of characters inside the pieces that can match text. */
+static void put_pairs(const struct hm_spm_model *model, struct hm_span_cuts *cuts)
+{
     uint32_t code = 0;
 
-    for (size_t i = 0; i < model->count; i++)
-        pairs += model->piece[i].text.len; /* at least as many as it has pairs */
-    while (slots < 2 * pairs)
-        slots *= 2;
-    cuts.slot = hm_calloc(HM_MEM_VOCAB, slots, sizeof(*cuts.slot));
-    if (!cuts.slot)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the cuts of a vocabulary");
-    cuts.mask = slots - 1;
     for (size_t i = 0; i < model->count; i++) {
         struct hm_str text = model->piece[i].text;
+        enum hm_piece_type type = model->piece[i].type;
         uint32_t before = 0;
+        if (type == HM_PIECE_BYTE || type == HM_PIECE_CONTROL || type == HM_PIECE_UNKNOWN)
+            continue;
         for (size_t at = 0; at < text.len; before = code) {
             bool first = at == 0;
             at += decode_at(text, at, &code);
-            uint64_t key = pair_key(before, code);
             if (!first)
-                cuts.slot[slot_of(&cuts, key)] = key;
+                put_pair(cuts, hm_span_pair(before, code));
         }
     }
+}
+
+static size_t table_size(size_t entries, unsigned *ret_shift)
+{
+    size_t slots = 64;
+
+    for (*ret_shift = 64 - 6; slots < entries; --*ret_shift)
+        slots *= 2;
+    return slots;
+}
+
+/* Most pairs repeat, so a first table finds how many are distinct, and the one kept is small. */
+int hm_span_cuts_make(const struct hm_spm_model *model, struct hm_span_cuts *ret_cuts,
+                      struct hm_error *err)
+{
+    struct hm_span_cuts all = { NULL, 0, 0 };
+    struct hm_span_cuts cuts = { NULL, 0, 0 };
+    size_t distinct = 0;
+    size_t bytes = 0; /* at least as many as there are pairs */
+
+    for (size_t i = 0; i < model->count; i++)
+        bytes += model->piece[i].text.len;
+    size_t slots = table_size(2 * bytes, &all.shift);
+    all.mask = slots - 1;
+    all.slot = hm_calloc(HM_MEM_VOCAB, slots, sizeof(*all.slot));
+    if (all.slot) {
+        put_pairs(model, &all);
+        for (size_t i = 0; i < slots; i++)
+            distinct += all.slot[i] != 0;
+        cuts.mask = table_size(2 * distinct, &cuts.shift) - 1;
+        cuts.slot = hm_calloc(HM_MEM_VOCAB, cuts.mask + 1, sizeof(*cuts.slot));
+        for (size_t i = 0; cuts.slot && i < slots; i++)
+            if (all.slot[i] != 0)
+                put_pair(&cuts, all.slot[i]);
+    }
+    hm_free(all.slot);
+    if (!cuts.slot)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the cuts of a vocabulary");
     *ret_cuts = cuts;
     return HM_OK;
 }
@@ -72,7 +91,7 @@ int hm_span_cuts_make(const struct hm_spm_model *model, struct hm_span_cuts *ret
 void hm_span_cuts_release(struct hm_span_cuts *cuts)
 {
     hm_free(cuts->slot);
-    *cuts = (struct hm_span_cuts){ NULL, 0 };
+    *cuts = (struct hm_span_cuts){ NULL, 0, 0 };
 }
 
 /*

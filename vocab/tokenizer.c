@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The tokenizer of a SentencePiece model: one processor of libsentencepiece for text that begins
- * (it may add the dummy prefix), one for text that goes on. Long texts are cut into parts where no
- * piece can span (span_cut.c), which keeps memory and time linear and the ids the same; models
- * whose normaliser looks across such places are encoded whole.
+ * The tokenizer of a SentencePiece model. Identity BPE, the kind that matters here, is encoded by
+ * piece_encoder.c; everything else, and all decoding, goes through libsentencepiece: one processor
+ * for text that begins (it may add the dummy prefix), one for text that goes on. Long texts are cut
+ * for the library where no piece can span (span_cut.c), which keeps time and memory linear and the
+ * ids the same; models whose normaliser looks across such places are encoded whole.
  */
 #include <inttypes.h>
 #include <string.h>
 
 #include "hanmix/vocab/tokenizer.h"
-#include "span_cut.h"
+#include "piece_encoder.h"
 #include "spm_shim.h"
 
 #define PART_BYTES        2048u       /* text handed to the library at once, up to the next cut */
@@ -21,10 +22,11 @@ struct size_of_token {
 
 struct tokenizer_engine {
     void *begin;   /* processor with the model's own dummy prefix */
-    void *bare;    /* the same without; NULL when the model adds none */
+    void *bare;    /* the same without; NULL when none is added or with an encoder of our own */
     bool cuttable; /* cuts hold the pairs */
     struct hm_span_cuts cuts;
-    struct size_of_token *size; /* per id */
+    struct hm_piece_encoder *encoder; /* NULL for models it does not fit */
+    struct size_of_token *size;       /* per id */
 };
 
 /* U+2581 stands for one space; everything else for itself. */
@@ -90,14 +92,12 @@ static int make_engine(struct hm_tokenizer *tokenizer, const char *what, struct 
     HM_TRY(make_sizes(model, engine, err));
     HM_TRY(hm_spm_shim_open((struct hm_str){ model->bytes.ptr, model->bytes.len }, what,
                             &engine->begin, err));
-    if (model->add_dummy_prefix)
-        HM_TRY(open_bare(model, what, &engine->bare, err));
-    engine->cuttable = model->kind == HM_SPM_BPE && !model->has_charsmap &&
-                       !model->remove_extra_whitespaces && model->escape_whitespaces &&
-                       !model->whitespace_as_suffix;
+    engine->cuttable = hm_span_cuts_exact(model);
     if (engine->cuttable)
         HM_TRY(hm_span_cuts_make(model, &engine->cuts, err));
-    return HM_OK;
+    if (hm_piece_encoder_fits(model))
+        return hm_piece_encoder_make(model, &engine->cuts, &engine->encoder, err);
+    return model->add_dummy_prefix ? open_bare(model, what, &engine->bare, err) : HM_OK;
 }
 
 static int open_model(struct hm_spm_model *model, const char *what,
@@ -144,6 +144,7 @@ void hm_tokenizer_free(struct hm_tokenizer *tokenizer)
     if (engine) {
         hm_spm_shim_close(engine->begin);
         hm_spm_shim_close(engine->bare);
+        hm_piece_encoder_free(engine->encoder);
         hm_span_cuts_release(&engine->cuts);
         hm_free(engine->size);
         hm_free(engine);
@@ -183,10 +184,11 @@ static int encode_parts(const struct hm_tokenizer *tokenizer, const void *proces
     return HM_OK;
 }
 
-static int encode_with(const struct hm_tokenizer *tokenizer, const void *processor,
-                       struct hm_str text, struct hm_ids *ids, struct hm_error *err)
+static int encode_by_library(const struct hm_tokenizer *tokenizer, bool bare, struct hm_str text,
+                             struct hm_ids *ids, struct hm_error *err)
 {
     const struct tokenizer_engine *engine = tokenizer->engine;
+    const void *processor = bare && engine->bare ? engine->bare : engine->begin;
     size_t before = ids->count;
 
     if (!engine->cuttable && text.len > UNCUT_LIMIT_BYTES)
@@ -206,7 +208,10 @@ int hm_tokenizer_encode(const struct hm_tokenizer *tokenizer, struct hm_str text
 {
     const struct tokenizer_engine *engine = tokenizer->engine;
 
-    return encode_with(tokenizer, engine->begin, text, ids, err);
+    if (engine->encoder)
+        return hm_piece_encoder_encode(engine->encoder, tokenizer->model.add_dummy_prefix, text,
+                                       ids, err);
+    return encode_by_library(tokenizer, false, text, ids, err);
 }
 
 int hm_tokenizer_encode_bare(const struct hm_tokenizer *tokenizer, struct hm_str text,
@@ -214,7 +219,9 @@ int hm_tokenizer_encode_bare(const struct hm_tokenizer *tokenizer, struct hm_str
 {
     const struct tokenizer_engine *engine = tokenizer->engine;
 
-    return encode_with(tokenizer, engine->bare ? engine->bare : engine->begin, text, ids, err);
+    if (engine->encoder)
+        return hm_piece_encoder_encode(engine->encoder, false, text, ids, err);
+    return encode_by_library(tokenizer, true, text, ids, err);
 }
 
 int hm_tokenizer_decode(const struct hm_tokenizer *tokenizer, const int32_t *ids, size_t n,

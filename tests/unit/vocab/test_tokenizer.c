@@ -12,14 +12,23 @@
 static const char *const pieces[] = { HM_SPM_SPACE, "a",  "b",  "ab",   "aab", "abab", "=", "==",
                                       "====",       "中", "国", "中国", "哈",  "哈哈", "é", NULL };
 
-static struct hm_tokenizer *open_tiny(bool bytes)
+enum kind { BYTES, NO_BYTES, USER_DEFINED /* encoded by the library, in parts */ };
+
+static struct hm_tokenizer *open_tiny(enum kind kind)
 {
-    struct hm_buf model = tiny_model(pieces, bytes);
+    struct hm_buf model = tiny_model(pieces, kind == BYTES);
     struct hm_tokenizer *tokenizer = NULL;
     struct hm_error err = { 0 };
 
     /* The model adds the dummy prefix. */
     assert_ok(hm_buf_append(&model, "\x1a\x02\x18\x01", 4, &err), err);
+    if (kind == USER_DEFINED)
+        assert_ok(hm_buf_append(&model,
+                                "\x0a\x06\x0a\x02"
+                                "a="
+                                "\x18\x04",
+                                8, &err),
+                  err);
     assert_ok(hm_tokenizer_open_bytes(buf_str(&model), "tiny", &tokenizer, &err), err);
     hm_buf_release(&model);
     return tokenizer;
@@ -47,9 +56,9 @@ static void random_text(struct hm_buf *text, size_t len, uint64_t seed)
         assert_ok(hm_buf_text(text, words[hm_rng_below(key, i, kinds)], &err), err);
 }
 
-static void check_parts(bool bytes)
+static void check_parts(enum kind kind)
 {
-    struct hm_tokenizer *tokenizer = open_tiny(bytes);
+    struct hm_tokenizer *tokenizer = open_tiny(kind);
     struct hm_buf text = { 0 };
     struct hm_ids cut = { 0 };
     struct hm_ids whole = { 0 };
@@ -75,13 +84,14 @@ static void check_parts(bool bytes)
 static void test_parts(void **state)
 {
     (void)state;
-    check_parts(true);
-    check_parts(false);
+    check_parts(BYTES);
+    check_parts(NO_BYTES);
+    check_parts(USER_DEFINED);
 }
 
 static void test_bare(void **state)
 {
-    struct hm_tokenizer *tokenizer = open_tiny(true);
+    struct hm_tokenizer *tokenizer = open_tiny(BYTES);
     struct hm_ids ids = { 0 };
     struct hm_error err = { 0 };
 
@@ -103,7 +113,7 @@ static void test_bare(void **state)
 static void test_nul_and_back(void **state)
 {
     static const char raw[] = "a\0b  \n中é";
-    struct hm_tokenizer *tokenizer = open_tiny(true);
+    struct hm_tokenizer *tokenizer = open_tiny(BYTES);
     struct hm_str text = { raw, sizeof(raw) - 1 };
     struct hm_ids ids = { 0 };
     struct hm_buf back = { 0 };
@@ -129,7 +139,7 @@ static void test_nul_and_back(void **state)
 
 static void test_encoder(void **state)
 {
-    struct hm_tokenizer *tokenizer = open_tiny(true);
+    struct hm_tokenizer *tokenizer = open_tiny(BYTES);
     struct hm_text_encoder encoder = hm_tokenizer_encoder(tokenizer);
     const struct {
         const char *piece;
@@ -168,7 +178,7 @@ static void test_encoder(void **state)
 /* A text far longer than a part, one line: time and memory stay those of its parts. */
 static void test_long_line(void **state)
 {
-    struct hm_tokenizer *tokenizer = open_tiny(true);
+    struct hm_tokenizer *tokenizer = open_tiny(BYTES);
     struct hm_buf text = { 0 };
     struct hm_ids ids = { 0 };
     struct hm_buf back = { 0 };
