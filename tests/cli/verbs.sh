@@ -1,0 +1,66 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# The verbs that work on files: encode, decode, generate, inspect, doctor; what they print and how they refuse.
+. "$(dirname "$0")/lib.sh"
+golden=$SOURCE/tests/golden/data
+models=$golden/models
+tok=$models/tok512.model
+quick=$SOURCE/examples/quickstart
+
+# encode, decode
+printf 'Once upon a time\n\n春天 a\n' >text
+"$HANMIX" encode --tokenizer "$tok" <text >ids || fail encode
+[ "$(sed -n 1p ids)" = "403 407 261 378" ] || fail "ids: $(sed -n 1p ids)"
+[ -z "$(sed -n 2p ids)" ] || fail "an empty line has ids"
+"$HANMIX" decode --tokenizer "$tok" <ids >back || fail decode
+same text back
+"$HANMIX" encode --bos --tokenizer "$tok" <text >out; [ "$(sed -n 1p out)" = "1 403 407 261 378" ] || fail "--bos"
+"$HANMIX" encode --pieces --tokenizer "$quick/base" <text >out; [ "$(sed -n 1p out)" = "▁Once ▁upon ▁a ▁time" ] || fail "--pieces: $(sed -n 1p out)"
+expect 2 "$HANMIX" encode; has err "--tokenizer FILE is missing"
+expect 2 "$HANMIX" encode --tokenizer none; one_sentence
+echo x >bad.model; expect 4 "$HANMIX" encode --tokenizer bad.model; one_sentence
+expect 4 sh -c 'echo "1 2 9999" | "$0" decode --tokenizer "$1"' "$HANMIX" "$tok"; has err "line 1: '9999' is not a token id"
+expect 4 sh -c 'echo "1 x" | "$0" decode --tokenizer "$1"' "$HANMIX" "$tok"; has err "'x' is not a token id"
+
+# generate: the recorded greedy continuations
+for model in stories260K-llama-hf stories260K-mixtral-hf; do
+    expect 0 "$HANMIX" generate --model "$models/$model" --tokenizer "$tok" --prompt "Lily and Tom went to the park. They saw" --max-tokens 40
+    has out "Lily and Tom went to the park. They saw a big"
+done
+expect 0 "$HANMIX" generate --model "$models/stories260K-llama-hf" --tokenizer "$tok" --prompt "Once upon a time" --max-tokens 120
+cat >wanted <<'END'
+Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. She wanted to play with it, but it was too high.
+Lily's mom said, "Lily, let's go to the park." Lily was sad and didn't know what to do. She said, "I want to play with your ball, but I can'
+END
+same out wanted
+printf 'Once upon a time' >prompt
+expect 0 "$HANMIX" generate --model "$models/stories260K-llama-hf" --tokenizer "$tok" --prompt-file prompt --max-tokens 120 --threads 1; same out wanted
+sample() { "$HANMIX" generate --model "$quick/base" --prompt Tom --max-tokens 20 --temperature 1 --top-p 0.9 "$@"; }
+sample --seed 7 >one; sample --seed 7 --threads 1 >two; sample --seed 8 >three
+same one two
+cmp -s one three && fail "another seed, the same text"
+expect 2 "$HANMIX" generate --prompt x; has err "--model DIR is missing"
+expect 2 "$HANMIX" generate --model "$quick/base"; has err "--prompt"
+expect 2 "$HANMIX" generate --model "$quick/base" --prompt x --temperature -1; has err "--temperature"
+expect 2 "$HANMIX" generate --model none --prompt x; one_sentence
+expect 2 "$HANMIX" generate --model "$models/stories260K-llama-hf" --prompt x; one_sentence # no tokenizer in that folder
+expect 4 "$HANMIX" generate --model "$quick/base" --adapter "$golden/peft/adapter" --prompt x; one_sentence
+
+# inspect
+expect 0 "$HANMIX" inspect "$quick/base"; has out mixtral; hasnt out tensor_list
+expect 0 "$HANMIX" inspect "$quick/base" --json --tensors; has out '"name": "model.embed_tokens.weight"'; has out '"experts": 4'
+expect 0 "$HANMIX" inspect "$quick/base/model.safetensors" --tensors; has out "lm_head.weight  BF16  shape [512, 64]"
+expect 0 "$HANMIX" inspect "$golden/peft/adapter_rslora" --json; has out '"use_rslora": true'; has out '"kind": "adapter"'
+expect 0 "$HANMIX" inspect "$golden/bnb4bit/dq_gate16bit"; has out nf4
+expect 0 "$HANMIX" inspect "$tok" --json; has out '"pieces": 512'; has out '"kind": "tokenizer"'
+expect 2 "$HANMIX" inspect none; one_sentence
+expect 2 "$HANMIX" inspect "$SOURCE/README.md"; has err "not known by its ending"
+expect 2 "$HANMIX" inspect .; one_sentence
+head -c 100 "$quick/base/model.safetensors" >cut.safetensors; expect 4 "$HANMIX" inspect cut.safetensors; one_sentence
+mkdir half; cp "$quick/base/config.json" half; expect 4 "$HANMIX" inspect half; one_sentence
+expect 0 env HM_CPU=ref "$HANMIX" doctor --json
+for key in cores isa memory_limit_bytes disk_read_bytes_per_s gemm_gflops nf4_decode_gvalues_per_s; do has out "\"$key\""; done
+has out '"kernels": "ref"'
+expect 0 "$HANMIX" doctor; has out "cores"; has out "GFLOP/s"
+expect 2 env HM_CPU=fast "$HANMIX" doctor; one_sentence
+finish
