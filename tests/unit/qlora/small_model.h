@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A model folder made on the spot for the tests of quantising and merging: every value is a
+ * function of its weight's name and place, so that layouts can be compared.
+ */
+#ifndef HANMIX_TESTS_SMALL_MODEL_H
+#define HANMIX_TESTS_SMALL_MODEL_H
+
+#include "support/support.h"
+
+#include "hanmix/checkpoint/checkpoint.h"
+
+struct small_model {
+    bool mixtral, tied, fused; /* fused: transformers 5's names of experts and gate */
+    enum hm_dtype dtype;
+    uint32_t hidden, ffn;
+    const char *poison; /* weight whose value 3 becomes poison_value, or NULL */
+    float poison_value;
+};
+
+/* 2 layers, 2 heads, 1 kv head, vocabulary 40, 3 experts. */
+void small_model_write(const char *dir, const struct small_model *model);
+
+#endif
