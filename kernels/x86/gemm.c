@@ -134,7 +134,7 @@ static void rows_turn(const float *b, size_t ldb, size_t k, size_t n, float *pan
         for (size_t step = 0; step < k; step += VW) {
             size_t left = k - step;
             vf block[VW];
-            UNROLL16 for (size_t r = 0; r < VW; r++) block[r] =
+            UNROLL for (size_t r = 0; r < VW; r++) block[r] =
                 j + r < n ? vf_next(b + (j + r) * ldb + step, left, zero) : zero;
             vf_transpose(block);
             for (size_t r = 0; r < VW && r < left; r++)

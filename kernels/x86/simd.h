@@ -15,8 +15,12 @@
 
 #include "../ref/ref.h"
 
-#define UNROLL   _Pragma("GCC unroll 8")
-#define UNROLL16 _Pragma("GCC unroll 16")
+/* Before a loop of constant length whose arrays are to live in registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 /* The next vector of `left` values at p; missing ones are `rest`. */
 static inline vf vf_next(const float *p, size_t left, vf rest)
