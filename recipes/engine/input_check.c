@@ -7,26 +7,26 @@
 
 #include "run_internal.h"
 
-static bool has_file(const char *dir, const char *name)
+static int find_file(const char *dir, const char *name, bool *ret_found, struct hm_error *err)
 {
     char *path = NULL;
-    bool found = hm_path_join(&path, dir, name, NULL) == HM_OK && hm_path_exists(path);
 
+    HM_TRY(hm_path_join(&path, dir, name, err));
+    *ret_found = hm_path_exists(path);
     hm_free(path);
-    return found;
+    return HM_OK;
 }
 
-static bool has_ending(const char *dir, const char *ending)
+static int find_ending(const char *dir, const char *ending, bool *ret_found, struct hm_error *err)
 {
     struct hm_names names = { 0 };
-    bool found = false;
 
-    if (hm_dir_list(dir, &names, NULL) < 0)
-        return false;
+    HM_TRY(hm_dir_list(dir, &names, err));
+    *ret_found = false;
     for (size_t i = 0; i < names.count; i++)
-        found |= hm_text_ends(names.item[i], ending);
+        *ret_found |= hm_text_ends(names.item[i], ending);
     hm_names_release(&names);
-    return found;
+    return HM_OK;
 }
 
 static bool is_text_name(const char *path)
@@ -39,8 +39,27 @@ static bool is_text_name(const char *path)
     return false;
 }
 
+/* What a folder of this type must hold; *ret_found is true for types that are no folders. */
+static int find_content(enum hm_input_type type, const char *path, bool *ret_found,
+                        struct hm_error *err)
+{
+    switch (type) {
+    case HM_INPUT_TOKENIZER:
+        return find_file(path, "tokenizer.model", ret_found, err);
+    case HM_INPUT_MODEL:
+        return find_file(path, "config.json", ret_found, err);
+    case HM_INPUT_PACKED:
+        return find_ending(path, ".hmp", ret_found, err);
+    case HM_INPUT_ADAPTER:
+        return find_file(path, "adapter_config.json", ret_found, err);
+    default:
+        *ret_found = true;
+        return HM_OK;
+    }
+}
+
 /* What is wrong with the path for this type; NULL: nothing. */
-static const char *fault(enum hm_input_type type, const char *path, bool is_dir)
+static const char *fault(enum hm_input_type type, const char *path, bool is_dir, bool found)
 {
     switch (type) {
     case HM_INPUT_TEXT:
@@ -50,21 +69,19 @@ static const char *fault(enum hm_input_type type, const char *path, bool is_dir)
                                   : "is not a text file: it must end with .jsonl, .jsonl.zst, "
                                     ".jsonl.gz, .txt or .txt.zst";
     case HM_INPUT_TOKENIZER:
-        return !is_dir || has_file(path, "tokenizer.model") ? NULL : "has no tokenizer.model in it";
+        return !is_dir || found ? NULL : "has no tokenizer.model in it";
     case HM_INPUT_MODEL:
         if (!is_dir)
             return "is not a model folder";
-        return has_file(path, "config.json") ? NULL : "is not a model folder: no config.json in it";
+        return found ? NULL : "is not a model folder: no config.json in it";
     case HM_INPUT_PACKED:
-        if (!is_dir)
-            return hm_text_ends(path, ".hmp") || hm_text_ends(path, ".safetensors")
-                       ? NULL
-                       : "is not packed data: it must be a .hmp file, or .safetensors with ids";
-        return has_ending(path, ".hmp") ? NULL : "is not packed data: no .hmp file in it";
-    case HM_INPUT_ADAPTER:
-        return is_dir && has_file(path, "adapter_config.json")
+        if (is_dir)
+            return found ? NULL : "is not packed data: no .hmp file in it";
+        return hm_text_ends(path, ".hmp") || hm_text_ends(path, ".safetensors")
                    ? NULL
-                   : "is not an adapter folder: no adapter_config.json in it";
+                   : "is not packed data: it must be a .hmp file, or .safetensors with ids";
+    case HM_INPUT_ADAPTER:
+        return is_dir && found ? NULL : "is not an adapter folder: no adapter_config.json in it";
     case HM_INPUT_IDS:
         return !is_dir && hm_text_ends(path, ".safetensors") ? NULL : "is not a .safetensors file";
     default:
@@ -74,9 +91,10 @@ static const char *fault(enum hm_input_type type, const char *path, bool is_dir)
 
 int hm_input_check(enum hm_input_type type, const char *path, struct hm_error *err)
 {
-    const char *what = fault(type, path, hm_path_is_dir(path));
+    bool is_dir = hm_path_is_dir(path), found = false;
 
-    if (what)
-        return hm_fail(err, HM_ERR_USAGE, "'%s' %s", path, what);
-    return HM_OK;
+    if (is_dir)
+        HM_TRY(find_content(type, path, &found, err));
+    const char *what = fault(type, path, is_dir, found);
+    return what ? hm_fail(err, HM_ERR_USAGE, "'%s' %s", path, what) : (int)HM_OK;
 }

@@ -170,13 +170,16 @@ static int add_missing(const struct place *place, char *path, struct hm_input_se
 
 /* --- plain paths and patterns --- */
 
-static int add_pattern(const struct place *place, const char *pattern, struct hm_input_set *set,
-                       struct hm_error *err)
+/* Every file that matches the pattern; HM_ERR_USAGE of hm_glob when none does. */
+static int add_pattern(const struct place *place, const char *pattern, bool *ret_any,
+                       struct hm_input_set *set, struct hm_error *err)
 {
     struct hm_names names = { 0 };
+    int status = hm_glob(pattern, &names, err);
 
-    HM_TRY(hm_glob(pattern, &names, err));
-    int status = HM_OK;
+    *ret_any = status == HM_OK;
+    if (status == HM_ERR_USAGE)
+        return HM_OK;
     for (size_t i = 0; status == HM_OK && i < names.count; i++) {
         status = hm_input_check(place->input->type, names.item[i], err);
         if (status == HM_OK) {
@@ -188,29 +191,36 @@ static int add_pattern(const struct place *place, const char *pattern, struct hm
     return status;
 }
 
+/* path is taken over */
+static int add_written(const struct place *place, char *path, struct hm_input_set *set,
+                       struct hm_error *err)
+{
+    bool any = false;
+    int status = HM_OK;
+
+    if (hm_path_exists(path)) {
+        status = hm_input_check(place->input->type, path, err);
+        if (status == HM_OK)
+            return add_path(set, path, err);
+        hm_free(path);
+        return status;
+    }
+    if (strpbrk(place->item->text, "*?["))
+        status = add_pattern(place, path, &any, set, err);
+    if (status == HM_OK && !any)
+        return add_missing(place, path, set, err);
+    hm_free(path);
+    return status;
+}
+
 static int add_plain(const struct place *place, struct hm_input_set *set, struct hm_error *err)
 {
     const char *base = place->item->node->file ? place->resolver->recipe->base_dir : "";
     char place_buf[HM_NODE_PLACE_BYTES], *path = NULL;
     int status = hm_path_join(&path, base, place->item->text, err);
 
-    if (status == HM_OK && !hm_path_exists(path)) {
-        struct hm_names none = { 0 };
-        bool pattern = strpbrk(place->item->text, "*?[") && hm_glob(path, &none, NULL) == HM_OK;
-        hm_names_release(&none);
-        if (pattern) {
-            status = add_pattern(place, path, set, err);
-            hm_free(path);
-        } else {
-            status = add_missing(place, path, set, err);
-        }
-    } else if (status == HM_OK) {
-        status = hm_input_check(place->input->type, path, err);
-        if (status == HM_OK)
-            status = add_path(set, path, err);
-        else
-            hm_free(path);
-    }
+    if (status == HM_OK)
+        status = add_written(place, path, set, err);
     if (status < 0)
         hm_error_prefix(err, "%s: %s", hm_node_place(place->item->node, place_buf), place->what);
     return status;

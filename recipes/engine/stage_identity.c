@@ -58,8 +58,9 @@ static int add_inputs(const struct hm_recipe_stage *stage, const struct hm_input
         if (inputs[i].n_sets == 0)
             continue;
         json_t *identity_sets = json_array(), *input_sets = json_array();
-        if (json_object_set_new(identity, name, identity_sets) < 0 ||
-            json_object_set_new(people, name, input_sets) < 0)
+        int failed = json_object_set_new(identity, name, identity_sets);
+        failed |= json_object_set_new(people, name, input_sets); /* takes its array in any case */
+        if (failed)
             return fail_nomem(err);
         for (size_t s = 0; s < inputs[i].n_sets; s++)
             HM_TRY(add_set(&inputs[i].set[s], cache, ctl, identity_sets, input_sets, err));
