@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Vocabulary against sentencepiece and transformers: the merge list, and one encoding by every loader."""
 import collections
+import json
 import random
+import shutil
 
 import numpy as np
 import torch
@@ -77,6 +79,48 @@ def every_loader_encodes_alike(folder):
     alone = [p for p in (sp.id_to_piece(i) for i in range(32000, 35000)) if sp.encode(p)[-1] != sp.piece_to_id(p) or len(sp.encode(p)) > 2]
     check(not alone, f"pieces that do not encode to themselves: {alone[:5]}")
     print(f"    {len(lines)} lines, {len(no_han)} without Han characters")
+
+
+@test
+def merges_are_those_of_transformers(folder):
+    """tokenizer.json written from nothing: vocabulary and merges, in order, as transformers converts the model itself."""
+    from transformers import LlamaTokenizerFast
+    merged(folder, 1500)
+    alone = folder / "alone"
+    alone.mkdir()
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        shutil.copy(folder / "merged" / name, alone / name)
+    LlamaTokenizerFast.from_pretrained(str(alone)).save_pretrained(str(folder / "theirs"))
+    ours, theirs = (json.loads((folder / d / "tokenizer.json").read_text(encoding="utf-8")) for d in ("merged", "theirs"))
+    check(ours["model"]["vocab"] == theirs["model"]["vocab"], "the vocabularies differ")
+    first = next((i for i, (a, b) in enumerate(zip(ours["model"]["merges"], theirs["model"]["merges"])) if a.split(" ") != list(b)), None)
+    check(first is None and len(ours["model"]["merges"]) == len(theirs["model"]["merges"]), f"merge {first} differs")
+    for key in ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        check(ours[key] == theirs[key], f"{key}: {ours[key]}")
+
+
+@test
+def base_folder_is_extended(folder):
+    """A folder that transformers saved, as base: its tokenizer.json keeps all it had, and every loader still agrees."""
+    from transformers import LlamaTokenizer, LlamaTokenizerFast
+    base = folder / "base"
+    LlamaTokenizerFast.from_pretrained(str(QUICKSTART / "base")).save_pretrained(str(base))
+    shutil.copy(QUICKSTART / "base" / "tokenizer.model", base)
+    stage("vocab.train", folder / "zh", in_text=QUICKSTART / "text" / "zh.valid.jsonl.zst", set_pieces=800)
+    stage("vocab.merge", folder / "merged", in_base=base, in_extra=folder / "zh")
+    before, after = (json.loads((d / "tokenizer.json").read_text(encoding="utf-8")) for d in (base, folder / "merged"))
+    n = len(before["model"]["merges"])
+    check(after["model"]["merges"][:n] == before["model"]["merges"] and len(after["model"]["merges"]) > n, "the base's merges are not a prefix")
+    for d in (before, after):
+        del d["model"]["merges"], d["model"]["vocab"]
+    check(before == after, "more than vocabulary and merges changed")
+    check((base / "tokenizer_config.json").read_bytes() == (folder / "merged" / "tokenizer_config.json").read_bytes(), "tokenizer_config.json changed")
+    sp = spm.SentencePieceProcessor(model_file=str(folder / "merged" / "tokenizer.model"))
+    fast, slow = (kind.from_pretrained(str(folder / "merged")) for kind in (LlamaTokenizerFast, LlamaTokenizer))
+    for line in lines_of_all_kinds()[::7]:
+        if not any(s in line for s in ("<s>", "</s>", "<unk>")):
+            ids = sp.encode(line)
+            check(fast.encode(line, add_special_tokens=False) == ids and slow.encode(line, add_special_tokens=False) == ids, f"{line!r} differs")
 
 
 @test
