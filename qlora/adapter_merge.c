@@ -182,12 +182,13 @@ void hm_adapter_merge_memory(const struct hm_arch *arch, uint32_t rank, int thre
         char name[160];
 
         hm_arch_slot(arch, i, &slot, name);
-        uint64_t buffers = hm_merge_rows_bytes(slot.rows, slot.cols, rank, threads);
-        uint64_t pages = (uint64_t)slot.rows * slot.cols * hm_dtype_bytes(arch->dtype);
+        uint64_t buffers, window;
+        hm_merge_rows_memory(slot.rows, slot.cols, rank, threads, &buffers, &window);
+        uint64_t pages = window * hm_dtype_bytes(arch->dtype) +
+                         ((uint64_t)slot.rows + slot.cols) * rank * sizeof(float);
         heap = buffers > heap ? buffers : heap;
         if (slot.kind == HM_WEIGHT_EMBED || slot.kind == HM_WEIGHT_HEAD)
-            pages +=
-                (uint64_t)slot.rows * slot.cols * sizeof(float); /* a whole matrix of the adapter */
+            pages += window * sizeof(float); /* a whole matrix of the adapter takes its place */
         mapped = pages > mapped ? pages : mapped;
     }
     *ret_heap_bytes = heap;

@@ -243,10 +243,14 @@ int hm_merge_rows_write(struct hm_merge_rows *rows, const struct hm_merge_source
     return HM_OK;
 }
 
-uint64_t hm_merge_rows_bytes(uint32_t rows, uint32_t cols, uint32_t rank, int threads)
+void hm_merge_rows_memory(uint32_t rows, uint32_t cols, uint32_t rank, int threads,
+                          uint64_t *ret_heap_bytes, uint64_t *ret_window_values)
 {
-    uint64_t unit = (uint64_t)UNIT_ROWS * cols * sizeof(float);
+    uint64_t unit = (uint64_t)UNIT_ROWS * cols;
 
-    return (3 * (uint64_t)threads + WINDOW_UNITS) * unit +
-           ((uint64_t)rows + cols) * rank * sizeof(float);
+    *ret_heap_bytes =
+        ((3 * (uint64_t)threads + WINDOW_UNITS) * unit + ((uint64_t)rows + cols) * rank) *
+        sizeof(float);
+    *ret_window_values =
+        (rows < WINDOW_UNITS * UNIT_ROWS ? rows : (uint64_t)WINDOW_UNITS * UNIT_ROWS) * cols;
 }

@@ -30,8 +30,9 @@ struct hm_merge_rows;
 int hm_merge_rows_new(const struct hm_kernels *kernels, struct hm_merge_rows **ret_rows,
                       struct hm_error *err);
 void hm_merge_rows_free(struct hm_merge_rows *rows);
-/* Of the buffers for one matrix. */
-uint64_t hm_merge_rows_bytes(uint32_t rows, uint32_t cols, uint32_t rank, int threads);
+/* Buffers for one matrix, and how many of its values are resident at once. */
+void hm_merge_rows_memory(uint32_t rows, uint32_t cols, uint32_t rank, int threads,
+                          uint64_t *ret_heap_bytes, uint64_t *ret_window_values);
 
 /* All rows of source into the writer's current tensor; sums are added to. */
 int hm_merge_rows_write(struct hm_merge_rows *rows, const struct hm_merge_source *source,

@@ -297,5 +297,6 @@ void hm_quantize_memory(const struct hm_arch *arch, const struct hm_quantize_opt
     *ret_heap_bytes =
         hm_stream_bytes(threads) + nested +
         largest / options->blocksize * (sizeof(float) + sizeof(struct hm_block_sums) + 1);
-    *ret_mapped_bytes = largest * hm_dtype_bytes(arch->dtype);
+    uint64_t resident = hm_stream_window_values();
+    *ret_mapped_bytes = (largest < resident ? largest : resident) * hm_dtype_bytes(arch->dtype);
 }

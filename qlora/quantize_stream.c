@@ -197,3 +197,8 @@ uint64_t hm_stream_bytes(int threads)
 {
     return ((uint64_t)threads + WINDOW_UNITS) * UNIT_VALUES * sizeof(float);
 }
+
+uint64_t hm_stream_window_values(void)
+{
+    return (uint64_t)WINDOW_UNITS * UNIT_VALUES;
+}

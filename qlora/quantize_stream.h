@@ -15,7 +15,8 @@ struct hm_stream;
 int hm_stream_new(const struct hm_kernels *kernels, enum hm_dtype dtype, uint32_t blocksize,
                   struct hm_stream **ret_stream, struct hm_error *err);
 void hm_stream_free(struct hm_stream *stream);
-uint64_t hm_stream_bytes(int threads); /* of its buffers */
+uint64_t hm_stream_bytes(int threads);  /* of its buffers */
+uint64_t hm_stream_window_values(void); /* of a weight that are resident at once */
 
 /* Weight to read from now on; name is for messages and borrowed like weight. */
 void hm_stream_bind(struct hm_stream *stream, const struct hm_weight *weight, const char *name);

@@ -14,7 +14,7 @@ struct config {
     struct stage_text text;
     uint64_t seq_len, shuffle_buffer, verify;
     bool bos, eos, shuffle;
-    double valid_fraction;
+    double valid_fraction, bpe_dropout;
 };
 
 static const struct hm_field fields[] = {
@@ -59,6 +59,13 @@ static const struct hm_field fields[] = {
       .fallback = "0",
       .max = 1e9,
       .help = "encode one document in this many a second time and compare; 0 none" },
+    { .name = "bpe_dropout",
+      .type = HM_FIELD_DOUBLE,
+      .offset = offsetof(struct config, bpe_dropout),
+      .fallback = "0",
+      .max = 1,
+      .help = "only 0: merges are not left out at random, so that a pack can be made again byte "
+              "for byte" },
     STAGE_TEXT_FIELDS(struct config, text),
 };
 static const struct hm_input inputs[] = {
@@ -84,6 +91,18 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_pack_repo
     HM_TRY(hm_report_u64(run->report, "windows", report->windows, err));
     HM_TRY(hm_report_u64(run->report, "valid_windows", report->valid_windows, err));
     return hm_report_u64(run->report, "dropped_tokens", report->dropped_tokens, err);
+}
+
+static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct config *config = run->config;
+
+    if (config->bpe_dropout > 0)
+        return hm_fail(
+            err, HM_ERR_USAGE,
+            "set.bpe_dropout is %g; only 0 is possible: the encoder leaves no merge out at random",
+            config->bpe_dropout);
+    return HM_OK;
 }
 
 static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
@@ -130,7 +149,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
 
     HM_TRY(hm_stage_input_bytes(run, "text", &bytes, err));
     HM_TRY(hm_stage_vocab_size(run, "tokenizer", &pieces, err));
-    HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", pieces * 512, err));
+    HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", pieces * STAGE_PIECE_BYTES, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
     ret_plan->disk_bytes = 4 * bytes;
     ret_plan->work = bytes;
@@ -150,6 +169,7 @@ const struct hm_stage hm_stage_corpus_pack = {
     .writes = "train.hmp, valid.hmp, report.json",
     .product = { HM_INPUT_PACKED },
     .product_path = { "" },
+    .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,
 };

@@ -5,6 +5,7 @@
  */
 #include "hanmix/base/alloc.h"
 #include "hanmix/eval/eval.h"
+#include "hanmix/model/ids_file.h"
 #include "stage_runtime.h"
 #include "stage_util.h"
 
@@ -56,16 +57,17 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
                       struct hm_error *err)
 {
     const struct config *config = run->config;
-    const char *ids = NULL;
-    uint64_t rows = 1;
-    uint64_t seq_len = 0;
+    struct hm_ids_file ids = { 0 };
+    const char *path = NULL;
 
-    HM_TRY(hm_stage_path(run, "ids", &ids, err));
+    HM_TRY(hm_stage_path(run, "ids", &path, err));
     if (!hm_stage_pending(run, "ids"))
-        HM_TRY(hm_eval_ids_shape(ids, &rows, &seq_len, err));
-    ret_plan->work = rows;
+        HM_TRY(hm_ids_file_open(path, &ids, err));
+    uint32_t seq_len = ids.seq_len;
+    ret_plan->work = ids.rows;
     ret_plan->work_unit = "rows";
-    return hm_stage_eval_plan(run, config->ram, (uint32_t)seq_len, true, ret_plan, err);
+    hm_ids_file_close(&ids);
+    return hm_stage_eval_plan(run, config->ram, seq_len, true, ret_plan, err);
 }
 
 const struct hm_stage hm_stage_eval_logits = {

@@ -193,7 +193,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     } else {
         HM_TRY(hm_stage_vocab_size(run, hm_stage_input(run, "tokenizer") ? "tokenizer" : "model",
                                    &pieces, err));
-        HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", pieces * 512, err));
+        HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", pieces * STAGE_PIECE_BYTES, err));
         HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
         HM_TRY(hm_stage_input_bytes(run, "text", &ret_plan->work, err));
         ret_plan->work_unit = "bytes";

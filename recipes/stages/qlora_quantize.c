@@ -46,6 +46,7 @@ static const struct hm_field fields[] = {
       .offset = offsetof(struct config, shard_size),
       .fallback = "5G",
       .min = 1 << 20,
+      .max = 1e15,
       .help = "bytes of one safetensors file" },
 };
 static const struct hm_input inputs[] = {

@@ -18,6 +18,9 @@
 /* Reading text: line buffer, decompressor window, the largest documents seen in web text. */
 #define STAGE_TEXT_BYTES (24ull << 20)
 
+/* A loaded tokenizer, a piece. */
+#define STAGE_PIECE_BYTES 512ull
+
 #define COUNT_OF(table) (sizeof(table) / sizeof((table)[0]))
 
 struct stage_text { /* the fields every text input shares */

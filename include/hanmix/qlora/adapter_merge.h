@@ -18,7 +18,7 @@ struct hm_adapter_merge_options {
 struct hm_adapter_merge_report { uint64_t tensors, merged, replaced, unchanged_values, changed_values; double max_abs_delta, relative_norm; };
 int hm_adapter_merge(const char *model_dir, const char *adapter_dir, const struct hm_adapter_merge_options *options, const struct hm_kernels *kernels,
                      const char *out_dir, const struct hm_ctl *ctl, struct hm_adapter_merge_report *ret_report, struct hm_error *err);
-/* Peak of the heap for factors of this rank, and of mapped pages: those of the largest weight and its factors. */
+/* Peak of the heap for factors of this rank, and of mapped pages: those of one window of a weight and its factors. */
 void hm_adapter_merge_memory(const struct hm_arch *arch, uint32_t rank, int threads, uint64_t *ret_heap_bytes,
                              uint64_t *ret_mapped_bytes);
 

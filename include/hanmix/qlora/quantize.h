@@ -29,7 +29,7 @@ enum hm_byte_class { HM_BYTES_EXPERT, HM_BYTES_ATTENTION, HM_BYTES_GATE, HM_BYTE
 int hm_quantize(const char *model_dir, const struct hm_quantize_options *options, const struct hm_kernels *kernels, const char *out_dir,
                 const struct hm_ctl *ctl, struct hm_quantize_report *ret_report, struct hm_error *err);
 void hm_quantize_report_release(struct hm_quantize_report *report);
-/* Peak of the heap, and of mapped pages: those of the largest weight. */
+/* Peak of the heap, and of mapped pages: those of one window of a weight. */
 void hm_quantize_memory(const struct hm_arch *arch, const struct hm_quantize_options *options, int threads,
                         uint64_t *ret_heap_bytes, uint64_t *ret_mapped_bytes);
 
