@@ -188,7 +188,7 @@ static const struct {
     { "vector", "dot", 8, dot },
 };
 
-static double now_seconds(void)
+double bench_seconds(void)
 {
     struct timespec now;
 
@@ -260,9 +260,9 @@ static double case_seconds(void (*run)(const struct hm_kernels *k, struct work *
 
     work_fill(work);
     run(table, work);
-    for (double begin = now_seconds(), after; spent < SECONDS; begin = after) {
+    for (double begin = bench_seconds(), after; spent < SECONDS; begin = after) {
         run(table, work);
-        after = now_seconds();
+        after = bench_seconds();
         best = fmin(best, after - begin);
         spent += after - begin;
     }
@@ -276,6 +276,10 @@ int bench_kernel_cases(const char *stem, FILE *out)
     size_t n_tables = hm_kernels_all(tables, MAX_TABLES);
     bool any = false;
 
+    if (stem && strcmp(stem, "gemm") == 0) {
+        bench_gemm_cases(out);
+        return 0;
+    }
     fprintf(out, "kernel,path,values,gvalues_s,gb_s\n");
     for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
         struct work work;

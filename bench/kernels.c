@@ -24,7 +24,7 @@ static void peak_print(void)
     printf("kernel,threads,n,gflop_s\n");
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         double rate = hm_gemm_peak_gflops(&kernels, sizes[i], PEAK_SECONDS);
-        printf("gemm_nt,%d,%zu,%.1f\n", hm_threads(), sizes[i], rate);
+        printf("peak,%d,%zu,%.1f\n", hm_threads(), sizes[i], rate);
         fflush(stdout);
     }
 }
@@ -32,10 +32,11 @@ static void peak_print(void)
 int main(int argc, char **argv)
 {
     const char *stem = argc > 1 ? argv[1] : NULL;
-    bool peak = !stem || strcmp(stem, "gemm") == 0;
 
     fprintf(stderr, "# %s, %d threads\n", hm_cpu_model(), hm_threads());
-    if (peak)
+    if (!stem || strcmp(stem, "peak") == 0)
         peak_print();
-    return peak && stem ? 0 : bench_kernel_cases(stem, stdout);
+    if (!stem)
+        bench_gemm_cases(stdout);
+    return stem && strcmp(stem, "peak") == 0 ? 0 : bench_kernel_cases(stem, stdout);
 }
