@@ -18,13 +18,18 @@ struct piece_index { /* open addressing, at most half full */
     size_t mask;
 };
 
-struct wire_memory {
-    bool failed;
+struct wire_memory { /* two allocations a piece; a hostile file could ask for one per two bytes */
+    bool failed, too_many;
+    size_t allocations;
 };
 
 static void *wire_alloc(void *context, size_t size)
 {
     struct wire_memory *memory = context;
+
+    memory->too_many = ++memory->allocations > 2 * (size_t)HM_SPM_MAX_PIECES + 64;
+    if (memory->too_many)
+        return NULL;
     void *block = hm_alloc(HM_MEM_VOCAB, size);
 
     if (!block)
@@ -217,7 +222,7 @@ int hm_spm_model_parse(struct hm_str bytes, const char *what, struct hm_spm_mode
                        struct hm_error *err)
 {
     struct hm_spm_model model = { 0 };
-    struct wire_memory memory = { false };
+    struct wire_memory memory = { false, false, 0 };
     ProtobufCAllocator allocator = { wire_alloc, wire_free, &memory };
     int status;
 
@@ -228,6 +233,10 @@ int hm_spm_model_parse(struct hm_str bytes, const char *what, struct hm_spm_mode
         hm__spm__model__unpack(&allocator, bytes.len, (const uint8_t *)bytes.ptr);
     if (memory.failed)
         status = hm_fail(err, HM_ERR_NOMEM, "out of memory reading '%s'", what);
+    else if (memory.too_many)
+        status =
+            hm_fail(err, HM_ERR_FORMAT, "'%s' holds more records than the %d pieces that are read",
+                    what, HM_SPM_MAX_PIECES);
     else if (!wire)
         status =
             hm_fail(err, HM_ERR_FORMAT,

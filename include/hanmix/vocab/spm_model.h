@@ -10,13 +10,11 @@
 #include "hanmix/base/hash.h"
 #include "hanmix/base/str.h"
 
-#define HM_SPM_MAX_PIECES     4194304        /* 2^22; ids and float32 ranks stay exact */
-#define HM_SPM_MAX_FILE_BYTES 536870912u     /* 512 MiB */
-#define HM_SPM_SPACE          "\xe2\x96\x81" /* U+2581, what a space is inside pieces */
-#define HM_SPM_SPACE_CODE     0x2581u
-#define HM_SPM_WHITESPACE_SCORE                                      \
-    -1e9f /* of pieces made of spaces alone: below every other merge \
-           */
+#define HM_SPM_MAX_PIECES       1048576        /* 2^20: four times the largest known */
+#define HM_SPM_MAX_FILE_BYTES   134217728u     /* 128 MiB */
+#define HM_SPM_SPACE            "\xe2\x96\x81" /* U+2581, what a space is inside pieces */
+#define HM_SPM_SPACE_CODE       0x2581u
+#define HM_SPM_WHITESPACE_SCORE (-1e9f) /* of pieces of spaces alone, below every merge */
 
 enum hm_piece_type {
     HM_PIECE_NORMAL = 1,

@@ -221,6 +221,22 @@ static void test_hostile(void **state)
     hm_buf_release(&buf);
 }
 
+/* Two bytes a record would make a parser take 64 times the file. */
+static void test_flood(void **state)
+{
+    size_t len = 2 * (2 * (size_t)HM_SPM_MAX_PIECES + 100);
+    char *bytes = hm_calloc(HM_MEM_TEXT, len, 1);
+    struct hm_spm_model model = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < len; i += 2)
+        bytes[i] = 0x0a;
+    assert_fails(hm_spm_model_parse((struct hm_str){ bytes, len }, "flood", &model, &err),
+                 HM_ERR_FORMAT, "more records than", err);
+    hm_free(bytes);
+}
+
 /* A character map with `units` units of `unit` and the texts "x". */
 static struct hm_buf model_with_map(size_t units, uint32_t unit, const char *texts, size_t len)
 {
@@ -322,10 +338,15 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_real_models),      cmocka_unit_test(test_known_pieces),
-        cmocka_unit_test(test_build_and_append), cmocka_unit_test(test_write_refuses),
-        cmocka_unit_test(test_load_paths),       cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_charsmap),         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_real_models),
+        cmocka_unit_test(test_known_pieces),
+        cmocka_unit_test(test_build_and_append),
+        cmocka_unit_test(test_write_refuses),
+        cmocka_unit_test(test_load_paths),
+        cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_flood),
+        cmocka_unit_test(test_charsmap),
+        cmocka_unit_test(test_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
