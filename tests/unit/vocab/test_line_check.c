@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * vocab/vocab_check.c: what is counted, which lines are kept, the same result for any number of
+ * vocab/line_check.c: what is counted, which lines are kept, the same result for any number of
  * threads, and failures of the source.
  */
 #include "tiny_model.h"
