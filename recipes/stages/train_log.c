@@ -155,7 +155,12 @@ static int board_reopen(struct train_log *log, uint64_t step, struct hm_error *e
 {
     hm_tb_close(log->board);
     log->board = NULL;
-    HM_TRY(hm_tb_cut(log->board_dir, step, err));
+    if (step > 0) {
+        HM_TRY(hm_tb_cut(log->board_dir, step, err));
+    } else { /* a fresh start */
+        HM_TRY(hm_dir_remove(log->board_dir, err));
+        HM_TRY(hm_dir_make(log->board_dir, err));
+    }
     return hm_tb_open(log->board_dir, &log->board, err);
 }
 
