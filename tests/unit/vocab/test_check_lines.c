@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * vocab/line_check.c: what is counted, which lines are kept, the same result for any number of
+ * vocab/check_lines.c: what is counted, which lines are kept, the same result for any number of
  * threads, and failures of the source.
  */
 #include "tiny_model.h"
