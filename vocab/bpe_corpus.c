@@ -1,83 +1,56 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From counted runs to the trainer's text: characters by frequency, pairs of characters, and slots.
+ * From counted runs to the trainer's first facts: characters by frequency, pairs of characters by
+ * count, and the floor.
  *
  * A pair of characters rarer than the last merge wanted can never lie inside a piece (a piece is at
- * most as frequent as any pair of characters in it), so runs are cut there; what remains is counted
- * again, which shrinks Chinese text by half or more, and the merges stay exact. The count of the
- * last merge is guessed from the pair counts; the trainer checks the guess and asks for a lower
- * one.
+ * most as frequent as any pair of characters in it), so runs are cut there (bpe_cut.c); what
+ * remains is counted again, which shrinks Chinese text by half or more, and the merges stay exact.
+ * The count of the last merge is guessed from the pair counts; the trainer checks the guess and
+ * asks for a lower one. Counting is shared among threads by pairs, not by runs, so memory does not
+ * grow.
  */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bpe_internal.h"
+#include "han_store.h"
+#include "hanmix/base/parallel.h"
 
-#define CODES         0x110000u
-#define BIGRAMS_FIRST 65536u
+#define BIGRAMS_FIRST 4096u
+#define SHARDS        4u
+#define BLOCK_KEYS    256u
+#define COUNTS_TOLD   65536u /* pair counts told apart when the floor is chosen */
 /* The last of M merges is rarely below a third of the M-th most frequent pair of characters. */
 #define FLOOR_DIVISOR 3u
 
-struct bigram {
-    uint64_t key; /* left << 32 | right; 0 = free */
-    uint64_t count;
-};
-
-struct bigrams {
-    struct bigram *entry;
-    size_t size, used; /* size: power of two */
-};
-
-/* What reading the runs again and again needs: characters as symbols. */
-struct reader {
-    uint32_t *symbol_of; /* [CODES] */
-    uint32_t *symbol;    /* of the run last read */
-    size_t cap;
-};
-
-static void reader_release(struct bpe_trainer *trainer, struct reader *reader)
-{
-    hm_bpe_drop(trainer, reader->symbol_of, reader->symbol_of ? CODES * sizeof(uint32_t) : 0);
-    hm_bpe_drop(trainer, reader->symbol, reader->cap * sizeof(uint32_t));
-}
-
-static int reader_init(struct bpe_trainer *trainer, struct reader *reader, struct hm_error *err)
-{
-    reader->symbol_of = hm_bpe_resize(trainer, NULL, 0, CODES * sizeof(uint32_t), err);
-    if (!reader->symbol_of)
-        return err->code;
-    memset(reader->symbol_of, 0, CODES * sizeof(uint32_t));
-    for (uint32_t i = 1; i <= trainer->n_chars; i++)
-        reader->symbol_of[trainer->code[i]] = i;
-    return HM_OK;
-}
-
-/* The symbols of a run into reader->symbol; *ret_count of them. */
-static int reader_read(struct bpe_trainer *trainer, struct reader *reader, const struct hm_run *run,
-                       uint32_t *ret_count, struct hm_error *err)
-{
-    uint32_t count = 0;
-
-    if (run->n_units > reader->cap) {
-        size_t cap = 2 * (size_t)run->n_units;
-        uint32_t *grown = hm_bpe_resize(trainer, reader->symbol, reader->cap * sizeof(uint32_t),
-                                        cap * sizeof(uint32_t), err);
-        if (!grown)
-            return err->code;
-        reader->symbol = grown;
-        reader->cap = cap;
-    }
-    for (uint32_t i = 0; i < run->n_units;)
-        reader->symbol[count++] = reader->symbol_of[hm_run_code(run->unit, &i)];
-    *ret_count = count;
-    return HM_OK;
-}
+/* --- characters ------------------------------------------------------------------------------- */
 
 struct character {
     uint32_t code;
     uint64_t count;
 };
+
+struct characters {
+    const struct hm_han_counts *counts;
+    uint32_t *index; /* [BPE_CODES] of a character met */
+    uint64_t *count; /* [HM_HAN_PARTS][n] */
+    size_t n;
+};
+
+static void characters_unit(void *context, size_t number, int worker)
+{
+    struct characters *characters = context;
+    uint64_t *count = characters->count + number * characters->n;
+    uint64_t cursor = 0;
+    struct hm_run run;
+
+    (void)worker;
+    while (hm_han_part_next(&characters->counts->part[number], &cursor, &run))
+        for (uint32_t i = 0; i < run.n_units;)
+            count[characters->index[hm_run_code(run.unit, &i)]] += run.count;
+}
 
 static int character_order(const void *a, const void *b)
 {
@@ -89,231 +62,242 @@ static int character_order(const void *a, const void *b)
     return x->code < y->code ? -1 : x->code > y->code;
 }
 
+/* The characters met, in the order of their codes. */
+static void characters_find(const struct hm_han_counts *counts, struct characters *characters,
+                            struct character *list)
+{
+    uint32_t n = 0;
+
+    for (uint32_t word = 0; word < BPE_CODES / 64; word++) {
+        uint64_t seen = 0;
+        for (size_t p = 0; p < HM_HAN_PARTS; p++)
+            seen |= counts->part[p].seen[word];
+        for (; seen; seen &= seen - 1) {
+            uint32_t code = 64 * word + (uint32_t)__builtin_ctzll(seen);
+            characters->index[code] = n;
+            list[n++].code = code;
+        }
+    }
+}
+
+static void characters_rank(struct bpe_trainer *trainer, const struct characters *characters,
+                            struct character *list)
+{
+    for (size_t i = 0; i < characters->n; i++)
+        for (size_t p = 0; p < HM_HAN_PARTS; p++)
+            list[i].count += characters->count[p * characters->n + i];
+    qsort(list, characters->n, sizeof(*list), character_order);
+    for (size_t i = 0; i < characters->n; i++) {
+        uint32_t symbol = (uint32_t)(i + 1);
+        trainer->code[symbol] = list[i].code;
+        trainer->symbol_first[symbol] = symbol;
+        trainer->symbol_len[symbol] = 1;
+        trainer->symbol_count[symbol] = list[i].count;
+        trainer->symbol_of[list[i].code] = symbol;
+    }
+}
+
 int hm_bpe_characters_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                             struct hm_error *err)
 {
-    size_t bytes = CODES * sizeof(uint64_t);
-    uint64_t *count = hm_bpe_resize(trainer, NULL, 0, bytes, err);
-    struct character *character = NULL;
-    size_t n_chars = hm_han_counts_totals(counts).distinct_characters;
-    uint64_t cursor = 0;
-    struct hm_run run;
-    size_t n = 0;
-    int status = HM_OK;
+    struct characters characters = { .counts = counts,
+                                     .index = trainer->symbol_of,
+                                     .n = trainer->n_chars };
+    size_t count_bytes = HM_HAN_PARTS * characters.n * sizeof(uint64_t);
+    size_t list_bytes = characters.n * sizeof(struct character);
+    struct character *list = hm_bpe_zeroed(trainer, list_bytes, err);
 
-    if (!count)
-        return err->code;
-    memset(count, 0, bytes);
-    while (hm_han_counts_next(counts, &cursor, &run))
-        for (uint32_t i = 0; i < run.n_units;)
-            count[hm_run_code(run.unit, &i)] += run.count;
-    character = hm_bpe_resize(trainer, NULL, 0, n_chars * sizeof(*character), err);
-    if (!character) {
-        status = err->code;
-        goto out;
+    characters.count = list ? hm_bpe_zeroed(trainer, count_bytes, err) : NULL;
+    int status = characters.count ? HM_OK : err->code;
+    if (status == HM_OK) {
+        characters_find(counts, &characters, list);
+        hm_parallel_for(HM_HAN_PARTS, characters_unit, &characters);
+        characters_rank(trainer, &characters, list);
     }
-    for (uint32_t code = 0; code < CODES; code++)
-        if (count[code])
-            character[n++] = (struct character){ code, count[code] };
-    HM_BUG(n != n_chars);
-    qsort(character, n, sizeof(*character), character_order);
-    for (size_t i = 0; i < n; i++) {
-        trainer->code[i + 1] = character[i].code;
-        trainer->symbol_first[i + 1] = (uint32_t)(i + 1);
-        trainer->symbol_len[i + 1] = 1;
-        trainer->symbol_count[i + 1] = character[i].count;
-    }
-out:
-    hm_bpe_drop(trainer, character, n_chars * sizeof(*character));
-    hm_bpe_drop(trainer, count, bytes);
+    hm_bpe_drop(trainer, characters.count, count_bytes);
+    hm_bpe_drop(trainer, list, list_bytes);
     return status;
 }
 
-static size_t bigram_at(const struct bigrams *bigrams, uint64_t key)
-{
-    size_t mask = bigrams->size - 1;
-    uint64_t hash = key * 0x9fb21c651e98df25u;
-    size_t at = (hash ^ hash >> 32) & mask;
+/* --- pairs of characters ---------------------------------------------------------------------- */
 
-    while (bigrams->entry[at].key && bigrams->entry[at].key != key)
+struct bigram {
+    uint64_t key; /* left << 32 | right; 0 = free */
+    uint64_t count;
+};
+
+struct shard { /* the pairs whose left symbol is the shard's modulo SHARDS */
+    struct bigram *entry;
+    size_t size, used; /* size: power of two */
+    struct hm_error err;
+};
+
+struct bigrams {
+    struct bpe_trainer *trainer;
+    const struct hm_han_counts *counts;
+    struct shard shard[SHARDS];
+};
+
+struct key_block { /* pairs whose places in the table are fetched together */
+    uint64_t key[BLOCK_KEYS], count[BLOCK_KEYS];
+    size_t n;
+};
+
+static size_t bigram_at(const struct shard *shard, uint64_t key)
+{
+    size_t mask = shard->size - 1;
+    size_t at = bpe_pair_hash(key) & mask;
+
+    while (shard->entry[at].key && shard->entry[at].key != key)
         at = (at + 1) & mask;
     return at;
 }
 
-static int bigrams_grow(struct bpe_trainer *trainer, struct bigrams *bigrams, struct hm_error *err)
+static int shard_grow(struct bpe_trainer *trainer, struct shard *shard)
 {
-    struct bigrams grown = { .size = bigrams->size ? 2 * bigrams->size : BIGRAMS_FIRST,
-                             .used = bigrams->used };
+    struct shard grown = { .size = shard->size ? 2 * shard->size : BIGRAMS_FIRST,
+                           .used = shard->used };
 
-    grown.entry = hm_bpe_resize(trainer, NULL, 0, grown.size * sizeof(*grown.entry), err);
+    grown.entry = hm_bpe_zeroed(trainer, grown.size * sizeof(*grown.entry), &shard->err);
     if (!grown.entry)
-        return err->code;
-    memset(grown.entry, 0, grown.size * sizeof(*grown.entry));
-    for (size_t i = 0; i < bigrams->size; i++)
-        if (bigrams->entry[i].key)
-            grown.entry[bigram_at(&grown, bigrams->entry[i].key)] = bigrams->entry[i];
-    hm_bpe_drop(trainer, bigrams->entry, bigrams->size * sizeof(*bigrams->entry));
-    *bigrams = grown;
+        return shard->err.code;
+    for (size_t i = 0; i < shard->size; i++)
+        if (shard->entry[i].key)
+            grown.entry[bigram_at(&grown, shard->entry[i].key)] = shard->entry[i];
+    hm_bpe_drop(trainer, shard->entry, shard->size * sizeof(*shard->entry));
+    *shard = grown;
     return HM_OK;
 }
 
-static int bigrams_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
-                         struct reader *reader, struct bigrams *bigrams, struct hm_error *err)
+static int block_count(struct bpe_trainer *trainer, struct shard *shard, struct key_block *block)
 {
-    uint64_t cursor = 0;
-    struct hm_run run;
-    uint32_t n = 0;
+    if ((shard->used + block->n) * 5 > shard->size * 3 && shard_grow(trainer, shard) < 0)
+        return shard->err.code;
+    for (size_t i = 0; i < block->n; i++)
+        __builtin_prefetch(&shard->entry[bpe_pair_hash(block->key[i]) & (shard->size - 1)]);
+    for (size_t i = 0; i < block->n; i++) {
+        struct bigram *entry = &shard->entry[bigram_at(shard, block->key[i])];
+        shard->used += entry->key == 0;
+        entry->key = block->key[i];
+        entry->count += block->count[i];
+    }
+    block->n = 0;
+    return HM_OK;
+}
 
-    if (bigrams_grow(trainer, bigrams, err) < 0)
-        return err->code;
-    while (hm_han_counts_next(counts, &cursor, &run)) {
-        if (reader_read(trainer, reader, &run, &n, err) < 0)
-            return err->code;
-        for (uint32_t i = 0; i + 1 < n; i++) {
-            uint64_t key = (uint64_t)reader->symbol[i] << 32 | reader->symbol[i + 1];
-            struct bigram *entry = &bigrams->entry[bigram_at(bigrams, key)];
-            entry->count += run.count;
-            if (entry->key)
-                continue;
-            entry->key = key;
-            if (++bigrams->used * 5 > bigrams->size * 3 && bigrams_grow(trainer, bigrams, err) < 0)
-                return err->code;
+static int run_count(struct bpe_trainer *trainer, struct shard *shard, uint32_t number,
+                     const struct hm_run *run, struct key_block *block)
+{
+    uint32_t i = 0;
+    uint64_t left = trainer->symbol_of[hm_run_code(run->unit, &i)];
+
+    while (i < run->n_units) {
+        uint64_t right = trainer->symbol_of[hm_run_code(run->unit, &i)];
+        if (left % SHARDS == number) {
+            block->key[block->n] = left << 32 | right;
+            block->count[block->n++] = run->count;
+            if (block->n == BLOCK_KEYS)
+                HM_TRY(block_count(trainer, shard, block));
         }
+        left = right;
     }
     return HM_OK;
 }
 
-static int count_order(const void *a, const void *b)
+static void shard_unit(void *context, size_t number, int worker)
 {
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
+    struct bigrams *bigrams = context;
+    struct bpe_trainer *trainer = bigrams->trainer;
+    struct shard *shard = &bigrams->shard[number];
+    struct key_block block = { .n = 0 };
+    uint64_t cursor = 0;
+    struct hm_run run;
+    int status = shard_grow(trainer, shard);
 
-    return x > y ? -1 : x < y;
+    (void)worker;
+    while (status == HM_OK && hm_han_counts_next(bigrams->counts, &cursor, &run))
+        status = run_count(trainer, shard, (uint32_t)number, &run, &block);
+    if (status == HM_OK)
+        block_count(trainer, shard, &block);
 }
 
-/* A guess, not above `lower` when that is given. */
+/* A guess, not above `lower` when that is given: from the wanted-th largest count. */
 static int floor_choose(struct bpe_trainer *trainer, const struct bigrams *bigrams, uint64_t lower,
                         struct hm_error *err)
 {
-    if (lower) {
-        trainer->floor = lower;
-        return HM_OK;
-    }
-    trainer->floor = 1;
-    if (bigrams->used <= trainer->wanted)
-        return HM_OK;
-    uint64_t *count = hm_bpe_resize(trainer, NULL, 0, bigrams->used * sizeof(*count), err);
-    if (!count)
+    size_t bytes = COUNTS_TOLD * sizeof(uint64_t);
+    uint64_t *pairs_with = hm_bpe_zeroed(trainer, bytes, err);
+    uint64_t count = COUNTS_TOLD - 1;
+    uint64_t above;
+
+    if (!pairs_with)
         return err->code;
-    size_t n = 0;
-    for (size_t i = 0; i < bigrams->size; i++)
-        if (bigrams->entry[i].key)
-            count[n++] = bigrams->entry[i].count;
-    qsort(count, n, sizeof(*count), count_order);
-    if (count[trainer->wanted] / FLOOR_DIVISOR > 1)
-        trainer->floor = count[trainer->wanted] / FLOOR_DIVISOR;
-    hm_bpe_drop(trainer, count, bigrams->used * sizeof(*count));
+    for (size_t s = 0; s < SHARDS; s++)
+        for (size_t i = 0; i < bigrams->shard[s].size; i++) {
+            const struct bigram *entry = &bigrams->shard[s].entry[i];
+            if (entry->key)
+                pairs_with[entry->count < COUNTS_TOLD ? entry->count : COUNTS_TOLD - 1]++;
+        }
+    for (above = pairs_with[count]; above <= trainer->wanted && count > 0;
+         above += pairs_with[count])
+        count--;
+    trainer->floor = lower ? lower : count / FLOOR_DIVISOR;
+    if (trainer->floor < 1)
+        trainer->floor = 1;
+    hm_bpe_drop(trainer, pairs_with, bytes);
     return HM_OK;
 }
 
-/* The pairs of characters that reach the floor, in the order of their keys. */
+/* The pairs of characters that reach the floor. */
 static int first_pairs(struct bpe_trainer *trainer, const struct bigrams *bigrams,
                        struct hm_error *err)
 {
-    for (size_t i = 0; i < bigrams->size; i++) {
-        const struct bigram *entry = &bigrams->entry[i];
-        uint32_t pair;
-        if (entry->key && entry->count >= trainer->floor &&
-            hm_bpe_pair_new(trainer, (uint32_t)(entry->key >> 32), (uint32_t)entry->key,
-                            entry->count, &pair, err) < 0)
-            return err->code;
-    }
-    return HM_OK;
-}
-
-/* Cut one run where a pair was not kept; stretches of two characters and more are counted in `ret`.
- */
-static int run_cut(const struct bpe_trainer *trainer, const struct reader *reader,
-                   const struct hm_run *run, struct hm_han_counts *ret, struct hm_error *err)
-{
-    uint32_t start = 0; /* unit where the stretch begins */
-    uint32_t length = 0;
-    uint32_t previous = 0;
-
-    for (uint32_t i = 0; i < run->n_units;) {
-        uint32_t at = i;
-        uint32_t symbol = reader->symbol_of[hm_run_code(run->unit, &i)];
-        if (previous && !hm_bpe_pair_find(trainer, previous, symbol)) {
-            if (length > 1)
-                HM_TRY(
-                    hm_han_counts_add_units(ret, run->unit + start, at - start, run->count, err));
-            start = at;
-            length = 0;
+    for (size_t s = 0; s < SHARDS; s++)
+        for (size_t i = 0; i < bigrams->shard[s].size; i++) {
+            const struct bigram *entry = &bigrams->shard[s].entry[i];
+            uint32_t pair;
+            if (entry->key && entry->count >= trainer->floor &&
+                hm_bpe_pair_new(trainer, (uint32_t)(entry->key >> 32), (uint32_t)entry->key,
+                                entry->count, &pair, err) < 0)
+                return err->code;
         }
-        length++;
-        previous = symbol;
-    }
-    if (length > 1)
-        HM_TRY(
-            hm_han_counts_add_units(ret, run->unit + start, run->n_units - start, run->count, err));
     return HM_OK;
 }
 
-static int runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
-                    const struct reader *reader, struct hm_han_counts **ret_cut,
-                    struct hm_error *err)
+static int pairs_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+                       uint64_t lower, struct hm_error *err)
 {
-    struct hm_han_counts *cut = NULL;
-    uint64_t cursor = 0;
-    struct hm_run run;
-    uint64_t n = 0;
-
-    HM_TRY(hm_han_counts_new(&cut, err));
-    if (trainer->limit_bytes)
-        hm_han_counts_limit(cut, trainer->limit_bytes > trainer->used_bytes
-                                     ? trainer->limit_bytes - trainer->used_bytes
-                                     : 1);
+    struct bigrams bigrams = { .trainer = trainer, .counts = counts };
     int status = HM_OK;
-    while (status == HM_OK && hm_han_counts_next(counts, &cursor, &run)) {
-        status = run_cut(trainer, reader, &run, cut, err);
-        if (status == HM_OK && n++ % 65536 == 0 && hm_ctl_stopped(trainer->ctl))
-            status = hm_fail(err, HM_ERR_STOPPED, "training the vocabulary was stopped");
-    }
+
+    hm_parallel_for(SHARDS, shard_unit, &bigrams);
+    for (size_t s = 0; status == HM_OK && s < SHARDS; s++)
+        if (bigrams.shard[s].err.code < 0)
+            status = hm_fail(err, bigrams.shard[s].err.code, "%s", bigrams.shard[s].err.text);
     if (status == HM_OK)
-        status = hm_han_counts_flush(cut, err);
-    if (status < 0) {
-        hm_han_counts_free(cut);
-        return status;
-    }
-    *ret_cut = cut;
-    trainer->used_bytes += hm_han_counts_bytes(cut);
-    return HM_OK;
+        status = floor_choose(trainer, &bigrams, lower, err);
+    if (status == HM_OK)
+        status = first_pairs(trainer, &bigrams, err);
+    for (size_t s = 0; s < SHARDS; s++)
+        hm_bpe_drop(trainer, bigrams.shard[s].entry, bigrams.shard[s].size * sizeof(struct bigram));
+    return status;
 }
 
 int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                        uint64_t lower, struct hm_error *err)
 {
-    struct reader reader = { 0 };
-    struct bigrams bigrams = { 0 };
     struct hm_han_counts *cut = NULL;
-    uint64_t cut_bytes = 0;
-    int status = reader_init(trainer, &reader, err);
+    int status = pairs_count(trainer, counts, lower, err);
 
+    if (status == HM_OK && trainer->floor > 1)
+        status = hm_bpe_runs_cut(trainer, counts, &cut, err);
+    uint64_t cut_bytes = cut ? hm_han_counts_bytes(cut) : 0;
+    atomic_fetch_add(&trainer->used_bytes, cut_bytes);
     if (status == HM_OK)
-        status = bigrams_count(trainer, counts, &reader, &bigrams, err);
-    if (status == HM_OK)
-        status = floor_choose(trainer, &bigrams, lower, err);
-    if (status == HM_OK)
-        status = first_pairs(trainer, &bigrams, err);
-    hm_bpe_drop(trainer, bigrams.entry, bigrams.size * sizeof(*bigrams.entry));
-    if (status == HM_OK && trainer->floor > 1) {
-        status = runs_cut(trainer, counts, &reader, &cut, err);
-        cut_bytes = status == HM_OK ? hm_han_counts_bytes(cut) : 0;
-    }
-    if (status == HM_OK)
-        status = hm_bpe_slots_fill(trainer, cut ? cut : counts, reader.symbol_of, err);
+        status = hm_bpe_slots_lay(trainer, cut ? cut : counts, err);
     hm_han_counts_free(cut);
-    trainer->used_bytes -= cut_bytes;
-    reader_release(trainer, &reader);
+    atomic_fetch_sub(&trainer->used_bytes, cut_bytes);
+    if (status == HM_OK)
+        status = hm_bpe_places_list(trainer, err);
     return status;
 }

@@ -7,6 +7,8 @@
 #ifndef HANMIX_VOCAB_BPE_INTERNAL_H
 #define HANMIX_VOCAB_BPE_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "hanmix/vocab/bpe_train.h"
 
 struct hm_run {           /* one distinct run */
@@ -15,15 +17,9 @@ struct hm_run {           /* one distinct run */
     uint64_t count;
 };
 
-/* Walk all distinct runs in order of first appearance: false at the end. *cursor starts at 0. */
+/* Walk all distinct runs, in an order of no meaning: false at the end. *cursor starts at 0. */
 bool hm_han_counts_next(const struct hm_han_counts *counts, uint64_t *cursor,
                         struct hm_run *ret_run);
-
-/* Add `count` occurrences of a run given as UTF-16, n_units >= 1; seen after hm_han_counts_flush.
- */
-int hm_han_counts_add_units(struct hm_han_counts *counts, const uint16_t *unit, size_t n_units,
-                            uint64_t count, struct hm_error *err);
-int hm_han_counts_flush(struct hm_han_counts *counts, struct hm_error *err);
 
 /* Next code point of a run; *i < n_units. Runs hold whole surrogate pairs. */
 static inline uint32_t hm_run_code(const uint16_t *unit, uint32_t *i)
@@ -34,6 +30,8 @@ static inline uint32_t hm_run_code(const uint16_t *unit, uint32_t *i)
         code = 0x10000 + ((code - 0xd800) << 10) + (unit[(*i)++] - 0xdc00u);
     return code;
 }
+
+#define BPE_CODES 0x110000u
 
 /*
  * The text of a training: every segment's symbols in slots, one slot a character, a zero slot
@@ -55,6 +53,11 @@ struct bpe_pair {
     uint64_t
         tie; /* order among equal counts: fewer characters, then code points, as far as they fit */
     bool dead; /* merged, refused, or too rare to matter */
+};
+
+struct bpe_pair_key { /* an entry of the table of pairs */
+    uint64_t key;     /* left << 32 | right; 0 = free */
+    uint32_t pair;
 };
 
 struct bpe_queue_entry { /* count may be stale: then it is too high */
@@ -81,14 +84,16 @@ struct bpe_block { /* positions of the pairs that one merge made */
 
 struct bpe_trainer {
     const struct hm_ctl *ctl;
-    uint64_t limit_bytes, used_bytes; /* limit 0 = none */
+    uint64_t limit_bytes; /* 0 = none */
+    _Atomic uint64_t used_bytes;
     uint32_t max_chars;
-    size_t wanted;  /* merges */
+    size_t wanted; /* merges */
     bool allow_fewer;
     uint64_t floor; /* pairs rarer than this are not kept: none of them will be merged */
     /* symbols: 1..n_chars characters, most frequent first; then merges in order */
     uint32_t n_chars, n_symbols;
     size_t cap_symbols;
+    uint32_t *symbol_of;    /* [BPE_CODES] of a character */
     uint32_t *symbol_first; /* into code */
     uint8_t *symbol_len;    /* characters */
     uint32_t *code;         /* code points of all symbols */
@@ -99,10 +104,10 @@ struct bpe_trainer {
     uint32_t *slot;
     uint32_t n_slots;
     struct bpe_weight_class *weight_class;
-    size_t n_weight_classes, weight_class_bytes;
+    size_t n_weight_classes;
     struct bpe_pair *pair; /* 0 is none */
     size_t n_pairs, cap_pairs;
-    uint32_t *pair_table; /* power of two, 0 = free */
+    struct bpe_pair_key *pair_table; /* power of two */
     size_t pair_table_size;
     struct bpe_queue_entry *queue; /* binary heap, most frequent first */
     size_t n_queue, cap_queue;
@@ -114,24 +119,39 @@ struct bpe_trainer {
     size_t n_events[3], cap_events[3];
 };
 
-/* Heap of the trainer within its limit; old_bytes are given back. NULL: err tells (HM_ERR_NOFIT or
- * HM_ERR_NOMEM). */
+/* Where a pair of symbols begins to be looked for. */
+static inline uint64_t bpe_pair_hash(uint64_t key)
+{
+    uint64_t hash = key * 0x9fb21c651e98df25u;
+
+    return hash ^ hash >> 32;
+}
+
+/* Heap of the trainer within its limit (thread safe; err is not NULL); old_bytes are given back.
+ * NULL: err tells (HM_ERR_NOFIT or HM_ERR_NOMEM). */
 void *hm_bpe_resize(struct bpe_trainer *trainer, void *block, size_t old_bytes, size_t bytes,
                     struct hm_error *err);
 void hm_bpe_drop(struct bpe_trainer *trainer, void *block, size_t bytes);
 
-/* bpe_corpus.c */
+/* The same, zeroed. */
+void *hm_bpe_zeroed(struct bpe_trainer *trainer, size_t bytes, struct hm_error *err);
+
+/* bpe_corpus.c: characters by frequency into the symbol arrays and symbol_of. */
 int hm_bpe_characters_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                             struct hm_error *err);
-/* `lower` > 0: at most this floor (an earlier attempt ended with too few pairs). Sets floor, makes
- * pairs and slots. */
+/* Sets the floor, makes pairs, slots and queue. `lower` > 0: that floor (an earlier one was too
+ * high). */
 int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                        uint64_t lower, struct hm_error *err);
 
-/* bpe_slots.c: slots, places and queue from segments, every pair of which exists; symbol_of: by
- * code point. */
-int hm_bpe_slots_fill(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
-                      const uint32_t *symbol_of, struct hm_error *err);
+/* bpe_cut.c: the stretches of runs all of whose pairs exist. */
+int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+                    struct hm_han_counts **ret_cut, struct hm_error *err);
+
+/* bpe_slots.c: slots from segments every pair of which exists; then places and queue. */
+int hm_bpe_slots_lay(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+                     struct hm_error *err);
+int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err);
 void hm_bpe_slots_unload(struct bpe_trainer *trainer);
 
 /* bpe_pairs.c */

@@ -11,44 +11,40 @@
 
 #define TABLE_FIRST 1024u
 
-static uint64_t pair_hash(uint32_t left, uint32_t right)
+static size_t table_at(const struct bpe_trainer *trainer, uint64_t key)
 {
-    uint64_t hash = ((uint64_t)left << 32 | right) * 0x9fb21c651e98df25u;
-
-    return hash ^ hash >> 32;
-}
-
-static size_t table_at(const struct bpe_trainer *trainer, uint32_t left, uint32_t right)
-{
+    const struct bpe_pair_key *table = trainer->pair_table;
     size_t mask = trainer->pair_table_size - 1;
-    size_t at = pair_hash(left, right) & mask;
+    size_t at = bpe_pair_hash(key) & mask;
 
-    for (; trainer->pair_table[at]; at = (at + 1) & mask) {
-        const struct bpe_pair *pair = &trainer->pair[trainer->pair_table[at]];
-        if (pair->left == left && pair->right == right)
-            break;
-    }
+    while (table[at].key && table[at].key != key)
+        at = (at + 1) & mask;
     return at;
 }
 
 uint32_t hm_bpe_pair_find(const struct bpe_trainer *trainer, uint32_t left, uint32_t right)
 {
-    return trainer->n_pairs ? trainer->pair_table[table_at(trainer, left, right)] : 0;
+    if (!trainer->n_pairs)
+        return 0;
+    return trainer->pair_table[table_at(trainer, (uint64_t)left << 32 | right)].pair;
 }
 
 static int table_grow(struct bpe_trainer *trainer, struct hm_error *err)
 {
-    size_t size = trainer->pair_table_size ? 2 * trainer->pair_table_size : TABLE_FIRST;
-    uint32_t *table = hm_bpe_resize(trainer, NULL, 0, size * sizeof(*table), err);
+    size_t old_size = trainer->pair_table_size;
+    size_t size = old_size ? 2 * old_size : TABLE_FIRST;
+    struct bpe_pair_key *old = trainer->pair_table;
+    struct bpe_pair_key *table = hm_bpe_resize(trainer, NULL, 0, size * sizeof(*table), err);
 
     if (!table)
         return err->code;
     memset(table, 0, size * sizeof(*table));
-    hm_bpe_drop(trainer, trainer->pair_table, trainer->pair_table_size * sizeof(*table));
     trainer->pair_table = table;
     trainer->pair_table_size = size;
-    for (uint32_t i = 1; i < trainer->n_pairs; i++)
-        table[table_at(trainer, trainer->pair[i].left, trainer->pair[i].right)] = i;
+    for (size_t i = 0; i < old_size; i++)
+        if (old[i].key)
+            table[table_at(trainer, old[i].key)] = old[i];
+    hm_bpe_drop(trainer, old, old_size * sizeof(*old));
     return HM_OK;
 }
 
@@ -96,10 +92,12 @@ int hm_bpe_pair_new(struct bpe_trainer *trainer, uint32_t left, uint32_t right, 
     if (2 * number >= trainer->pair_table_size)
         if (table_grow(trainer, err) < 0)
             return err->code;
+    trainer->pair[0] = (struct bpe_pair){ .dead = true };
     struct bpe_pair *pair = &trainer->pair[number];
     *pair = (struct bpe_pair){ .left = left, .right = right, .count = count };
     pair->tie = pair_tie(trainer, pair);
-    trainer->pair_table[table_at(trainer, left, right)] = (uint32_t)number;
+    uint64_t key = (uint64_t)left << 32 | right;
+    trainer->pair_table[table_at(trainer, key)] = (struct bpe_pair_key){ key, (uint32_t)number };
     trainer->n_pairs = number + 1;
     *ret_pair = (uint32_t)number;
     return HM_OK;
@@ -212,7 +210,8 @@ void hm_bpe_pair_kill(struct bpe_trainer *trainer, uint32_t number)
 void hm_bpe_pairs_unload(struct bpe_trainer *trainer)
 {
     hm_bpe_drop(trainer, trainer->pair, trainer->cap_pairs * sizeof(*trainer->pair));
-    hm_bpe_drop(trainer, trainer->pair_table, trainer->pair_table_size * sizeof(uint32_t));
+    hm_bpe_drop(trainer, trainer->pair_table,
+                trainer->pair_table_size * sizeof(*trainer->pair_table));
     hm_bpe_drop(trainer, trainer->queue, trainer->cap_queue * sizeof(*trainer->queue));
     for (size_t i = 0; trainer->block && i <= trainer->wanted; i++)
         hm_bpe_drop(trainer, trainer->block[i].position, trainer->block[i].bytes);

@@ -19,28 +19,29 @@
 void *hm_bpe_resize(struct bpe_trainer *trainer, void *block, size_t old_bytes, size_t bytes,
                     struct hm_error *err)
 {
-    uint64_t need = trainer->used_bytes + bytes - old_bytes;
+    uint64_t need = atomic_fetch_add(&trainer->used_bytes, bytes - old_bytes) + bytes - old_bytes;
 
     if (trainer->limit_bytes && need > trainer->limit_bytes) {
         hm_fail(err, HM_ERR_NOFIT,
                 "training %zu merges needs more than %" PRIu64 " bytes and the limit is %" PRIu64
                 ": raise the memory limit, ask for fewer pieces or sample the text",
                 trainer->wanted, need, trainer->limit_bytes);
+        atomic_fetch_sub(&trainer->used_bytes, bytes - old_bytes);
         return NULL;
     }
     void *grown = hm_realloc(HM_MEM_VOCAB, block, bytes);
     if (!grown) {
         hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu bytes of vocabulary training", bytes);
+        atomic_fetch_sub(&trainer->used_bytes, bytes - old_bytes);
         return NULL;
     }
-    trainer->used_bytes = need;
     return grown;
 }
 
 void hm_bpe_drop(struct bpe_trainer *trainer, void *block, size_t bytes)
 {
     if (block)
-        trainer->used_bytes -= bytes;
+        atomic_fetch_sub(&trainer->used_bytes, bytes);
     hm_free(block);
 }
 
@@ -48,6 +49,7 @@ static void symbols_unload(struct bpe_trainer *trainer)
 {
     size_t n = trainer->cap_symbols;
 
+    hm_bpe_drop(trainer, trainer->symbol_of, BPE_CODES * sizeof(uint32_t));
     hm_bpe_drop(trainer, trainer->symbol_first, n * sizeof(uint32_t));
     hm_bpe_drop(trainer, trainer->symbol_len, n);
     hm_bpe_drop(trainer, trainer->symbol_count, n * sizeof(uint64_t));
@@ -62,7 +64,7 @@ static void symbols_unload(struct bpe_trainer *trainer)
                     trainer->cap_events[side] * sizeof(struct bpe_event));
 }
 
-static void *zeroed(struct bpe_trainer *trainer, size_t bytes, struct hm_error *err)
+void *hm_bpe_zeroed(struct bpe_trainer *trainer, size_t bytes, struct hm_error *err)
 {
     void *block = hm_bpe_resize(trainer, NULL, 0, bytes, err);
 
@@ -85,13 +87,18 @@ static int symbols_load(struct bpe_trainer *trainer, const struct hm_han_counts 
     trainer->n_chars = (uint32_t)n_chars;
     trainer->cap_symbols = n;
     trainer->cap_codes = n_chars + 1;
-    whole = whole && (trainer->symbol_first = zeroed(trainer, n * sizeof(uint32_t), err));
-    whole = whole && (trainer->symbol_len = zeroed(trainer, n, err));
-    whole = whole && (trainer->symbol_count = zeroed(trainer, n * sizeof(uint64_t), err));
-    whole = whole && (trainer->code = zeroed(trainer, (n_chars + 1) * sizeof(uint32_t), err));
+    whole =
+        whole && (trainer->symbol_of = hm_bpe_zeroed(trainer, BPE_CODES * sizeof(uint32_t), err));
+    whole = whole && (trainer->symbol_first = hm_bpe_zeroed(trainer, n * sizeof(uint32_t), err));
+    whole = whole && (trainer->symbol_len = hm_bpe_zeroed(trainer, n, err));
+    whole = whole && (trainer->symbol_count = hm_bpe_zeroed(trainer, n * sizeof(uint64_t), err));
+    whole =
+        whole && (trainer->code = hm_bpe_zeroed(trainer, (n_chars + 1) * sizeof(uint32_t), err));
     for (int side = 0; side < 2; side++) {
-        whole = whole && (trainer->side[side] = zeroed(trainer, n * sizeof(struct bpe_side), err));
-        whole = whole && (trainer->touched[side] = zeroed(trainer, n * sizeof(uint32_t), err));
+        whole = whole &&
+                (trainer->side[side] = hm_bpe_zeroed(trainer, n * sizeof(struct bpe_side), err));
+        whole =
+            whole && (trainer->touched[side] = hm_bpe_zeroed(trainer, n * sizeof(uint32_t), err));
     }
     return whole ? hm_bpe_characters_count(trainer, counts, err) : err->code;
 }

@@ -21,6 +21,9 @@ void hm_han_counts_free(struct hm_han_counts *counts);
 int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, struct hm_error *err);
 int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint64_t count,
                           struct hm_error *err);
+/* All documents of a source, in parallel; the counts are those of hm_han_counts_add one by one. */
+int hm_han_counts_read(struct hm_han_counts *counts, struct hm_text_source *source,
+                       const struct hm_ctl *ctl, struct hm_error *err);
 /* All of other's runs and totals; the result does not depend on the order of merges. */
 int hm_han_counts_merge(struct hm_han_counts *counts, const struct hm_han_counts *other,
                         struct hm_error *err);

@@ -159,10 +159,10 @@ static void compare_naive(size_t runs, unsigned letters, size_t merges, uint32_t
 static void test_against_definition(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 4; seed++) {
+    for (uint64_t seed = 1; seed <= 2; seed++) {
         compare_naive(200, 2, 60, 23, seed);  /* long runs of one letter */
         compare_naive(200, 3, 60, 4, seed);   /* the length cap */
-        compare_naive(300, 12, 200, 8, seed); /* many ties */
+        compare_naive(300, 12, 120, 8, seed); /* many ties */
     }
 }
 

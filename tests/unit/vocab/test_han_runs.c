@@ -3,8 +3,12 @@
  * vocab/han_table.c and vocab/han_runs.c: the script table, and documents cut into counted runs.
  */
 #include "support/support.h"
+#include "support/text_fixture.h"
+
+#include <signal.h>
 
 #include "../../../vocab/bpe_internal.h"
+#include "hanmix/base/parallel.h"
 
 static void test_table(void **state)
 {
@@ -125,6 +129,78 @@ static void test_growth_and_merge(void **state)
     hm_buf_release(&text);
 }
 
+/* A source read in parallel gives what its documents give one by one; a big one makes many batches.
+ */
+static void test_read(void **state)
+{
+    enum { DOCUMENTS = 3000 };
+    static const char *text[DOCUMENTS];
+    struct fixture_texts fixture = { .text = text, .count = DOCUMENTS };
+    struct hm_text_source source = fixture_source(&fixture);
+    struct hm_han_counts *one = NULL;
+    struct hm_error err = { 0 };
+    int threads = hm_threads();
+
+    (void)state;
+    assert_ok(hm_han_counts_new(&one, &err), err);
+    for (uint32_t d = 0; d < DOCUMENTS; d++) {
+        struct hm_buf buf = { 0 };
+        assert_ok(hm_buf_text(&buf, d % 3 ? "中国\xff，" : "", &err), err);
+        for (uint32_t i = 0; i < (d == 7 ? 900000 : d % 50); i++) {
+            char utf8[4];
+            uint32_t code = i % 9 == 8 ? 'a' + i % 26 : 0x4e00 + (i * d) % 3001;
+            assert_ok(hm_buf_append(&buf, utf8, hm_utf8_encode(code, utf8), &err), err);
+        }
+        text[d] = buf.ptr;
+        assert_ok(hm_han_counts_add(one, (struct hm_str){ buf.ptr, buf.len }, &err), err);
+    }
+    for (int t = 1; t <= 3; t += 2) {
+        struct hm_han_counts *all = NULL;
+        uint64_t cursor[2] = { 0 };
+        struct hm_run run[2];
+        size_t n = 0;
+        hm_threads_set(t);
+        assert_ok(hm_han_counts_new(&all, &err), err);
+        assert_ok(source.rewind(source.context, &err), err);
+        assert_ok(hm_han_counts_read(all, &source, NULL, &err), err);
+        struct hm_han_totals a = hm_han_counts_totals(one);
+        struct hm_han_totals b = hm_han_counts_totals(all);
+        assert_memory_equal(&a, &b, sizeof(a));
+        while (hm_han_counts_next(one, &cursor[0], &run[0])) { /* even in the same order */
+            assert_true(hm_han_counts_next(all, &cursor[1], &run[1]));
+            assert_int_equal(run[0].n_units, run[1].n_units);
+            assert_int_equal(run[0].count, run[1].count);
+            assert_memory_equal(run[0].unit, run[1].unit, run[0].n_units * sizeof(uint16_t));
+            n++;
+        }
+        assert_int_equal(n, a.distinct_runs);
+        hm_han_counts_free(all);
+    }
+    hm_threads_set(threads);
+    hm_han_counts_free(one);
+    for (uint32_t d = 0; d < DOCUMENTS; d++)
+        hm_free((void *)(uintptr_t)text[d]);
+}
+
+static void test_read_failures(void **state)
+{
+    static const char *const text[] = { "中国", "人", "民" };
+    struct fixture_texts fixture = { .text = text, .count = 3, .fail_at = 2 };
+    struct hm_text_source source = fixture_source(&fixture);
+    volatile sig_atomic_t stop = 1;
+    struct hm_ctl ctl = { .stop = &stop };
+    struct hm_han_counts *counts = NULL;
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_ok(hm_han_counts_new(&counts, &err), err);
+    assert_fails(hm_han_counts_read(counts, &source, NULL, &err), HM_ERR_FORMAT,
+                 "document 2 is broken", err);
+    fixture = (struct fixture_texts){ .text = text, .count = 3 };
+    assert_fails(hm_han_counts_read(counts, &source, &ctl, &err), HM_ERR_STOPPED, "stopped", err);
+    hm_han_counts_free(counts);
+}
+
 static void test_limit(void **state)
 {
     struct hm_han_counts *counts = NULL;
@@ -150,8 +226,13 @@ static int oom_attempt(void *context, struct hm_error *err)
 {
     struct hm_han_counts *counts = NULL;
     const struct hm_buf *text = context;
+    const char *const texts[] = { text->ptr };
+    struct fixture_texts fixture = { .text = texts, .count = 1 };
+    struct hm_text_source source = fixture_source(&fixture);
     int status = hm_han_counts_new(&counts, err);
 
+    if (status == HM_OK)
+        status = hm_han_counts_read(counts, &source, NULL, err);
     if (status == HM_OK)
         status = hm_han_counts_add(counts, (struct hm_str){ text->ptr, text->len }, err);
     hm_han_counts_free(counts);
@@ -180,6 +261,8 @@ int main(void)
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_cutting),
         cmocka_unit_test(test_growth_and_merge),
+        cmocka_unit_test(test_read),
+        cmocka_unit_test(test_read_failures),
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_out_of_memory),
     };

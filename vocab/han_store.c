@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One part of the counted runs: UTF-16 records in chunks that never move, an open-addressing table
+ * of references (48 bits, 16 bits of hash beside them). Invariants: at most 5/8 of the table is
+ * taken; a record is [u64 count][u32 units][units, padded to 4 bytes]; a record that fills a chunk
+ * has it for itself. A run belongs to the part that its hash names. After a failure only release is
+ * meaningful.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "han_store.h"
+
+#define CHUNK_BITS    HM_HAN_CHUNK_BITS
+#define CHUNK_BYTES   ((size_t)1 << CHUNK_BITS)
+#define RECORD_HEADER 12u /* count and number of units */
+#define TABLE_FIRST   512u
+#define REF_BITS      48u
+#define REF_MASK      (((uint64_t)1 << REF_BITS) - 1)
+#define AHEAD_TABLE   16u /* runs between fetching a table line and using it */
+#define AHEAD_RECORD  8u
+
+int hm_han_budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_error *err)
+{
+    uint64_t need = atomic_fetch_add(&budget->used_bytes, bytes) + bytes;
+
+    if (!budget->limit_bytes || need <= budget->limit_bytes)
+        return HM_OK;
+    atomic_fetch_sub(&budget->used_bytes, bytes);
+    return hm_fail(err, HM_ERR_NOFIT,
+                   "counting Han runs needs more than %" PRIu64 " bytes and the limit is %" PRIu64
+                   ": raise the memory limit or sample the text",
+                   need, budget->limit_bytes);
+}
+
+int hm_han_part_init(struct hm_han_part *part, struct hm_han_budget *budget, struct hm_error *err)
+{
+    part->budget = budget;
+    part->table_size = TABLE_FIRST;
+    part->table = hm_calloc(HM_MEM_VOCAB, part->table_size, sizeof(*part->table));
+    if (!part->table)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for counting Han runs");
+    return hm_han_budget_take(budget, part->table_size * sizeof(*part->table), err);
+}
+
+void hm_han_part_release(struct hm_han_part *part)
+{
+    for (size_t i = 0; i < part->n_chunks; i++)
+        hm_free(part->chunk[i]);
+    hm_free(part->chunk);
+    hm_free(part->table);
+}
+
+static uint8_t *record_at(const struct hm_han_part *part, uint64_t ref)
+{
+    return part->chunk[ref >> CHUNK_BITS] + (ref & (CHUNK_BYTES - 1));
+}
+
+static uint64_t record_count(const uint8_t *record)
+{
+    uint64_t count;
+
+    memcpy(&count, record, sizeof(count));
+    return count;
+}
+
+static uint32_t record_units(const uint8_t *record)
+{
+    uint32_t n_units;
+
+    memcpy(&n_units, record + 8, sizeof(n_units));
+    return n_units;
+}
+
+static size_t record_bytes(size_t n_units)
+{
+    return RECORD_HEADER + ((n_units * sizeof(uint16_t) + 3) & ~(size_t)3);
+}
+
+static uint64_t unit_hash(const void *unit, size_t n_units)
+{
+    return hm_hash64(unit, n_units * sizeof(uint16_t), 0);
+}
+
+/* The record at *cursor, which moves behind it; false at the end. */
+static bool record_next(const struct hm_han_part *part, uint64_t *cursor, uint64_t *ret_ref)
+{
+    size_t chunk = *cursor >> CHUNK_BITS;
+    size_t offset = *cursor & (CHUNK_BYTES - 1);
+
+    for (; chunk < part->n_chunks; chunk++, offset = 0) {
+        const uint8_t *record = part->chunk[chunk] + offset;
+        /* A full chunk ends where a header no longer fits or holds no units. */
+        bool there = chunk + 1 == part->n_chunks
+                         ? offset < part->chunk_used
+                         : offset + RECORD_HEADER <= CHUNK_BYTES && record_units(record) > 0;
+        if (!there)
+            continue;
+        size_t after = offset + record_bytes(record_units(record));
+        *ret_ref = (uint64_t)chunk << CHUNK_BITS | offset;
+        *cursor =
+            after < CHUNK_BYTES ? *ret_ref - offset + after : (uint64_t)(chunk + 1) << CHUNK_BITS;
+        return true;
+    }
+    return false;
+}
+
+bool hm_han_part_next(const struct hm_han_part *part, uint64_t *cursor, struct hm_run *ret_run)
+{
+    uint64_t ref = 0;
+
+    if (!record_next(part, cursor, &ref))
+        return false;
+    const uint8_t *record = record_at(part, ref);
+    ret_run->unit = (const uint16_t *)(const void *)(record + RECORD_HEADER);
+    ret_run->n_units = record_units(record);
+    ret_run->count = record_count(record);
+    return true;
+}
+
+bool hm_han_chunk_next(const struct hm_han_part *part, size_t chunk, uint64_t *cursor,
+                       struct hm_run *ret_run)
+{
+    uint64_t at = *cursor;
+    uint64_t ref = 0;
+
+    if (!record_next(part, &at, &ref) || ref >> CHUNK_BITS != chunk)
+        return false;
+    return hm_han_part_next(part, cursor, ret_run);
+}
+
+static int chunk_add(struct hm_han_part *part, size_t bytes, struct hm_error *err)
+{
+    size_t size = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
+
+    if (part->n_chunks >= REF_MASK >> CHUNK_BITS)
+        return hm_fail(err, HM_ERR_NOFIT, "more Han runs than can be addressed");
+    HM_TRY(hm_han_budget_take(part->budget, size, err));
+    if (part->n_chunks == part->cap_chunks) {
+        size_t cap = part->cap_chunks ? 2 * part->cap_chunks : 64;
+        uint8_t **chunk = hm_realloc(HM_MEM_VOCAB, part->chunk, cap * sizeof(*chunk));
+        if (!chunk)
+            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu chunks of Han runs", cap);
+        part->chunk = chunk;
+        part->cap_chunks = cap;
+    }
+    uint8_t *block = hm_alloc(HM_MEM_VOCAB, size);
+    if (!block)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu bytes of Han runs", size);
+    part->chunk[part->n_chunks++] = block;
+    part->chunk_used = 0;
+    part->chunk_size = size;
+    return HM_OK;
+}
+
+/* Append a record; *ret_ref is where it lies. */
+static int record_new(struct hm_han_part *part, const uint16_t *unit, uint32_t n_units,
+                      uint64_t count, uint64_t *ret_ref, struct hm_error *err)
+{
+    size_t bytes = record_bytes(n_units);
+
+    if (part->n_chunks == 0 || part->chunk_used + bytes > part->chunk_size) {
+        if (part->n_chunks > 0 && part->chunk_used + RECORD_HEADER <= part->chunk_size)
+            memset(part->chunk[part->n_chunks - 1] + part->chunk_used, 0, RECORD_HEADER);
+        HM_TRY(chunk_add(part, bytes, err));
+    }
+    *ret_ref = (uint64_t)(part->n_chunks - 1) << CHUNK_BITS | part->chunk_used;
+    uint8_t *record = record_at(part, *ret_ref);
+    memcpy(record, &count, sizeof(count));
+    memcpy(record + 8, &n_units, sizeof(n_units));
+    memcpy(record + RECORD_HEADER, unit, n_units * sizeof(*unit));
+    part->chunk_used += bytes;
+    return HM_OK;
+}
+
+static void table_put(uint64_t *table, size_t size, uint64_t hash, uint64_t ref)
+{
+    size_t at = hash & (size - 1);
+
+    while (table[at])
+        at = (at + 1) & (size - 1);
+    table[at] = hash >> REF_BITS << REF_BITS | (ref + 1);
+}
+
+static int table_grow(struct hm_han_part *part, struct hm_error *err)
+{
+    size_t size = 2 * part->table_size;
+    uint64_t cursor = 0;
+    uint64_t ref = 0;
+
+    HM_TRY(hm_han_budget_take(part->budget, size * sizeof(uint64_t), err));
+    uint64_t *table = hm_calloc(HM_MEM_VOCAB, size, sizeof(*table));
+    if (!table)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a table of %zu Han runs", size);
+    while (record_next(part, &cursor, &ref)) {
+        const uint8_t *record = record_at(part, ref);
+        table_put(table, size, unit_hash(record + RECORD_HEADER, record_units(record)), ref);
+    }
+    hm_free(part->table);
+    atomic_fetch_sub(&part->budget->used_bytes, part->table_size * sizeof(*table));
+    part->table = table;
+    part->table_size = size;
+    return HM_OK;
+}
+
+static void seen_mark(struct hm_han_part *part, const uint16_t *unit, uint32_t n_units)
+{
+    for (uint32_t i = 0; i < n_units;) {
+        uint32_t code = hm_run_code(unit, &i);
+        part->seen[code / 64] |= (uint64_t)1 << code % 64;
+    }
+}
+
+static int run_add(struct hm_han_part *part, const uint16_t *unit, const struct hm_han_item *item,
+                   struct hm_error *err)
+{
+    uint64_t ref = 0;
+    size_t mask = part->table_size - 1;
+
+    part->runs += item->count;
+    for (size_t at = item->hash & mask; part->table[at]; at = (at + 1) & mask) {
+        if ((part->table[at] ^ item->hash) >> REF_BITS)
+            continue;
+        uint8_t *record = record_at(part, (part->table[at] & REF_MASK) - 1);
+        if (record_units(record) == item->n_units &&
+            memcmp(record + RECORD_HEADER, unit, item->n_units * sizeof(*unit)) == 0) {
+            uint64_t sum = record_count(record) + item->count;
+            memcpy(record, &sum, sizeof(sum));
+            return HM_OK;
+        }
+    }
+    if ((part->distinct_runs + 1) * 8 > part->table_size * 5)
+        HM_TRY(table_grow(part, err));
+    HM_TRY(record_new(part, unit, item->n_units, item->count, &ref, err));
+    table_put(part->table, part->table_size, item->hash, ref);
+    seen_mark(part, unit, item->n_units);
+    part->distinct_runs++;
+    return HM_OK;
+}
+
+int hm_han_part_add(struct hm_han_part *part, size_t number, const struct hm_han_list *list,
+                    struct hm_error *err)
+{
+    size_t after = list->start[number + 1];
+
+    for (size_t i = list->start[number]; i < after; i++) {
+        if (i + AHEAD_TABLE < after)
+            __builtin_prefetch(
+                &part->table[list->sorted[i + AHEAD_TABLE].hash & (part->table_size - 1)]);
+        if (i + AHEAD_RECORD < after) {
+            uint64_t entry =
+                part->table[list->sorted[i + AHEAD_RECORD].hash & (part->table_size - 1)];
+            if (entry)
+                __builtin_prefetch(record_at(part, (entry & REF_MASK) - 1));
+        }
+        HM_TRY(run_add(part, list->unit + list->sorted[i].first, &list->sorted[i], err));
+    }
+    return HM_OK;
+}
+
+int hm_han_part_merge(struct hm_han_part *part, const struct hm_han_part *other,
+                      struct hm_error *err)
+{
+    uint64_t cursor = 0;
+    struct hm_run run;
+
+    while (hm_han_part_next(other, &cursor, &run)) {
+        struct hm_han_item item = { unit_hash(run.unit, run.n_units), run.count, 0, run.n_units };
+        HM_TRY(run_add(part, run.unit, &item, err));
+    }
+    return HM_OK;
+}
+
+/* --- lists ------------------------------------------------------------------------------------ */
+
+void hm_han_list_clear(struct hm_han_list *list)
+{
+    list->n_units = 0;
+    list->n_items = 0;
+}
+
+void hm_han_list_release(struct hm_han_list *list)
+{
+    uint64_t bytes = list->cap_units * sizeof(*list->unit) +
+                     (list->cap_items + list->cap_sorted) * sizeof(*list->item);
+
+    if (list->budget)
+        atomic_fetch_sub(&list->budget->used_bytes, bytes);
+    hm_free(list->unit);
+    hm_free(list->item);
+    hm_free(list->sorted);
+    *list = (struct hm_han_list){ .budget = list->budget };
+}
+
+/* Grow an array to `need` elements at least; *cap counts what the budget was asked for. */
+static void *array_grow(struct hm_han_list *list, void *block, size_t *cap, size_t need,
+                        size_t size, struct hm_error *err)
+{
+    size_t wanted = need > 2 * *cap ? need : 2 * *cap;
+
+    if (hm_han_budget_take(list->budget, (wanted - *cap) * size, err) < 0)
+        return NULL;
+    void *grown = hm_realloc(HM_MEM_VOCAB, block, wanted * size);
+    if (!grown) {
+        atomic_fetch_sub(&list->budget->used_bytes, (wanted - *cap) * size);
+        hm_fail(err, HM_ERR_NOMEM, "out of memory for a list of %zu Han runs", wanted);
+        return NULL;
+    }
+    *cap = wanted;
+    return grown;
+}
+
+int hm_han_list_reserve(struct hm_han_list *list, size_t more_units, struct hm_error *err)
+{
+    size_t need = list->n_units + more_units;
+
+    if (need <= list->cap_units)
+        return HM_OK;
+    if (need > UINT32_MAX)
+        return hm_fail(err, HM_ERR_FORMAT, "a document of more than %zu Han characters is too long",
+                       list->n_units);
+    uint16_t *unit = array_grow(list, list->unit, &list->cap_units, need, sizeof(*unit), err);
+    if (!unit)
+        return err->code;
+    list->unit = unit;
+    return HM_OK;
+}
+
+int hm_han_list_end_run(struct hm_han_list *list, size_t first, uint64_t count,
+                        struct hm_error *err)
+{
+    if (list->n_items == list->cap_items) {
+        struct hm_han_item *item =
+            array_grow(list, list->item, &list->cap_items, list->n_items + 64, sizeof(*item), err);
+        if (!item)
+            return err->code;
+        list->item = item;
+    }
+    uint32_t n_units = (uint32_t)(list->n_units - first);
+    list->item[list->n_items++] = (struct hm_han_item){ unit_hash(list->unit + first, n_units),
+                                                        count, (uint32_t)first, n_units };
+    return HM_OK;
+}
+
+static size_t part_of(const struct hm_han_item *item)
+{
+    return item->hash >> 40 & (HM_HAN_PARTS - 1);
+}
+
+int hm_han_list_sort(struct hm_han_list *list, struct hm_error *err)
+{
+    size_t next[HM_HAN_PARTS] = { 0 };
+
+    if (list->n_items > list->cap_sorted) {
+        struct hm_han_item *sorted =
+            array_grow(list, list->sorted, &list->cap_sorted, list->n_items, sizeof(*sorted), err);
+        if (!sorted)
+            return err->code;
+        list->sorted = sorted;
+    }
+    for (size_t i = 0; i < list->n_items; i++)
+        next[part_of(&list->item[i])]++;
+    for (size_t p = 0, sum = 0; p < HM_HAN_PARTS; p++) {
+        list->start[p] = sum;
+        sum += next[p];
+        next[p] = list->start[p];
+    }
+    list->start[HM_HAN_PARTS] = list->n_items;
+    for (size_t i = 0; i < list->n_items; i++)
+        list->sorted[next[part_of(&list->item[i])]++] = list->item[i];
+    return HM_OK;
+}

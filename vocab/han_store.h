@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Counted runs in memory: one part of hm_han_counts (han_store.c), and runs on their way into it.
+ * Parts are independent, so that runs enter them in parallel. Private to vocab/han_*.c.
+ */
+#ifndef HANMIX_VOCAB_HAN_STORE_H
+#define HANMIX_VOCAB_HAN_STORE_H
+
+#include <stdatomic.h>
+
+#include "bpe_internal.h"
+
+#define HM_HAN_PARTS      16u
+#define HM_HAN_CHUNK_BITS 18u
+
+struct hm_han_budget {
+    uint64_t limit_bytes; /* 0 = none */
+    _Atomic uint64_t used_bytes;
+};
+/* Take `bytes` within the limit, or HM_ERR_NOFIT. Here and below err is not NULL. */
+int hm_han_budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_error *err);
+
+struct hm_han_part {
+    struct hm_han_budget *budget; /* of the counts it belongs to */
+    uint8_t **chunk;
+    size_t n_chunks, cap_chunks;
+    size_t chunk_used, chunk_size; /* of the last chunk */
+    uint64_t *table;               /* 0 or hash bits << 48 | reference + 1 */
+    size_t table_size;             /* power of two */
+    uint64_t runs, distinct_runs;
+    uint64_t seen[0x110000 / 64]; /* characters met */
+};
+
+int hm_han_part_init(struct hm_han_part *part, struct hm_han_budget *budget, struct hm_error *err);
+void hm_han_part_release(struct hm_han_part *part);
+/* The run at *cursor, which moves behind it; false at the end. */
+bool hm_han_part_next(const struct hm_han_part *part, uint64_t *cursor, struct hm_run *ret_run);
+
+/* The same within one chunk (cursor from chunk << HM_HAN_CHUNK_BITS), to share a walk among
+ * threads. */
+bool hm_han_chunk_next(const struct hm_han_part *part, size_t chunk, uint64_t *cursor,
+                       struct hm_run *ret_run);
+/* All runs of `other`, which has the same number. */
+int hm_han_part_merge(struct hm_han_part *part, const struct hm_han_part *other,
+                      struct hm_error *err);
+
+struct hm_han_item { /* a run in a list */
+    uint64_t hash, count;
+    uint32_t first, n_units; /* in the list's units */
+};
+
+struct hm_han_list { /* runs of some text, then ordered by part */
+    struct hm_han_budget *budget;
+    uint16_t *unit;
+    size_t n_units, cap_units;
+    struct hm_han_item *item;
+    size_t n_items, cap_items;
+    struct hm_han_item *sorted; /* [cap_sorted] */
+    size_t cap_sorted;
+    size_t start[HM_HAN_PARTS + 1]; /* in sorted */
+};
+
+void hm_han_list_clear(struct hm_han_list *list); /* keeps the memory */
+void hm_han_list_release(struct hm_han_list *list);
+int hm_han_list_reserve(struct hm_han_list *list, size_t more_units, struct hm_error *err);
+/* The units from `first` to n_units are a run. */
+int hm_han_list_end_run(struct hm_han_list *list, size_t first, uint64_t count,
+                        struct hm_error *err);
+int hm_han_list_sort(struct hm_han_list *list, struct hm_error *err);
+/* Add those of a sorted list that belong to part `number`. */
+int hm_han_part_add(struct hm_han_part *part, size_t number, const struct hm_han_list *list,
+                    struct hm_error *err);
+
+struct hm_han_counts {
+    struct hm_han_budget budget;
+    struct hm_han_part part[HM_HAN_PARTS];
+    struct hm_han_list list; /* of hm_han_counts_add */
+    uint64_t documents, bytes, characters, han_characters;
+};
+
+/* Bring sorted lists in, one part to a thread. */
+int hm_han_counts_pour(struct hm_han_counts *counts, const struct hm_han_list *list, size_t n_lists,
+                       struct hm_error *err);
+
+#endif
