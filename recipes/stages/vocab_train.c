@@ -74,24 +74,12 @@ static int count_runs(const struct hm_stage_run *run, struct hm_han_counts *coun
 {
     const struct config *config = run->config;
     struct hm_text_source source = { 0 };
-    struct hm_doc doc;
     int r = hm_stage_text_open(run, "text", &config->text, &source, err);
 
     if (r < 0)
         return r;
-    struct hm_progress progress = { .what = "count runs",
-                                    .unit = "bytes",
-                                    .total = source.total_bytes };
-    while ((r = source.next(source.context, &doc, err)) == 1) {
-        r = hm_han_counts_add(counts, doc.text, err);
-        if (r == HM_OK && hm_ctl_stopped(run->ctl))
-            r = hm_fail(err, HM_ERR_STOPPED,
-                        "stopped while reading text; run it again to start this stage over");
-        if (r < 0)
-            break;
-        progress.done = source.position_bytes(source.context);
-        hm_ctl_progress(run->ctl, &progress);
-    }
+    hm_han_counts_limit(counts, run->memory_bytes);
+    r = hm_han_counts_read(counts, &source, run->ctl, err);
     if (r == HM_OK)
         r = hm_stage_text_report(run, &source, err);
     source.close(source.context);
