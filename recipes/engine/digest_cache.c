@@ -68,19 +68,35 @@ static int64_t mtime_ns(const struct stat *info)
     return (int64_t)info->st_mtim.tv_sec * 1000000000 + info->st_mtim.tv_nsec;
 }
 
+/* "size mtime hashed-at sha256" as text: numbers of 19 digits are better kept out of JSON. */
 static bool recall(const struct hm_digest_cache *cache, const char *key, const struct stat *info,
                    char hex[HM_SHA256_HEX_BYTES])
 {
-    const json_t *entry = json_object_get(cache->entries, key);
-    const char *digest = json_string_value(json_array_get(entry, 3));
+    const char *entry = json_string_value(json_object_get(cache->entries, key));
+    const char *digest = entry ? strrchr(entry, ' ') : NULL;
+    uint64_t size;
+    int64_t changed, hashed;
 
-    if (!digest || strlen(digest) != HM_SHA256_HEX_BYTES - 1 ||
-        json_integer_value(json_array_get(entry, 0)) != (json_int_t)info->st_size ||
-        json_integer_value(json_array_get(entry, 1)) != (json_int_t)mtime_ns(info) ||
-        json_integer_value(json_array_get(entry, 2)) < (json_int_t)mtime_ns(info) + SETTLED_NS)
+    if (!digest || strlen(digest + 1) != HM_SHA256_HEX_BYTES - 1 ||
+        sscanf(entry, "%" SCNu64 " %" SCNd64 " %" SCNd64, &size, &changed, &hashed) != 3 ||
+        size != (uint64_t)info->st_size || changed != mtime_ns(info) ||
+        hashed < changed + SETTLED_NS)
         return false;
-    memcpy(hex, digest, HM_SHA256_HEX_BYTES);
+    memcpy(hex, digest + 1, HM_SHA256_HEX_BYTES);
     return true;
+}
+
+static int remember(struct hm_digest_cache *cache, const char *key, const struct stat *info,
+                    int64_t hashed, const char *hex, struct hm_error *err)
+{
+    char entry[160];
+
+    snprintf(entry, sizeof(entry), "%" PRIu64 " %" PRId64 " %" PRId64 " %s",
+             (uint64_t)info->st_size, mtime_ns(info), hashed, hex);
+    if (json_object_set_new(cache->entries, key, json_string(entry)) < 0)
+        return fail_nomem(err, key);
+    cache->changed = true;
+    return HM_OK;
 }
 
 /* The bytes of an open file into sha. */
@@ -143,11 +159,7 @@ int hm_digest_file(struct hm_digest_cache *cache, const char *path, const struct
     if (!recall(cache, key, &info, hex)) {
         int64_t start = now_ns();
         HM_TRY(hash_file(path, &info, ctl, hex, err));
-        json_t *entry = json_pack("[I, I, I, s]", (json_int_t)info.st_size,
-                                  (json_int_t)mtime_ns(&info), (json_int_t)start, hex);
-        if (json_object_set_new(cache->entries, key, entry) < 0)
-            return fail_nomem(err, path);
-        cache->changed = true;
+        HM_TRY(remember(cache, key, &info, start, hex, err));
     }
     if (ret_bytes)
         *ret_bytes = (uint64_t)info.st_size;

@@ -12,7 +12,7 @@
 #include "hanmix/base/json.h"
 
 struct hm_digest_cache {
-    json_t *entries; /* "device:inode" -> [size, mtime ns, time of hashing ns, sha256] */
+    json_t *entries; /* "device:inode" -> "size mtime-ns hashed-at-ns sha256" */
     bool changed;
 };
 

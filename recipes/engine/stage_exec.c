@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <malloc.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -52,6 +53,12 @@ static void rss_peak_reset(void)
 }
 
 /* --- stage.json --- */
+
+/* To a thousandth: what is measured is no more exact than that. */
+static double rounded(double value)
+{
+    return round(value * 1000) / 1000;
+}
 
 static json_t *memory_json(void)
 {
@@ -121,17 +128,17 @@ static int save_finished(const struct exec *exec, const char *state, struct hm_e
     utc_now(now);
     int failed = json_object_update(value, exec->run.stage_info);
     failed |= json_object_set_new(value, "finished", json_string(now));
-    failed |= json_object_set_new(value, "wall_seconds", json_real(exec->seconds));
+    failed |= json_object_set_new(value, "wall_seconds", json_real(rounded(exec->seconds)));
     failed |=
         json_object_set_new(value, "peak_rss_bytes", json_integer((json_int_t)hm_rss_peak_bytes()));
     failed |= json_object_set_new(value, "planned_bytes",
                                   json_integer((json_int_t)exec->planned.memory_bytes));
     failed |= json_object_set_new(value, "memory_peak_bytes", memory_json());
     if (plan->work > 0 && plan->work_unit)
-        failed |= json_object_set_new(value, "throughput",
-                                      json_pack("{s:s, s:I, s:f}", "unit", plan->work_unit, "work",
-                                                (json_int_t)plan->work, "per_second",
-                                                (double)plan->work / (exec->seconds + 1e-9)));
+        failed |= json_object_set_new(
+            value, "throughput",
+            json_pack("{s:s, s:I, s:f}", "unit", plan->work_unit, "work", (json_int_t)plan->work,
+                      "per_second", rounded((double)plan->work / (exec->seconds + 1e-9))));
     int status = failed ? fail_nomem(err) : save_json(exec->partial_dir, "stage.json", value, err);
     json_decref(value);
     return status;
