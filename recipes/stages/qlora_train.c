@@ -107,13 +107,34 @@ static int adapter_open(const struct hm_stage_run *run, struct training *t, stru
     return r;
 }
 
+/* A run that goes on keeps the kernel path it began with, unless a change is allowed. */
+static int kernels_open(const struct hm_stage_run *run, struct hm_kernels *ret,
+                        struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    char name[HM_KERNELS_NAME_BYTES];
+
+    HM_TRY(hm_train_state_kernels(run->out_dir, name, err));
+    if (name[0] == '\0' || settings->allow_kernel_change)
+        return hm_stage_kernels(run, ret, err);
+    int r = hm_kernels_choose(ret, name, err);
+    if (r < 0) {
+        hm_error_prefix(err,
+                        "'%s' was begun with kernel path '%s' (set.allow_kernel_change goes on "
+                        "with another)",
+                        run->id, name);
+        return r;
+    }
+    return run->stage_info ? hm_report_text(run->stage_info, "kernels", name, err) : HM_OK;
+}
+
 static int training_open(const struct hm_stage_run *run, struct training *t, struct hm_error *err)
 {
     const struct train_settings *settings = run->config;
     const char *model = NULL;
 
     HM_TRY(hm_stage_path(run, "model", &model, err));
-    HM_TRY(hm_stage_kernels(run, &t->kernels, err));
+    HM_TRY(kernels_open(run, &t->kernels, err));
     struct hm_model_options options = { .kernels = &t->kernels,
                                         .round =
                                             settings->compute == 1 ? HM_ROUND_BF16 : HM_ROUND_NONE,
