@@ -36,11 +36,11 @@ struct hm_adapter_config {
     double alpha;               /* 16 */
     bool rslora;
     double dropout;             /* 0 */
-    char **target;              /* leaf or dotted-suffix names: q_proj ... w3; dense: gate_proj ... */
+    char **target;              /* leaf or dotted-suffix names: q_proj ... w3; dense: gate_proj ...; an expression over whole paths; "all-linear" */
     size_t n_targets;
     struct hm_pattern *rank_pattern, *alpha_pattern;
     size_t n_rank_pattern, n_alpha_pattern;
-    enum hm_rows embed, head;
+    enum hm_rows embed, head;   /* of a tied model embed alone: the head follows */
     bool gate;                  /* train the router in full */
     bool all;                   /* full-parameter training: everything above ignored */
     uint64_t seed;              /* of the initial A */
@@ -62,12 +62,13 @@ struct hm_adapter {
 int hm_adapter_new(const struct hm_checkpoint *ckpt, const struct hm_adapter_config *config, bool with_gradients,
                    struct hm_adapter **ret_adapter, struct hm_error *err);
 /* From a PEFT folder (F32/BF16/F16; rank_pattern, alpha_pattern, rslora, modules_to_save incl. the three-copies form). Wrong base or
-   vocabulary: HM_ERR_FORMAT with both numbers. embed_rows/head_rows: which rows to keep trainable (HM_ROWS_NEW needs the vocabulary record). */
+   vocabulary, NaN: HM_ERR_FORMAT with both numbers. Matrices are kept whole unless the folder's hanmix.json says that only new rows were trained. */
 int hm_adapter_load(const char *dir, const struct hm_checkpoint *ckpt, bool with_gradients, struct hm_adapter **ret_adapter, struct hm_error *err);
 void hm_adapter_free(struct hm_adapter *adapter);
 void hm_adapter_config_release(struct hm_adapter_config *config);
 void hm_adapter_zero_grad(struct hm_adapter *adapter);
 uint64_t hm_adapter_param_count(const struct hm_adapter *adapter); /* trainable values */
+/* Bytes of values (and gradients); 0 when config does not fit arch. */
 uint64_t hm_adapter_plan_bytes(const struct hm_arch *arch, const struct hm_adapter_config *config, bool with_gradients, uint64_t old_vocab);
 
 /* A PEFT folder: adapter_config.json (indent 2, sorted keys, only the portable subset) and adapter_model.safetensors (F32). base_path goes into
