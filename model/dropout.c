@@ -4,6 +4,8 @@
  * and on nothing else: not on threads, on how rows were gathered, or on how often the layer is
  * recomputed. Inverted: what stays is scaled by 1 / (1 - p). Philox gives four columns at a time.
  */
+#include <math.h>
+
 #include "hanmix/base/rng.h"
 #include "internal.h"
 
@@ -13,7 +15,7 @@ void hm_dropout(const struct hm_step *step, const struct hm_fan *fan, uint64_t m
 {
     const struct hm_step_options *options = step->options;
     const uint64_t words = (fan->branch[0].w.cols + 3) / 4;
-    const double limit = step->dropout * 4294967296.0;
+    const uint64_t limit = (uint64_t)ceil(step->dropout * 4294967296.0); /* of 32 random bits */
     const float keep = (float)(1.0 / (1.0 - step->dropout));
     struct hm_rng_key base = { options->dropout_seed, options->step };
     uint64_t seed = hm_rng_u64(base, module);

@@ -9,8 +9,8 @@
 
 #include "internal.h"
 
-#define PROCESS_BYTES ((uint64_t)20 << 20) /* program, libraries, small tables */
-#define BLAS_BYTES    ((uint64_t)6 << 20)  /* OpenBLAS' packing buffers, per thread */
+#define PROCESS_BYTES ((uint64_t)16 << 20) /* program, libraries, small tables */
+#define BLAS_BYTES    ((uint64_t)3 << 20)  /* OpenBLAS' packing buffers, per thread */
 #define SLOT_BYTES    ((uint64_t)1 << 10)  /* names, views and headers of one weight */
 #define EVAL_RANK     64u                  /* room for an adapter that is attached for evaluation */
 #define NF4_BLOCK     64u

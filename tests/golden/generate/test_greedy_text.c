@@ -144,6 +144,38 @@ static void test_sampling(void **state)
     hm_model_free(model);
 }
 
+/* With an adapter each new id is the most likely one of a single pass over the text so far. */
+static void test_adapter(void **state)
+{
+    struct hm_model *model = model_opened(golden_path("mixtral/model"), &kernels, HM_ROUND_NONE);
+    struct hm_generate_options options = { .max_tokens = 24, .top_p = 1, .eos_id = -1 };
+    struct hm_adapter *adapter = NULL;
+    struct hm_error err = { 0 };
+    struct heard plain = { 0 }, adapted = { 0 };
+    int32_t ids[29] = { 1, 17, 250, 3, 99 };
+    struct hm_batch batch = { .rows = 1, .seq_len = 29, .ids = ids };
+    struct outputs out;
+
+    (void)state;
+    assert_ok(hm_generate(model, ids, 5, &options, hear, &plain, NULL, &err), err);
+    assert_ok(hm_adapter_load(golden_path("peft/adapter"), hm_model_checkpoint(model), false,
+                              &adapter, &err),
+              err);
+    hm_model_attach(model, adapter);
+    assert_ok(hm_generate(model, ids, 5, &options, hear, &adapted, NULL, &err), err);
+    assert_memory_not_equal(plain.id, adapted.id, 24 * sizeof(int32_t));
+    memcpy(ids + 5, adapted.id, 24 * sizeof(int32_t));
+    forward_run(model, &batch, &out);
+    size_t vocab = hm_model_arch(model)->vocab_size;
+    for (size_t n = 4; n + 1 < 29; n++)
+        for (size_t v = 0; v < vocab; v++)
+            assert_true(out.logits[n * vocab + v] <=
+                        out.logits[n * vocab + (size_t)ids[n + 1]] + 1e-4f);
+    outputs_release(model, &out);
+    hm_adapter_free(adapter);
+    hm_model_free(model);
+}
+
 static void test_stops(void **state)
 {
     struct hm_model *model =
@@ -176,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_greedy),
         cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_adapter),
         cmocka_unit_test(test_stops),
     };
 

@@ -272,12 +272,29 @@ static void test_peft(void **state)
          "grads_peft_f32");
 }
 
+/* Every kernel path of this machine, the reference included. */
+static void test_paths(void **state)
+{
+    struct hm_kernels tables[8];
+    struct hm_kernels chosen = kernels;
+    size_t count = hm_kernels_all(tables, 8);
+
+    (void)state;
+    for (size_t i = 0; i < count; i++) {
+        kernels = tables[i];
+        peft("nf4", "bnb4bit/dq_gate16bit", "peft/adapter", "truth", HM_ROUND_NONE,
+             "grads_truth_f64");
+        peft("nf4", "bnb4bit/dq_gate16bit", "peft/adapter", "truth_w_bf16", HM_ROUND_BF16, NULL);
+    }
+    kernels = chosen;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mixtral),        cmocka_unit_test(test_mixtral_sliding),
         cmocka_unit_test(test_mixtral_padded), cmocka_unit_test(test_llama),
-        cmocka_unit_test(test_peft),
+        cmocka_unit_test(test_peft),           cmocka_unit_test(test_paths),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);
