@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Continuing a prompt token by token with a key/value cache: greedy, or temperature and nucleus sampling (counter-based, by seed).
+ * Continuing a prompt token by token with a key/value cache: greedy, or temperature and nucleus
+ * sampling (counter-based, by seed).
  */
 #ifndef HANMIX_MODEL_GENERATE_H
 #define HANMIX_MODEL_GENERATE_H
@@ -12,10 +13,13 @@ struct hm_generate_options {
     double temperature; /* 0 = greedy (lowest id on a tie) */
     double top_p;       /* 1 = all */
     uint64_t seed;
-    int32_t eos_id;     /* -1: never stop early */
+    int32_t eos_id; /* -1: never stop early */
 };
-/* token(context, id, logprob) is called for each new id; non-zero stops. */
-int hm_generate(struct hm_model *model, const int32_t *prompt, size_t n_prompt, const struct hm_generate_options *options,
-                int (*token)(void *context, int32_t id, double logprob), void *context, const struct hm_ctl *ctl, struct hm_error *err);
+/* token(context, id, logprob) is called for each new id, eos_id included, after which it ends;
+   non-zero stops. logprob is that of the plain distribution (temperature 1, all tokens). */
+int hm_generate(struct hm_model *model, const int32_t *prompt, size_t n_prompt,
+                const struct hm_generate_options *options,
+                int (*token)(void *context, int32_t id, double logprob), void *context,
+                const struct hm_ctl *ctl, struct hm_error *err);
 
 #endif
