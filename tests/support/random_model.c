@@ -30,8 +30,9 @@ struct hm_arch random_arch(uint32_t layers, uint32_t experts, uint32_t top_k)
                              .dtype = HM_DTYPE_F32 };
 }
 
-static float *values_new(const struct hm_weight_slot *slot, uint64_t seed, size_t index,
-                         double deviation)
+/* In the dtype of the model: F32 or BF16. */
+static void *values_new(const struct hm_arch *arch, const struct hm_weight_slot *slot,
+                        uint64_t seed, size_t index, double deviation)
 {
     size_t count = (size_t)slot->rows * slot->cols;
     struct hm_rng_key key = { seed, index };
@@ -43,7 +44,12 @@ static float *values_new(const struct hm_weight_slot *slot, uint64_t seed, size_
         values[i] = (float)(slot->cols == 1 ? 1.0 + 0.2 * draw
                                             : deviation * draw / sqrt((double)slot->cols));
     }
-    return values;
+    struct hm_error err = { 0 };
+    void *stored = hm_alloc(HM_MEM_OTHER, count * hm_dtype_bytes(arch->dtype));
+    assert_non_null(stored);
+    assert_ok(hm_dtype_from_f32(arch->dtype, values, count, stored, &err), err);
+    hm_free(values);
+    return stored;
 }
 
 void random_model_write(const char *dir, const struct hm_arch *arch, uint64_t seed,
@@ -62,12 +68,12 @@ void random_model_write(const char *dir, const struct hm_arch *arch, uint64_t se
         hm_arch_slot(arch, i, &slot, name[i]);
         strcat(name[i], ".weight");
         tensor[i] = (struct hm_tensor){ .name = name[i],
-                                        .dtype = HM_DTYPE_F32,
+                                        .dtype = arch->dtype,
                                         .n_dims = slot.cols == 1 ? 1 : 2,
                                         .shape = { slot.rows, slot.cols },
                                         .count = (uint64_t)slot.rows * slot.cols };
-        tensor[i].size_bytes = tensor[i].count * sizeof(float);
-        tensor[i].data = (const uint8_t *)values_new(&slot, seed, i, deviation);
+        tensor[i].size_bytes = tensor[i].count * hm_dtype_bytes(arch->dtype);
+        tensor[i].data = values_new(arch, &slot, seed, i, deviation);
     }
     assert_ok(hm_safetensors_write(tmp_path(dir, "model.safetensors"), tensor, slots, NULL, &err),
               err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Small random model folders (f32, one file) for tests of the model: every weight depends on seed
- * and name order.
+ * Small random model folders (F32 or BF16, one file) for tests of the model: every weight depends
+ * on seed and name order.
  */
 #ifndef HANMIX_TESTS_RANDOM_MODEL_H
 #define HANMIX_TESTS_RANDOM_MODEL_H
