@@ -9,12 +9,11 @@
 
 #include "internal.h"
 
-#define PROCESS_BYTES ((uint64_t)16 << 20) /* program, libraries, small tables */
-#define BLAS_BYTES    ((uint64_t)3 << 20)  /* OpenBLAS' packing buffers, per thread */
-#define SLOT_BYTES    ((uint64_t)1 << 10)  /* names, views and headers of one weight */
-#define EVAL_RANK     64u                  /* room for an adapter that is attached for evaluation */
-#define NF4_BLOCK     64u
-#define NESTED_BLOCK  256u
+#define BLAS_BYTES   ((uint64_t)3 << 20) /* OpenBLAS' packing buffers, per thread */
+#define SLOT_BYTES   ((uint64_t)1 << 10) /* names, views and headers of one weight */
+#define EVAL_RANK    64u                 /* room for an adapter that is attached for evaluation */
+#define NF4_BLOCK    64u
+#define NESTED_BLOCK 256u
 #define NF4_TABLES_BYTES \
     ((uint64_t)2 << 10) /* quant_map, nested_quant_map, quant_state of one matrix */
 
@@ -42,18 +41,24 @@ static uint64_t slot_bytes(const struct hm_arch *arch, const struct hm_weight_sl
            NF4_TABLES_BYTES;
 }
 
-static void plan_weights(const struct hm_arch *arch, struct hm_memory_plan *plan)
+uint64_t hm_memory_plan_weights(const struct hm_arch *arch)
 {
-    size_t slots = hm_arch_slot_count(arch);
+    uint64_t bytes = 0;
 
-    for (size_t i = 0; i < slots; i++) {
+    for (size_t i = 0; i < hm_arch_slot_count(arch); i++) {
         struct hm_weight_slot slot;
         char name[160];
         hm_arch_slot(arch, i, &slot, name);
-        plan->weights_mapped += slot_bytes(arch, &slot, name);
+        bytes += slot_bytes(arch, &slot, name);
     }
-    plan->other +=
-        slots * SLOT_BYTES + (2 * (uint64_t)arch->layers + 1) * arch->hidden * sizeof(float);
+    return bytes;
+}
+
+static void plan_weights(const struct hm_arch *arch, struct hm_memory_plan *plan)
+{
+    plan->weights_mapped = hm_memory_plan_weights(arch);
+    plan->other += hm_arch_slot_count(arch) * SLOT_BYTES +
+                   (2 * (uint64_t)arch->layers + 1) * arch->hidden * sizeof(float);
 }
 
 static void plan_workspace(const struct hm_shape *shape, struct hm_memory_plan *plan)
@@ -70,7 +75,7 @@ static void plan_workspace(const struct hm_shape *shape, struct hm_memory_plan *
     }
     plan->scratch +=
         sizeof(struct hm_workspace) + (uint64_t)shape->threads * HM_PHASE_COUNT * sizeof(double);
-    plan->other += PROCESS_BYTES + (uint64_t)shape->threads * BLAS_BYTES;
+    plan->other += (uint64_t)shape->threads * BLAS_BYTES;
 }
 
 static uint32_t config_rank(const struct hm_adapter_config *config)

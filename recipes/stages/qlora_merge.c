@@ -3,10 +3,10 @@
  * Stage qlora.merge: an adapter into a base model, streamed. The work is qlora/adapter_merge.c;
  * `verify` runs a text through base + adapter and through the result.
  */
-#include <math.h>
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/eval/compare.h"
+#include "hanmix/model/model.h"
 #include "hanmix/qlora/adapter_merge.h"
 #include "stage_model.h"
 #include "stage_util.h"
@@ -166,6 +166,19 @@ static int adapter_rank(const struct hm_stage_run *run, uint64_t *ret_rank, stru
     return r;
 }
 
+/* One model at a time with its activations, and the logits of both. */
+static int verify_plan(const struct hm_stage_run *run, const struct hm_arch *arch,
+                       struct hm_stage_plan *plan, struct hm_error *err)
+{
+    struct hm_memory_plan memory = { 0 };
+
+    HM_TRY(hm_memory_plan_eval(arch, 1, VERIFY_TOKENS, run->threads, &memory, err));
+    memory.activations += 2ull * VERIFY_TOKENS * arch->vocab_size * sizeof(float);
+    HM_TRY(hm_stage_plan_mapped(plan, "weights to verify", memory.weights_mapped, err));
+    memory.weights_mapped = 0;
+    return hm_stage_plan_memory(plan, "verification", hm_memory_plan_total(&memory), err);
+}
+
 static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                       struct hm_error *err)
 {
@@ -184,6 +197,8 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
         r = hm_stage_plan_memory(ret_plan, "tensors", heap, err);
     if (r == HM_OK)
         r = hm_stage_plan_mapped(ret_plan, "weights", mapped, err);
+    if (r == HM_OK && config->verify && config->verify[0])
+        r = verify_plan(run, &model.arch, ret_plan, err);
     struct hm_arch dense = model.arch; /* the same without its quantisation */
     dense.quant = (struct hm_quant_config){ 0 };
     hm_arch_release(&model.arch);
@@ -192,7 +207,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
         model.arch.dtype = dtype_of[config->dtype];
     if (r == HM_OK)
         r = hm_stage_model_foretell(ret_plan, &model, err);
-    ret_plan->disk_bytes = hm_stage_weight_bytes(&model.arch);
+    ret_plan->disk_bytes = hm_memory_plan_weights(&model.arch);
     ret_plan->work = hm_arch_slot_count(&model.arch);
     ret_plan->work_unit = "tensors";
     hm_stage_model_release(&model);

@@ -4,6 +4,7 @@
  * qlora/quantize.c.
  */
 #include "hanmix/base/alloc.h"
+#include "hanmix/model/model.h"
 #include "hanmix/qlora/quantize.h"
 #include "stage_model.h"
 #include "stage_util.h"
@@ -125,7 +126,7 @@ static int foretell(const struct config *config, struct stage_model *model,
                                                   .n_skip = config->skip.count };
     model->arch.dtype = dtype_of[config->compute_dtype];
     int r = hm_stage_model_foretell(plan, model, err);
-    plan->disk_bytes = hm_stage_weight_bytes(&model->arch);
+    plan->disk_bytes = hm_memory_plan_weights(&model->arch);
     model->arch.quant = before;
     return r;
 }

@@ -8,12 +8,11 @@
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/checkpoint/checkpoint.h"
+#include "hanmix/model/model.h"
 #include "hanmix/vocab/spm_model.h"
 #include "stage_util.h"
 
 #define CONFIG_MAX_BYTES (4u << 20)
-#define NF4_BLOCK        64
-#define NESTED_BLOCK     256
 
 static const json_t *facts_of(const struct hm_stage_run *run, const char *name)
 {
@@ -29,37 +28,6 @@ void hm_stage_fact_u64(const struct hm_stage_run *run, const char *name, const c
 
     if (json_is_integer(value) && json_integer_value(value) >= 0)
         *ret = (uint64_t)json_integer_value(value);
-}
-
-static bool slot_is_nf4(const struct hm_arch *arch, const char *module, enum hm_weight_kind kind)
-{
-    if (!arch->quant.present || !hm_weight_kind_is_linear(kind))
-        return false;
-    for (size_t i = 0; i < arch->quant.n_skip; i++) {
-        if (hm_text_ends(module, arch->quant.skip[i]))
-            return false;
-    }
-    return true;
-}
-
-uint64_t hm_stage_weight_bytes(const struct hm_arch *arch)
-{
-    uint64_t total = 0;
-
-    for (size_t i = 0; i < hm_arch_slot_count(arch); i++) {
-        struct hm_weight_slot slot;
-        char name[160];
-        hm_arch_slot(arch, i, &slot, name);
-        uint64_t values = (uint64_t)slot.rows * slot.cols;
-        uint64_t blocks = (values + NF4_BLOCK - 1) / NF4_BLOCK;
-        if (!slot_is_nf4(arch, name, slot.kind))
-            total += values * hm_dtype_bytes(arch->dtype);
-        else if (arch->quant.double_quant)
-            total += values / 2 + blocks + 4 * (blocks / NESTED_BLOCK + 1) + 2048;
-        else
-            total += values / 2 + 4 * blocks + 1024;
-    }
-    return total;
 }
 
 static int old_vocab_find(const struct hm_stage_run *run, const char *name, const char *dir,
@@ -104,7 +72,7 @@ int hm_stage_model_plan(const struct hm_stage_run *run, const char *name,
     if (r == HM_OK)
         r = old_vocab_find(run, name, dir, &model, err);
     if (r == HM_OK)
-        model.file_bytes = hm_stage_weight_bytes(&model.arch);
+        model.file_bytes = hm_memory_plan_weights(&model.arch);
     hm_free(path);
     if (r < 0) {
         hm_stage_model_release(&model);
@@ -136,20 +104,33 @@ int hm_stage_model_foretell(struct hm_stage_plan *plan, const struct stage_model
                               json_integer((json_int_t)model->old_vocab_size), err);
 }
 
+static int pieces_of(const char *path, uint64_t *ret_pieces, struct hm_error *err)
+{
+    struct hm_spm_model model = { 0 };
+
+    HM_TRY(hm_spm_model_load(path, &model, err));
+    *ret_pieces = model.count;
+    hm_spm_model_release(&model);
+    return HM_OK;
+}
+
 int hm_stage_vocab_size(const struct hm_stage_run *run, const char *name, uint64_t *ret_size,
                         struct hm_error *err)
 {
-    struct hm_spm_model model = { 0 };
-    const char *path = NULL;
+    const struct hm_input_value *input = hm_stage_input(run, name);
+    uint64_t total = 0;
 
-    *ret_size = 0;
-    if (hm_stage_pending(run, name)) {
-        hm_stage_fact_u64(run, name, "vocab_size", ret_size);
-        return HM_OK;
+    for (size_t i = 0; input && i < input->n_sets; i++) {
+        const struct hm_input_set *set = &input->set[i];
+        const json_t *foretold = json_object_get(set->facts, "vocab_size");
+        if (set->pending && json_is_integer(foretold))
+            total += (uint64_t)json_integer_value(foretold);
+        for (size_t f = 0; !set->pending && f < set->n_paths; f++) {
+            uint64_t pieces = 0;
+            HM_TRY(pieces_of(set->path[f], &pieces, err));
+            total += pieces;
+        }
     }
-    HM_TRY(hm_stage_path(run, name, &path, err));
-    HM_TRY(hm_spm_model_load(path, &model, err));
-    *ret_size = model.count;
-    hm_spm_model_release(&model);
+    *ret_size = total;
     return HM_OK;
 }

@@ -20,14 +20,11 @@ struct stage_model {
 int hm_stage_model_plan(const struct hm_stage_run *run, const char *name,
                         struct stage_model *ret_model, struct hm_error *err);
 void hm_stage_model_release(struct stage_model *model);
-/* Bytes of all weights as arch would store them (NF4 with its statistics where arch.quant says so).
- */
-uint64_t hm_stage_weight_bytes(const struct hm_arch *arch);
 /* Foretell a model folder with this architecture. */
 int hm_stage_model_foretell(struct hm_stage_plan *plan, const struct stage_model *model,
                             struct hm_error *err);
 
-/* Pieces of a tokenizer input, or what an earlier plan foretold; 0 when unknown. */
+/* Pieces of all tokenizers of an input, or what earlier plans foretold; 0 when unknown. */
 int hm_stage_vocab_size(const struct hm_stage_run *run, const char *name, uint64_t *ret_size,
                         struct hm_error *err);
 /* A number an earlier plan foretold about a pending input; keeps *ret when there is none. */

@@ -16,7 +16,7 @@
 #include "hanmix/vocab/tokenizer.h"
 
 /* Reading text: line buffer, decompressor window, the largest documents seen in web text. */
-#define STAGE_TEXT_BYTES (24ull << 20)
+#define STAGE_TEXT_BYTES (16ull << 20)
 
 /* A loaded tokenizer, a piece. */
 #define STAGE_PIECE_BYTES 512ull

@@ -9,6 +9,7 @@
 #include "hanmix/base/alloc.h"
 #include "hanmix/recipes/report.h"
 #include "hanmix/vocab/efficiency.h"
+#include "stage_model.h"
 #include "stage_util.h"
 
 struct config {
@@ -259,12 +260,12 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
 static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                       struct hm_error *err)
 {
-    uint64_t tokenizers = 0;
+    uint64_t pieces = 0;
     uint64_t text = 0;
 
-    HM_TRY(hm_stage_input_bytes(run, "tokenizers", &tokenizers, err));
+    HM_TRY(hm_stage_vocab_size(run, "tokenizers", &pieces, err));
     HM_TRY(hm_stage_input_bytes(run, "text", &text, err));
-    HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", 24 * tokenizers, err));
+    HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", STAGE_PIECE_BYTES * pieces, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
     ret_plan->disk_bytes = 64 << 10;
     ret_plan->work = text;

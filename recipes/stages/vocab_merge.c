@@ -9,7 +9,8 @@
 #include "stage_model.h"
 #include "stage_util.h"
 
-#define META_AND_BYTES 259 /* of a trained model: <unk> <s> </s> and the 256 bytes add nothing */
+#define DISK_PIECE_BYTES 128 /* in tokenizer.model, tokenizer.json and the lists */
+#define META_AND_BYTES   259 /* of a trained model: <unk> <s> </s> and the 256 bytes add nothing */
 
 struct config {
     int score, script;
@@ -142,21 +143,17 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
 static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                       struct hm_error *err)
 {
-    uint64_t base_bytes = 0;
-    uint64_t extra_bytes = 0;
-    uint64_t base_pieces = 0;
-    uint64_t extra_pieces = 0;
+    uint64_t base = 0;
+    uint64_t extra = 0;
 
-    HM_TRY(hm_stage_input_bytes(run, "base", &base_bytes, err));
-    HM_TRY(hm_stage_input_bytes(run, "extra", &extra_bytes, err));
+    HM_TRY(hm_stage_vocab_size(run, "base", &base, err));
+    HM_TRY(hm_stage_vocab_size(run, "extra", &extra, err));
+    uint64_t added = extra > META_AND_BYTES ? extra - META_AND_BYTES : 0;
     HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary",
-                                24 * (base_bytes + extra_bytes) + (8ull << 20), err));
-    ret_plan->disk_bytes = 8 * (base_bytes + extra_bytes);
-    HM_TRY(hm_stage_vocab_size(run, "base", &base_pieces, err));
-    HM_TRY(hm_stage_vocab_size(run, "extra", &extra_pieces, err));
-    uint64_t added = extra_pieces > META_AND_BYTES ? extra_pieces - META_AND_BYTES : 0;
-    return hm_stage_plan_fact(ret_plan, "vocab_size",
-                              json_integer((json_int_t)(base_pieces + added)), err);
+                                3 * STAGE_PIECE_BYTES * (base + extra) + (4ull << 20), err));
+    ret_plan->disk_bytes = DISK_PIECE_BYTES * (base + extra);
+    return hm_stage_plan_fact(ret_plan, "vocab_size", json_integer((json_int_t)(base + added)),
+                              err);
 }
 
 const struct hm_stage hm_stage_vocab_merge = {

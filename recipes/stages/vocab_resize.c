@@ -3,6 +3,7 @@
  * Stage vocab.resize: embed_tokens and lm_head grown from the old to the new vocabulary. The rules
  * for new rows are vocab/embed_resize.c.
  */
+#include "hanmix/model/model.h"
 #include "hanmix/vocab/embed_resize.h"
 #include "stage_model.h"
 #include "stage_util.h"
@@ -112,7 +113,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     model.arch.vocab_size = (uint32_t)(rows ? rows : old_rows);
     if (r == HM_OK)
         r = hm_stage_model_foretell(ret_plan, &model, err);
-    ret_plan->disk_bytes = model.known ? hm_stage_weight_bytes(&model.arch) : 0;
+    ret_plan->disk_bytes = model.known ? hm_memory_plan_weights(&model.arch) : 0;
     ret_plan->work = matrices;
     ret_plan->work_unit = "tensors";
     hm_stage_model_release(&model);

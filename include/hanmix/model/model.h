@@ -103,6 +103,9 @@ struct hm_memory_plan {      /* bytes by purpose; computed with the code that la
     uint64_t adapter, gradients, optimizer, activations, scratch, other;
 };
 uint64_t hm_memory_plan_total(const struct hm_memory_plan *plan);
+/* Bytes of all weights as a folder of this architecture holds them: NF4 with its scales where
+ * arch.quant says so. */
+uint64_t hm_memory_plan_weights(const struct hm_arch *arch);
 /* From the architecture alone (weights need not exist): `weights_mapped` estimated from arch.quant.
    Evaluation has room for the low-rank products of an adapter up to rank 64, not for the adapter
    itself. */
