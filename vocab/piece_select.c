@@ -176,7 +176,7 @@ static int merges_choose(struct chooser *chooser, size_t n_singles, struct hm_er
     if (selection->n_merges < wanted)
         return hm_fail(err, HM_ERR_FORMAT,
                        "%" PRIu64 " pieces are wanted, %zu of them single characters; the text "
-                                  "yields only %zu merges: give "
+                       "yields only %zu merges: give "
                        "more text or fewer pieces",
                        chooser->options->pieces, n_singles, selection->n_merges);
     for (size_t i = 0; i < n_singles; i++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Curves of a training run: metrics.jsonl to loss, learning rate and bits per byte, each as SVG with its CSV beside.
+ * Curves of a training run: metrics.jsonl to loss, learning rate and bits per byte, each as SVG
+ * with its CSV beside.
  */
 #include "hanmix/recipes/report.h"
 
@@ -10,7 +11,7 @@
 #include "hanmix/base/file.h"
 
 #define METRICS_MAX_BYTES (1ull << 31)
-#define PLOT_MAX_SERIES 16
+#define PLOT_MAX_SERIES   16
 
 struct curve { /* growing list of points */
     char *name;
@@ -32,7 +33,8 @@ static void curves_release(struct curves *curves)
     curves->count = 0;
 }
 
-static int curve_add(struct curves *curves, const char *name, double x, double y, struct hm_error *err)
+static int curve_add(struct curves *curves, const char *name, double x, double y,
+                     struct hm_error *err)
 {
     struct curve *curve = NULL;
     for (size_t i = 0; i < curves->count && curve == NULL; i++)
@@ -40,7 +42,8 @@ static int curve_add(struct curves *curves, const char *name, double x, double y
             curve = &curves->item[i];
     if (curve == NULL) {
         if (curves->count == PLOT_MAX_SERIES)
-            return HM_OK; /* a chart of more lines is unreadable; the numbers stay in metrics.jsonl */
+            return HM_OK; /* a chart of more lines is unreadable; the numbers stay in metrics.jsonl
+                           */
         curve = &curves->item[curves->count];
         *curve = (struct curve){ .name = hm_strdup(HM_MEM_OTHER, name) };
         if (curve->name == NULL)
@@ -64,10 +67,12 @@ static int curve_add(struct curves *curves, const char *name, double x, double y
     return HM_OK;
 }
 
-static int take_number(struct curves *curves, const json_t *line, const char *key, const char *name, double step, struct hm_error *err)
+static int take_number(struct curves *curves, const json_t *line, const char *key, const char *name,
+                       double step, struct hm_error *err)
 {
     const json_t *value = json_object_get(line, key);
-    return json_is_number(value) ? curve_add(curves, name, step, json_number_value(value), err) : HM_OK;
+    return json_is_number(value) ? curve_add(curves, name, step, json_number_value(value), err)
+                                 : HM_OK;
 }
 
 struct training_curves {
@@ -86,32 +91,36 @@ static int take_line(struct training_curves *all, const json_t *line, struct hm_
     return HM_OK;
 }
 
-static int write_csv(const char *path, const char *y_name, const struct curves *curves, struct hm_error *err)
+static int write_csv(const char *path, const char *y_name, const struct curves *curves,
+                     struct hm_error *err)
 {
     struct hm_buf csv = { 0 };
     int r = hm_buf_printf(&csv, err, "series,step,%s\n", y_name);
     for (size_t i = 0; r == HM_OK && i < curves->count; i++)
         for (size_t j = 0; r == HM_OK && j < curves->item[i].n; j++)
-            r = hm_buf_printf(&csv, err, "%s,%.0f,%.9g\n", curves->item[i].name, curves->item[i].x[j], curves->item[i].y[j]);
+            r = hm_buf_printf(&csv, err, "%s,%.0f,%.9g\n", curves->item[i].name,
+                              curves->item[i].x[j], curves->item[i].y[j]);
     if (r == HM_OK)
         r = hm_file_write(path, csv.ptr, csv.len, err);
     hm_buf_release(&csv);
     return r;
 }
 
-static int write_plot(const char *dir, const char *stem, const char *title, const char *y_label, const struct curves *curves,
-                      struct hm_error *err)
+static int write_plot(const char *dir, const char *stem, const char *title, const char *y_label,
+                      const struct curves *curves, struct hm_error *err)
 {
     struct hm_series series[PLOT_MAX_SERIES];
-    struct hm_chart chart = { .title = title, .x_label = "optimiser step", .y_label = y_label, .series = series };
+    struct hm_chart chart = {
+        .title = title, .x_label = "optimiser step", .y_label = y_label, .series = series
+    };
     struct hm_buf svg = { 0 };
     char *path = NULL;
     int r = HM_OK;
     if (curves->count == 0)
         return HM_OK;
     for (size_t i = 0; i < curves->count; i++)
-        series[chart.n_series++] =
-            (struct hm_series){ curves->item[i].name, curves->item[i].x, curves->item[i].y, curves->item[i].n };
+        series[chart.n_series++] = (struct hm_series){ curves->item[i].name, curves->item[i].x,
+                                                       curves->item[i].y, curves->item[i].n };
     r = hm_svg_lines(&chart, &svg, err);
     if (r < 0)
         goto out;
@@ -152,7 +161,8 @@ int hm_plots_from_metrics(const char *metrics_path, const char *plots_dir, struc
     if (r == HM_OK)
         r = write_plot(plots_dir, "lr", "Learning rate", "learning rate", &all.rate, err);
     if (r == HM_OK)
-        r = write_plot(plots_dir, "bits_per_byte", "Held-out bits per byte", "bits per UTF-8 byte", &all.bits, err);
+        r = write_plot(plots_dir, "bits_per_byte", "Held-out bits per byte", "bits per UTF-8 byte",
+                       &all.bits, err);
     curves_release(&all.loss);
     curves_release(&all.rate);
     curves_release(&all.bits);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Building a report document, and its Markdown form. The HTML form is report_html.c; what a run's report says is
- * run_report.c.
+ * Building a report document, and its Markdown form. The HTML form is report_html.c; what a run's
+ * report says is run_report.c.
  */
 #include "report_doc.h"
 
@@ -14,7 +14,8 @@ static int no_memory(struct hm_error *err)
     return hm_fail(err, HM_ERR_NOMEM, "out of memory for the report");
 }
 
-static int new_block(struct report_doc *doc, enum block_kind kind, const char *text, struct block **ret_block, struct hm_error *err)
+static int new_block(struct report_doc *doc, enum block_kind kind, const char *text,
+                     struct block **ret_block, struct hm_error *err)
 {
     if (doc->count == doc->cap) {
         size_t cap = doc->cap == 0 ? 32 : 2 * doc->cap;
@@ -39,7 +40,8 @@ int report_add(struct report_doc *doc, enum block_kind kind, const char *text, s
     return new_block(doc, kind, text, &block, err);
 }
 
-int report_picture(struct report_doc *doc, const char *path, const char *caption, struct hm_error *err)
+int report_picture(struct report_doc *doc, const char *path, const char *caption,
+                   struct hm_error *err)
 {
     struct block *block;
     HM_TRY(new_block(doc, BLOCK_PICTURE, caption, &block, err));

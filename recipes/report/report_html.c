@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The HTML form of a report: one self-contained page, SVG pictures inline, no script, nothing loaded from elsewhere.
+ * The HTML form of a report: one self-contained page, SVG pictures inline, no script, nothing
+ * loaded from elsewhere.
  */
 #include "report_doc.h"
 
@@ -11,19 +12,29 @@
 #define PICTURE_MAX_BYTES (8u << 20)
 
 static const char page_head[] =
-    "<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>\n"
-    "body{font:15px/1.55 system-ui,-apple-system,\"Noto Sans\",\"Noto Sans CJK SC\",sans-serif;max-width:60rem;margin:2rem auto;"
+    "<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, "
+    "initial-scale=1\">\n<style>\n"
+    "body{font:15px/1.55 system-ui,-apple-system,\"Noto Sans\",\"Noto Sans CJK "
+    "SC\",sans-serif;max-width:60rem;margin:2rem auto;"
     "padding:0 1rem;color:#222;background:#fff}\n"
-    "h1{font-size:1.7rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #ddd;padding-bottom:.3rem}\n"
-    "table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}\n"
-    "th,td{padding:.3rem .8rem;border-bottom:1px solid #e6e6e6;text-align:right}th:first-child,td:first-child{text-align:left}\n"
-    "th{font-weight:600;background:#f6f6f6}figure{margin:1.2rem 0}figure svg{max-width:100%;height:auto}\n"
+    "h1{font-size:1.7rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid "
+    "#ddd;padding-bottom:.3rem}\n"
+    "table{border-collapse:collapse;margin:1rem "
+    "0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}\n"
+    "th,td{padding:.3rem .8rem;border-bottom:1px solid "
+    "#e6e6e6;text-align:right}th:first-child,td:first-child{text-align:left}\n"
+    "th{font-weight:600;background:#f6f6f6}figure{margin:1.2rem 0}figure "
+    "svg{max-width:100%;height:auto}\n"
     "figcaption{color:#666;font-size:.9rem}\n</style>\n";
 
 static int escaped(struct hm_buf *out, const char *text, struct hm_error *err)
 {
     for (const char *c = text; *c != '\0'; c++) {
-        const char *entity = *c == '<' ? "&lt;" : *c == '>' ? "&gt;" : *c == '&' ? "&amp;" : *c == '"' ? "&quot;" : NULL;
+        const char *entity = *c == '<'   ? "&lt;"
+                             : *c == '>' ? "&gt;"
+                             : *c == '&' ? "&amp;"
+                             : *c == '"' ? "&quot;"
+                                         : NULL;
         HM_TRY(entity != NULL ? hm_buf_text(out, entity, err) : hm_buf_append(out, c, 1, err));
     }
     return HM_OK;
@@ -49,8 +60,10 @@ static int table(struct hm_buf *out, const struct block *block, struct hm_error 
     return hm_buf_text(out, "</table>\n", err);
 }
 
-/* Our own SVG writer made the picture, so it is placed as it stands; a file that is gone leaves its caption. */
-static int picture(struct hm_buf *out, const char *run_dir, const struct block *block, struct hm_error *err)
+/* Our own SVG writer made the picture, so it is placed as it stands; a file that is gone leaves its
+ * caption. */
+static int picture(struct hm_buf *out, const char *run_dir, const struct block *block,
+                   struct hm_error *err)
 {
     char *path = NULL;
     struct hm_buf svg = { 0 };
@@ -70,9 +83,12 @@ static int picture(struct hm_buf *out, const char *run_dir, const struct block *
     return r;
 }
 
-int report_html(const struct report_doc *doc, const char *run_dir, struct hm_buf *out, struct hm_error *err)
+int report_html(const struct report_doc *doc, const char *run_dir, struct hm_buf *out,
+                struct hm_error *err)
 {
-    static const char *const tag[] = { [BLOCK_TITLE] = "h1", [BLOCK_HEADING] = "h2", [BLOCK_TEXT] = "p" };
+    static const char *const tag[] = {
+        [BLOCK_TITLE] = "h1", [BLOCK_HEADING] = "h2", [BLOCK_TEXT] = "p"
+    };
     HM_TRY(hm_buf_text(out, "<!doctype html>\n<html lang=\"en\">\n", err));
     HM_TRY(hm_buf_text(out, page_head, err));
     HM_TRY(element(out, "title", doc->count > 0 ? doc->block[0].text : "hanmix", err));

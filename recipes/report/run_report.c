@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the report of a run says: the gain first (tokens saved, bits per byte before and after), then the stages, then
- * each stage's own numbers and pictures. Reads manifest.json and the stage.json and report.json of every stage folder.
+ * What the report of a run says: the gain first (tokens saved, bits per byte before and after),
+ * then the stages, then each stage's own numbers and pictures. Reads manifest.json and the
+ * stage.json and report.json of every stage folder.
  */
 #include "hanmix/recipes/report.h"
 
@@ -43,7 +44,8 @@ static const char *short_path(const char *path)
     return path;
 }
 
-static int load_optional(const char *run_dir, const char *id, const char *name, json_t **ret_value, struct hm_error *err)
+static int load_optional(const char *run_dir, const char *id, const char *name, json_t **ret_value,
+                         struct hm_error *err)
 {
     char *path = NULL;
     int r = hm_format(&path, err, "%s/%s/%s", run_dir, id, name);
@@ -57,7 +59,8 @@ static int load_optional(const char *run_dir, const char *id, const char *name, 
 
 static int saved_tokens(struct report_doc *doc, const struct stage_view *view, struct hm_error *err)
 {
-    static const char *const header[] = { "tokenizer", "pieces", "text", "tokens", "tokens/char", "bytes/token", "fewer tokens", "95 %" };
+    static const char *const header[] = { "tokenizer",   "pieces",      "text",         "tokens",
+                                          "tokens/char", "bytes/token", "fewer tokens", "95 %" };
     size_t i, j;
     json_t *tokenizer, *set;
     HM_TRY(report_table(doc, header, 8, err));
@@ -66,7 +69,9 @@ static int saved_tokens(struct report_doc *doc, const struct stage_view *view, s
         json_array_foreach(json_object_get(tokenizer, "sets"), j, set)
         {
             const json_t *gain = json_object_get(set, "reduction_vs_first");
-            double reduction = json_is_object(gain) ? number_of(gain, "value") : json_is_number(gain) ? json_number_value(gain) : NAN;
+            double reduction = json_is_object(gain)   ? number_of(gain, "value")
+                               : json_is_number(gain) ? json_number_value(gain)
+                                                      : NAN;
             const json_t *interval = json_is_object(gain) ? gain : set;
             HM_TRY(report_cell(doc, err, "%s", short_path(text_of(tokenizer, "path", "?"))));
             HM_TRY(report_cell(doc, err, "%.0f", number_of(tokenizer, "vocab_size")));
@@ -80,15 +85,18 @@ static int saved_tokens(struct report_doc *doc, const struct stage_view *view, s
                 continue;
             }
             HM_TRY(report_cell(doc, err, "%.2f %%", 100.0 * reduction));
-            HM_TRY(report_cell(doc, err, "%.2f to %.2f %%", 100.0 * number_of(interval, "low"), 100.0 * number_of(interval, "high")));
+            HM_TRY(report_cell(doc, err, "%.2f to %.2f %%", 100.0 * number_of(interval, "low"),
+                               100.0 * number_of(interval, "high")));
         }
     }
     return HM_OK;
 }
 
-static int loss_table(struct report_doc *doc, const struct stage_view *views, size_t n, struct hm_error *err)
+static int loss_table(struct report_doc *doc, const struct stage_view *views, size_t n,
+                      struct hm_error *err)
 {
-    static const char *const header[] = { "stage", "text", "bits/byte", "nats/token", "tokens", "bytes" };
+    static const char *const header[] = { "stage",      "text",   "bits/byte",
+                                          "nats/token", "tokens", "bytes" };
     bool started = false;
     for (size_t s = 0; s < n; s++) {
         size_t i;
@@ -96,7 +104,9 @@ static int loss_table(struct report_doc *doc, const struct stage_view *views, si
         if (strcmp(views[s].stage, "eval.loss") != 0 || views[s].report == NULL)
             continue;
         if (!started) {
-            HM_TRY(report_add(doc, BLOCK_TEXT, "Bits per byte compare models with different vocabularies; lower is better.", err));
+            HM_TRY(report_add(
+                doc, BLOCK_TEXT,
+                "Bits per byte compare models with different vocabularies; lower is better.", err));
             HM_TRY(report_table(doc, header, 6, err));
         }
         started = true;
@@ -113,7 +123,8 @@ static int loss_table(struct report_doc *doc, const struct stage_view *views, si
     return HM_OK;
 }
 
-static int gain_section(struct report_doc *doc, const struct stage_view *views, size_t n, struct hm_error *err)
+static int gain_section(struct report_doc *doc, const struct stage_view *views, size_t n,
+                        struct hm_error *err)
 {
     HM_TRY(report_add(doc, BLOCK_HEADING, "What was gained", err));
     for (size_t s = 0; s < n; s++)
@@ -124,7 +135,8 @@ static int gain_section(struct report_doc *doc, const struct stage_view *views, 
 
 /* --- the stages --- */
 
-static int stage_table(struct report_doc *doc, const struct stage_view *views, size_t n, struct hm_error *err)
+static int stage_table(struct report_doc *doc, const struct stage_view *views, size_t n,
+                       struct hm_error *err)
 {
     static const char *const header[] = { "id", "stage", "state", "seconds", "peak memory" };
     HM_TRY(report_add(doc, BLOCK_HEADING, "Stages", err));
@@ -178,7 +190,8 @@ static int report_numbers(struct report_doc *doc, const json_t *report, struct h
     return HM_OK;
 }
 
-static int stage_pictures(struct report_doc *doc, const char *run_dir, const char *folder, struct hm_error *err)
+static int stage_pictures(struct report_doc *doc, const char *run_dir, const char *folder,
+                          struct hm_error *err)
 {
     char *path = NULL, *picture = NULL;
     struct hm_names names = { 0 };
@@ -199,7 +212,8 @@ static int stage_pictures(struct report_doc *doc, const char *run_dir, const cha
     return r;
 }
 
-static int stage_section(struct report_doc *doc, const char *run_dir, const struct stage_view *view, struct hm_error *err)
+static int stage_section(struct report_doc *doc, const char *run_dir, const struct stage_view *view,
+                         struct hm_error *err)
 {
     char title[256], plots[256];
     snprintf(title, sizeof title, "%s (%s)", view->id, view->stage);
@@ -213,7 +227,8 @@ static int stage_section(struct report_doc *doc, const char *run_dir, const stru
 
 /* --- all of it --- */
 
-static int load_views(const char *run_dir, const json_t *manifest, struct stage_view *views, size_t n, struct hm_error *err)
+static int load_views(const char *run_dir, const json_t *manifest, struct stage_view *views,
+                      size_t n, struct hm_error *err)
 {
     size_t i;
     json_t *stage;
@@ -230,14 +245,16 @@ static int load_views(const char *run_dir, const json_t *manifest, struct stage_
     return HM_OK;
 }
 
-static int build(struct report_doc *doc, const char *run_dir, const json_t *manifest, const struct stage_view *views, size_t n,
-                 struct hm_error *err)
+static int build(struct report_doc *doc, const char *run_dir, const json_t *manifest,
+                 const struct stage_view *views, size_t n, struct hm_error *err)
 {
     char text[1024];
     snprintf(text, sizeof text, "hanmix run: %s", short_path(text_of(manifest, "recipe", run_dir)));
     HM_TRY(report_add(doc, BLOCK_TITLE, text, err));
-    snprintf(text, sizeof text, "Made by hanmix %s. Every file of this run and its SHA-256 is listed in manifest.json.",
-             text_of(manifest, "hanmix", HM_VERSION));
+    snprintf(
+        text, sizeof text,
+        "Made by hanmix %s. Every file of this run and its SHA-256 is listed in manifest.json.",
+        text_of(manifest, "hanmix", HM_VERSION));
     HM_TRY(report_add(doc, BLOCK_TEXT, text, err));
     HM_TRY(gain_section(doc, views, n, err));
     HM_TRY(stage_table(doc, views, n, err));

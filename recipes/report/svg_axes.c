@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Axes, ticks and text of the SVG writers (see svg_axes.h). Owns no data; leaves what is drawn to svg_lines.c,
- * svg_bars.c and svg_heat.c. Colours are those of Okabe and Ito (2008) with a dark neutral first.
+ * Axes, ticks and text of the SVG writers (see svg_axes.h). Owns no data; leaves what is drawn to
+ * svg_lines.c, svg_bars.c and svg_heat.c. Colours are those of Okabe and Ito (2008) with a dark
+ * neutral first.
  */
 #include "svg_axes.h"
 
@@ -21,7 +22,11 @@ static double round_step(double range, int ticks)
     double raw = range / ticks;
     double power = pow(10.0, floor(log10(raw)));
     double lead = raw / power;
-    double nice = lead <= 1.0 ? 1.0 : lead <= 2.0 ? 2.0 : lead <= 2.5 ? 2.5 : lead <= 5.0 ? 5.0 : 10.0;
+    double nice = lead <= 1.0   ? 1.0
+                  : lead <= 2.0 ? 2.0
+                  : lead <= 2.5 ? 2.5
+                  : lead <= 5.0 ? 5.0
+                                : 10.0;
     return nice * power;
 }
 
@@ -55,7 +60,8 @@ struct svg_scale svg_scale_fit_log(double low, double high, double from, double 
 double svg_place(const struct svg_scale *scale, double value)
 {
     double position = scale->log10 ? log10(value) : value;
-    return scale->from + (position - scale->low) / (scale->high - scale->low) * (scale->to - scale->from);
+    return scale->from +
+           (position - scale->low) / (scale->high - scale->low) * (scale->to - scale->from);
 }
 
 const char *svg_number(double value, char *text, size_t size)
@@ -93,11 +99,14 @@ static int append_escaped(struct hm_buf *svg, const char *text, struct hm_error 
     return HM_OK;
 }
 
-int svg_open(struct hm_buf *svg, double width, double height, const char *title, struct hm_error *err)
+int svg_open(struct hm_buf *svg, double width, double height, const char *title,
+             struct hm_error *err)
 {
     HM_TRY(hm_buf_printf(svg, err,
-                         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\" "
-                         "font-family=\"DejaVu Sans, Noto Sans CJK SC, Helvetica, Arial, sans-serif\" role=\"img\">\n<title>",
+                         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" "
+                         "width=\"%.0f\" height=\"%.0f\" "
+                         "font-family=\"DejaVu Sans, Noto Sans CJK SC, Helvetica, Arial, "
+                         "sans-serif\" role=\"img\">\n<title>",
                          width, height, width, height));
     HM_TRY(append_escaped(svg, title, err));
     HM_TRY(hm_buf_text(svg, "</title>\n", err));
@@ -110,11 +119,12 @@ int svg_close(struct hm_buf *svg, struct hm_error *err)
     return hm_buf_text(svg, "</svg>\n", err);
 }
 
-int svg_text(struct hm_buf *svg, double x, double y, double size, const char *anchor, const char *colour, double rotate,
-             const char *text, struct hm_error *err)
+int svg_text(struct hm_buf *svg, double x, double y, double size, const char *anchor,
+             const char *colour, double rotate, const char *text, struct hm_error *err)
 {
-    HM_TRY(hm_buf_printf(svg, err, "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%.0f\" text-anchor=\"%s\" fill=\"%s\"", x, y, size,
-                         anchor, colour));
+    HM_TRY(hm_buf_printf(
+        svg, err, "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%.0f\" text-anchor=\"%s\" fill=\"%s\"",
+        x, y, size, anchor, colour));
     if (rotate != 0.0)
         HM_TRY(hm_buf_printf(svg, err, " transform=\"rotate(%.0f %.1f %.1f)\"", rotate, x, y));
     HM_TRY(hm_buf_text(svg, ">", err));
@@ -122,16 +132,21 @@ int svg_text(struct hm_buf *svg, double x, double y, double size, const char *an
     return hm_buf_text(svg, "</text>\n", err);
 }
 
-int svg_line(struct hm_buf *svg, double x1, double y1, double x2, double y2, const char *colour, double width, struct hm_error *err)
+int svg_line(struct hm_buf *svg, double x1, double y1, double x2, double y2, const char *colour,
+             double width, struct hm_error *err)
 {
-    return hm_buf_printf(svg, err, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"%.1f\"/>\n", x1,
-                         y1, x2, y2, colour, width);
+    return hm_buf_printf(svg, err,
+                         "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
+                         "stroke-width=\"%.1f\"/>\n",
+                         x1, y1, x2, y2, colour, width);
 }
 
-int svg_rect(struct hm_buf *svg, double x, double y, double width, double height, const char *fill, struct hm_error *err)
+int svg_rect(struct hm_buf *svg, double x, double y, double width, double height, const char *fill,
+             struct hm_error *err)
 {
-    return hm_buf_printf(svg, err, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x, y, width, height,
-                         fill);
+    return hm_buf_printf(
+        svg, err, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x,
+        y, width, height, fill);
 }
 
 static const char *tick_label(const struct svg_scale *scale, double tick, char *text, size_t size)
@@ -141,10 +156,12 @@ static const char *tick_label(const struct svg_scale *scale, double tick, char *
 
 static double tick_place(const struct svg_scale *scale, double tick)
 {
-    return scale->from + (tick - scale->low) / (scale->high - scale->low) * (scale->to - scale->from);
+    return scale->from +
+           (tick - scale->low) / (scale->high - scale->low) * (scale->to - scale->from);
 }
 
-int svg_grid_y(struct hm_buf *svg, const struct svg_scale *y, double x1, double x2, struct hm_error *err)
+int svg_grid_y(struct hm_buf *svg, const struct svg_scale *y, double x1, double x2,
+               struct hm_error *err)
 {
     char label[32];
     int ticks = (int)floor((y->high - y->low) / y->step + 0.5);
@@ -152,12 +169,14 @@ int svg_grid_y(struct hm_buf *svg, const struct svg_scale *y, double x1, double 
         double tick = y->low + i * y->step;
         double place = tick_place(y, tick);
         HM_TRY(svg_line(svg, x1, place, x2, place, grid_colour, 1, err));
-        HM_TRY(svg_text(svg, x1 - 8, place + 4, 11, "end", label_colour, 0, tick_label(y, tick, label, sizeof label), err));
+        HM_TRY(svg_text(svg, x1 - 8, place + 4, 11, "end", label_colour, 0,
+                        tick_label(y, tick, label, sizeof label), err));
     }
     return HM_OK;
 }
 
-int svg_grid_x(struct hm_buf *svg, const struct svg_scale *x, double y1, double y2, struct hm_error *err)
+int svg_grid_x(struct hm_buf *svg, const struct svg_scale *x, double y1, double y2,
+               struct hm_error *err)
 {
     char label[32];
     int ticks = (int)floor((x->high - x->low) / x->step + 0.5);
@@ -165,7 +184,8 @@ int svg_grid_x(struct hm_buf *svg, const struct svg_scale *x, double y1, double 
         double tick = x->low + i * x->step;
         double place = tick_place(x, tick);
         HM_TRY(svg_line(svg, place, y1, place, y2, grid_colour, 1, err));
-        HM_TRY(svg_text(svg, place, y2 + 18, 11, "middle", label_colour, 0, tick_label(x, tick, label, sizeof label), err));
+        HM_TRY(svg_text(svg, place, y2 + 18, 11, "middle", label_colour, 0,
+                        tick_label(x, tick, label, sizeof label), err));
     }
     return HM_OK;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Horizontal bar charts, with groups (a set of texts) and optional interval whiskers. One bar a row, value at its end.
+ * Horizontal bar charts, with groups (a set of texts) and optional interval whiskers. One bar a
+ * row, value at its end.
  */
 #include "hanmix/recipes/report.h"
 
@@ -9,11 +10,11 @@
 
 #include "svg_axes.h"
 
-#define BAR_PITCH 26.0
-#define GROUP_GAP 30.0
+#define BAR_PITCH  26.0
+#define GROUP_GAP  30.0
 #define BARS_WIDTH 760.0
 #define BARS_RIGHT 690.0
-#define BARS_TOP 48.0
+#define BARS_TOP   48.0
 
 static bool starts_group(const struct hm_bar *bars, size_t i)
 {
@@ -47,27 +48,33 @@ static double label_width(const struct hm_bar *bars, size_t n)
     return fmin(24.0 + 7.0 * (double)longest, 330.0);
 }
 
-static int draw_bar(struct hm_buf *svg, const struct hm_bar *bar, const char *colour, const struct svg_scale *x, double top,
-                    struct hm_error *err)
+static int draw_bar(struct hm_buf *svg, const struct hm_bar *bar, const char *colour,
+                    const struct svg_scale *x, double top, struct hm_error *err)
 {
     char number[32];
     double zero = svg_place(x, x->low > 0.0 ? x->low : 0.0);
     double end = svg_place(x, isfinite(bar->value) ? bar->value : 0.0);
     double beyond = end;
-    HM_TRY(svg_rect(svg, fmin(zero, end), top + 4, fmax(fabs(end - zero), 0.5), BAR_PITCH - 8, colour, err));
-    HM_TRY(svg_text(svg, x->from - 8, top + BAR_PITCH / 2 + 4, 12, "end", "#222222", 0, bar->label, err));
+    HM_TRY(svg_rect(svg, fmin(zero, end), top + 4, fmax(fabs(end - zero), 0.5), BAR_PITCH - 8,
+                    colour, err));
+    HM_TRY(svg_text(svg, x->from - 8, top + BAR_PITCH / 2 + 4, 12, "end", "#222222", 0, bar->label,
+                    err));
     if (isfinite(bar->low) && isfinite(bar->high)) {
         double middle = top + BAR_PITCH / 2;
-        HM_TRY(svg_line(svg, svg_place(x, bar->low), middle, svg_place(x, bar->high), middle, "#111111", 1.5, err));
-        HM_TRY(svg_line(svg, svg_place(x, bar->low), middle - 4, svg_place(x, bar->low), middle + 4, "#111111", 1.5, err));
-        HM_TRY(svg_line(svg, svg_place(x, bar->high), middle - 4, svg_place(x, bar->high), middle + 4, "#111111", 1.5, err));
+        HM_TRY(svg_line(svg, svg_place(x, bar->low), middle, svg_place(x, bar->high), middle,
+                        "#111111", 1.5, err));
+        HM_TRY(svg_line(svg, svg_place(x, bar->low), middle - 4, svg_place(x, bar->low), middle + 4,
+                        "#111111", 1.5, err));
+        HM_TRY(svg_line(svg, svg_place(x, bar->high), middle - 4, svg_place(x, bar->high),
+                        middle + 4, "#111111", 1.5, err));
         beyond = fmax(beyond, svg_place(x, bar->high));
     }
-    return svg_text(svg, beyond + 6, top + BAR_PITCH / 2 + 4, 11, "start", "#444444", 0, svg_number(bar->value, number, sizeof number),
-                    err);
+    return svg_text(svg, beyond + 6, top + BAR_PITCH / 2 + 4, 11, "start", "#444444", 0,
+                    svg_number(bar->value, number, sizeof number), err);
 }
 
-int hm_svg_bars(const char *title, const char *x_label, const struct hm_bar *bars, size_t n, struct hm_buf *svg, struct hm_error *err)
+int hm_svg_bars(const char *title, const char *x_label, const struct hm_bar *bars, size_t n,
+                struct hm_buf *svg, struct hm_error *err)
 {
     double high = 0.0, low = 0.0, height = BARS_TOP;
     for (size_t i = 0; i < n; i++) {
@@ -87,6 +94,7 @@ int hm_svg_bars(const char *title, const char *x_label, const struct hm_bar *bar
         HM_TRY(draw_bar(svg, &bars[i], svg_colour[colour_of(bars, i) % SVG_COLOURS], &x, top, err));
         top += BAR_PITCH;
     }
-    HM_TRY(svg_text(svg, (x.from + x.to) / 2, height + 40, 12, "middle", "#222222", 0, x_label, err));
+    HM_TRY(
+        svg_text(svg, (x.from + x.to) / 2, height + 40, 12, "middle", "#222222", 0, x_label, err));
     return svg_close(svg, err);
 }

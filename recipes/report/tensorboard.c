@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * TensorBoard event files: TFRecord frames (length, masked CRC-32C of the length, data, masked CRC-32C of the data)
- * around protobuf Event messages. One file a folder with a fixed name, appended to across resumes.
+ * TensorBoard event files: TFRecord frames (length, masked CRC-32C of the length, data, masked
+ * CRC-32C of the data) around protobuf Event messages. One file a folder with a fixed name,
+ * appended to across resumes.
  */
 #include "hanmix/recipes/report.h"
 
@@ -10,9 +11,9 @@
 #include "hanmix/base/file.h"
 #include "tb_event.pb-c.h"
 
-#define TB_FILE "events.out.tfevents.0.hanmix"
+#define TB_FILE           "events.out.tfevents.0.hanmix"
 #define TB_MAX_FILE_BYTES (1ull << 32)
-#define TB_FRAME_BYTES 16 /* u64 length, u32 crc, ..., u32 crc */
+#define TB_FRAME_BYTES    16 /* u64 length, u32 crc, ..., u32 crc */
 
 struct hm_tb_writer {
     char *path;
@@ -30,7 +31,8 @@ static uint32_t crc32c(const uint8_t *data, size_t len)
     return ~crc;
 }
 
-/* TFRecord rotates the CRC right by 15 bits and adds a constant, so that a CRC of CRCs stays meaningful. */
+/* TFRecord rotates the CRC right by 15 bits and adds a constant, so that a CRC of CRCs stays
+ * meaningful. */
 static uint32_t masked_crc(const uint8_t *data, size_t len)
 {
     uint32_t crc = crc32c(data, len);
@@ -108,7 +110,8 @@ void hm_tb_close(struct hm_tb_writer *writer)
     hm_free(writer);
 }
 
-int hm_tb_scalar(struct hm_tb_writer *writer, const char *tag, uint64_t step, double wall_time, double value, struct hm_error *err)
+int hm_tb_scalar(struct hm_tb_writer *writer, const char *tag, uint64_t step, double wall_time,
+                 double value, struct hm_error *err)
 {
     struct hm_buf record = { 0 };
     HmTb__Value scalar = HM_TB__VALUE__INIT;
@@ -158,7 +161,8 @@ int hm_tb_cut(const char *dir, uint64_t keep_step, struct hm_error *err)
         goto out;
     r = hm_file_read(path, TB_MAX_FILE_BYTES, &old, err);
     size_t offset = 0, len = 0;
-    while (r == HM_OK && (len = frame_bytes((const uint8_t *)old.ptr + offset, old.len - offset)) > 0) {
+    while (r == HM_OK &&
+           (len = frame_bytes((const uint8_t *)old.ptr + offset, old.len - offset)) > 0) {
         const uint8_t *frame = (const uint8_t *)old.ptr + offset;
         HmTb__Event *event = hm_tb__event__unpack(NULL, len - TB_FRAME_BYTES, frame + 12);
         bool keep = event != NULL && (uint64_t)event->step <= keep_step;

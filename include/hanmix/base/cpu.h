@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What this CPU and machine can do: instruction sets, cores, memory limits. HM_CPU=ref|avx2|avx512|avx512bf16|amx caps the flags.
+ * What this CPU and machine can do: instruction sets, cores, memory limits.
+ * HM_CPU=ref|avx2|avx512|avx512bf16|amx caps the flags.
  */
 #ifndef HANMIX_BASE_CPU_H
 #define HANMIX_BASE_CPU_H
@@ -18,12 +19,13 @@ enum hm_cpu_flag {
     HM_CPU_AMX_BF16 = 1 << 4,
 };
 
-unsigned hm_cpu_flags(void);                              /* by cpuid and OS support; 0 off x86 */
-int hm_cpu_flags_capped(unsigned *ret_flags, struct hm_error *err); /* after HM_CPU; an unknown name is HM_ERR_USAGE */
-const char *hm_cpu_model(void);                           /* static text; "unknown" */
-int hm_cpu_count(void);                                   /* cores this process may run on */
-uint64_t hm_memory_total_bytes(void);                     /* physical */
-uint64_t hm_memory_limit_bytes(void);                     /* least of physical, cgroup v1/v2, Slurm, RLIMIT_AS */
+unsigned hm_cpu_flags(void); /* by cpuid and OS support; 0 off x86 */
+int hm_cpu_flags_capped(unsigned *ret_flags,
+                        struct hm_error *err); /* after HM_CPU; an unknown name is HM_ERR_USAGE */
+const char *hm_cpu_model(void);                /* static text; "unknown" */
+int hm_cpu_count(void);                        /* cores this process may run on */
+uint64_t hm_memory_total_bytes(void);          /* physical */
+uint64_t hm_memory_limit_bytes(void); /* least of physical, cgroup v1/v2, Slurm, RLIMIT_AS */
 uint64_t hm_memory_available_bytes(void);
 
 #endif

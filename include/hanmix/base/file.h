@@ -3,7 +3,8 @@
  * Files: mapped views, whole reads, and writes that are beside-fsync-rename; folders, globs, locks.
  *
  * Every error names the path and the system's reason. ENOSPC, EACCES and EROFS are HM_ERR_IO.
- * A missing input path is HM_ERR_USAGE. Thread class: one object per thread; functions on paths are thread safe.
+ * A missing input path is HM_ERR_USAGE. Thread class: one object per thread; functions on paths are
+ * thread safe.
  */
 #ifndef HANMIX_BASE_FILE_H
 #define HANMIX_BASE_FILE_H
@@ -16,7 +17,7 @@
 #include "hanmix/base/status.h"
 #include "hanmix/base/str.h"
 
-struct hm_map { /* a read-only mapping of a whole file */
+struct hm_map {          /* a read-only mapping of a whole file */
     const uint8_t *data; /* borrowed from the mapping; NULL when the file is empty */
     uint64_t size_bytes;
     int fd;
@@ -24,10 +25,12 @@ struct hm_map { /* a read-only mapping of a whole file */
 
 int hm_map_open(const char *path, struct hm_map *ret_map, struct hm_error *err);
 void hm_map_close(struct hm_map *map); /* {0} or closed is fine */
-void hm_map_drop(const struct hm_map *map, uint64_t offset, uint64_t bytes); /* madvise away pages read */
+void hm_map_drop(const struct hm_map *map, uint64_t offset,
+                 uint64_t bytes); /* madvise away pages read */
 
 /* Whole file into a NUL-terminated buffer; refuses more than max_bytes. */
-int hm_file_read(const char *path, uint64_t max_bytes, struct hm_buf *ret_buf, struct hm_error *err);
+int hm_file_read(const char *path, uint64_t max_bytes, struct hm_buf *ret_buf,
+                 struct hm_error *err);
 
 /* Write path + ".tmp", fsync, rename over path, fsync the folder. */
 int hm_file_write(const char *path, const void *data, size_t len, struct hm_error *err);
@@ -45,7 +48,8 @@ int hm_out_open(const char *path, struct hm_out_file *ret_file, struct hm_error 
 int hm_out_write(struct hm_out_file *file, const void *data, size_t len, struct hm_error *err);
 int hm_out_printf(struct hm_out_file *file, struct hm_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-int hm_out_commit(struct hm_out_file *file, struct hm_error *err); /* fsync, rename; releases in every case */
+int hm_out_commit(struct hm_out_file *file,
+                  struct hm_error *err);     /* fsync, rename; releases in every case */
 void hm_out_abort(struct hm_out_file *file); /* removes the temporary; {0} is fine */
 
 /* An append-only log of lines (metrics.jsonl): each call writes and flushes whole lines. */
@@ -53,13 +57,15 @@ int hm_file_append(const char *path, const void *data, size_t len, struct hm_err
 
 bool hm_path_exists(const char *path);
 bool hm_path_is_dir(const char *path);
-int hm_path_join(char **ret_path, const char *dir, const char *name, struct hm_error *err); /* hm_free */
+int hm_path_join(char **ret_path, const char *dir, const char *name,
+                 struct hm_error *err); /* hm_free */
 int hm_file_size(const char *path, uint64_t *ret_bytes, struct hm_error *err);
 int hm_dir_make(const char *path, struct hm_error *err); /* with parents; existing is fine */
 int hm_dir_sync(const char *path, struct hm_error *err);
-int hm_dir_remove(const char *path, struct hm_error *err); /* recursively; absent is fine; does not follow links */
+int hm_dir_remove(const char *path,
+                  struct hm_error *err); /* recursively; absent is fine; does not follow links */
 int hm_path_rename(const char *from, const char *to, struct hm_error *err); /* fsyncs the parent */
-int hm_file_copy(const char *from, const char *to, struct hm_error *err); /* atomic */
+int hm_file_copy(const char *from, const char *to, struct hm_error *err);   /* atomic */
 int hm_file_link_or_copy(const char *from, const char *to, struct hm_error *err);
 int hm_disk_free(const char *path, uint64_t *ret_bytes, struct hm_error *err);
 
@@ -67,12 +73,16 @@ struct hm_names { /* sorted list of owned strings */
     char **item;
     size_t count;
 };
-int hm_glob(const char *pattern, struct hm_names *ret_names, struct hm_error *err); /* sorted; none is HM_ERR_USAGE */
-int hm_dir_list(const char *path, struct hm_names *ret_names, struct hm_error *err); /* plain names, sorted */
-int hm_dir_files(const char *path, struct hm_names *ret_names, struct hm_error *err); /* files at any depth, relative, sorted */
+int hm_glob(const char *pattern, struct hm_names *ret_names,
+            struct hm_error *err); /* sorted; none is HM_ERR_USAGE */
+int hm_dir_list(const char *path, struct hm_names *ret_names,
+                struct hm_error *err); /* plain names, sorted */
+int hm_dir_files(const char *path, struct hm_names *ret_names,
+                 struct hm_error *err); /* files at any depth, relative, sorted */
 void hm_names_release(struct hm_names *names);
 
-/* Advisory lock on path (created); held by another process is HM_ERR_IO naming its pid. *ret_fd closes with hm_lock_release. */
+/* Advisory lock on path (created); held by another process is HM_ERR_IO naming its pid. *ret_fd
+ * closes with hm_lock_release. */
 int hm_lock_acquire(const char *path, int *ret_fd, struct hm_error *err);
 void hm_lock_release(int fd);
 

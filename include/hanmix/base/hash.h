@@ -23,7 +23,8 @@ void hm_sha256_finish(struct hm_sha256 *sha, char hex[HM_SHA256_HEX_BYTES]); /* 
 void hm_sha256_release(struct hm_sha256 *sha); /* after a failure; finished or {0} is fine */
 
 int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
-int hm_sha256_file(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err); /* pages dropped behind */
+int hm_sha256_file(const char *path, char hex[HM_SHA256_HEX_BYTES],
+                   struct hm_error *err); /* pages dropped behind */
 /* Digest of a file, or of a folder: over sorted "relative path, size, sha256" lines. */
 int hm_sha256_path(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
 

@@ -2,7 +2,8 @@
 /*
  * Byte slices, growing buffers, UTF-8 and number parsing.
  *
- * A slice borrows; a buffer owns (hm_buf_release). All functions are pure apart from the buffer they are given.
+ * A slice borrows; a buffer owns (hm_buf_release). All functions are pure apart from the buffer
+ * they are given.
  */
 #ifndef HANMIX_BASE_STR_H
 #define HANMIX_BASE_STR_H
@@ -45,7 +46,8 @@ int hm_format(char **ret_text, struct hm_error *err, const char *format, ...)
 
 /*
  * Decode one code point of well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms).
- * Returns its length 1..4 and sets *ret_code, or 0 when the bytes at text are malformed (or len is 0).
+ * Returns its length 1..4 and sets *ret_code, or 0 when the bytes at text are malformed (or len is
+ * 0).
  */
 unsigned hm_utf8_decode(const char *text, size_t len, uint32_t *ret_code);
 unsigned hm_utf8_encode(uint32_t code, char out[4]); /* length 1..4, 0 for an invalid code point */
@@ -56,10 +58,12 @@ size_t hm_utf8_count(struct hm_str text); /* code points; malformed bytes count 
 int hm_parse_size(const char *text, uint64_t *ret_bytes, struct hm_error *err);
 /* Integer counts, also "1e6" and "2.5e3" when integral. */
 int hm_parse_count(const char *text, uint64_t *ret_count, struct hm_error *err);
-int hm_parse_double(const char *text, double *ret_value, struct hm_error *err); /* finite, whole string */
+int hm_parse_double(const char *text, double *ret_value,
+                    struct hm_error *err); /* finite, whole string */
 int hm_parse_bool(const char *text, bool *ret_value, struct hm_error *err);
 
-/* The shortest decimal text that reads back as value, laid out as Python's repr (0.1, 1e-05, 3.0). */
+/* The shortest decimal text that reads back as value, laid out as Python's repr (0.1, 1e-05, 3.0).
+ */
 #define HM_DOUBLE_TEXT_BYTES 48
 void hm_double_text(double value, char out[HM_DOUBLE_TEXT_BYTES]);
 

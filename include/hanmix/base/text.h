@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The two interfaces through which text meets vocabulary: a source of documents and an encoder to ids.
- * They are all that `vocab` and `corpus` share; a stage wires one to the other.
+ * The two interfaces through which text meets vocabulary: a source of documents and an encoder to
+ * ids. They are all that `vocab` and `corpus` share; a stage wires one to the other.
  */
 #ifndef HANMIX_BASE_TEXT_H
 #define HANMIX_BASE_TEXT_H
@@ -16,7 +16,8 @@
 struct hm_doc {
     struct hm_str text; /* UTF-8, valid until the next call on the source */
     const char *set;    /* name of the set it belongs to; never NULL */
-    uint32_t set_index; /* index among the source's named sets, in order of first appearance in the recipe */
+    uint32_t set_index; /* index among the source's named sets, in order of first appearance in the
+                           recipe */
     uint64_t number;    /* running number within the source, from 0 */
 };
 
@@ -44,9 +45,10 @@ struct hm_text_encoder { /* thread safe for concurrent encode calls */
     /* Appends the ids of one text (no bos, no eos). */
     int (*encode)(void *context, struct hm_str text, struct hm_ids *ids, struct hm_error *err);
     /*
-     * What one id stands for in the text: UTF-8 bytes and characters begun (an initial byte counts as a
-     * character, a continuation byte does not). Meta symbols stand for nothing. The sums over a text exceed its
-     * own size by the dummy prefix, when the vocabulary adds one: callers take the excess off the first token.
+     * What one id stands for in the text: UTF-8 bytes and characters begun (an initial byte counts
+     * as a character, a continuation byte does not). Meta symbols stand for nothing. The sums over
+     * a text exceed its own size by the dummy prefix, when the vocabulary adds one: callers take
+     * the excess off the first token.
      */
     void (*token_size)(void *context, int32_t id, uint32_t *ret_bytes, uint32_t *ret_chars);
     uint32_t vocab_size;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Documents out of .jsonl, .jsonl.zst, .jsonl.gz, .txt and .txt.zst files, streamed: named sets with weights and epochs,
- * bad lines counted against a limit, exact duplicates optionally dropped. Makes an hm_text_source.
- * Memory: bounded by one line (HM_LINE_MAX_BYTES) and the decompressor's window.
+ * Documents out of .jsonl, .jsonl.zst, .jsonl.gz, .txt and .txt.zst files, streamed: named sets
+ * with weights and epochs, bad lines counted against a limit, exact duplicates optionally dropped.
+ * Makes an hm_text_source. Memory: bounded by one line (HM_LINE_MAX_BYTES) and the decompressor's
+ * window.
  */
 #ifndef HANMIX_CORPUS_TEXT_FILES_H
 #define HANMIX_CORPUS_TEXT_FILES_H
@@ -13,24 +14,31 @@
 #define HM_LINE_MAX_BYTES (256u << 20)
 
 struct hm_text_set {
-    char *name;     /* "text" when the recipe names none */
-    char **file;    /* sorted paths */
+    char *name;  /* "text" when the recipe names none */
+    char **file; /* sorted paths */
     size_t n_files;
-    double weight;  /* share of documents when sets are mixed; 0 = in proportion to size (read one after another) */
-    double epochs;  /* 1 */
+    double weight; /* share of documents when sets are mixed; 0 = in proportion to size (read one
+                      after another) */
+    double epochs; /* 1 */
 };
 struct hm_text_options {
     const char *field;      /* JSON field of the text: "text" */
-    const char *set_field;  /* JSON path ("meta.redpajama_set_name") whose value names the set; NULL = the set's own name */
+    const char *set_field;  /* JSON path ("meta.redpajama_set_name") whose value names the set; NULL
+                               = the set's own name */
     uint64_t max_bad_lines; /* beyond it: HM_ERR_FORMAT with file and line; default 0 */
     bool dedup;             /* drop exact duplicates by 128-bit hash */
-    uint64_t sample_bytes;  /* 0 = all; else keep documents by hash until about this many text bytes */
+    uint64_t
+        sample_bytes; /* 0 = all; else keep documents by hash until about this many text bytes */
     uint64_t seed;
 };
-struct hm_text_stats { uint64_t documents, bytes, chars, bad_lines, duplicates; char first_bad[HM_ERROR_TEXT_BYTES]; };
+struct hm_text_stats {
+    uint64_t documents, bytes, chars, bad_lines, duplicates;
+    char first_bad[HM_ERROR_TEXT_BYTES];
+};
 
-int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets, const struct hm_text_options *options,
-                       struct hm_text_source *ret_source, struct hm_error *err); /* copies sets and options */
+int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
+                       const struct hm_text_options *options, struct hm_text_source *ret_source,
+                       struct hm_error *err); /* copies sets and options */
 struct hm_text_stats hm_text_files_stats(const struct hm_text_source *source);
 size_t hm_text_files_set_count(const struct hm_text_source *source); /* names seen so far */
 const char *hm_text_files_set_name(const struct hm_text_source *source, size_t i);

@@ -16,9 +16,11 @@ struct hm_compare_result {
     double max_abs; /* largest difference of two logits */
     double mean_kl; /* mean over positions of KL(first || second), nats */
 };
-/* ids[n], checked against both vocabularies. One model is open at a time; logits of n tokens are held twice. */
-int hm_eval_compare(const struct hm_compare_side *first, const struct hm_compare_side *second, const int32_t *ids,
-                    uint32_t n, const struct hm_kernels *kernels, const struct hm_ctl *ctl,
-                    struct hm_compare_result *ret_result, struct hm_error *err);
+/* ids[n], checked against both vocabularies. One model is open at a time; logits of n tokens are
+ * held twice. */
+int hm_eval_compare(const struct hm_compare_side *first, const struct hm_compare_side *second,
+                    const int32_t *ids, uint32_t n, const struct hm_kernels *kernels,
+                    const struct hm_ctl *ctl, struct hm_compare_result *ret_result,
+                    struct hm_error *err);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Base + s B A, streamed by blocks of rows into a new folder: f32 sum, one rounding; modules_to_save replace; mapped pages dropped behind.
- * Same bytes for any thread count and shard size of the input. Peak memory below 1 GiB for any model size.
+ * Base + s B A, streamed by blocks of rows into a new folder: f32 sum, one rounding;
+ * modules_to_save replace; mapped pages dropped behind. Same bytes for any thread count and shard
+ * size of the input. Peak memory below 1 GiB for any model size.
  */
 #ifndef HANMIX_QLORA_ADAPTER_MERGE_H
 #define HANMIX_QLORA_ADAPTER_MERGE_H
@@ -11,15 +12,22 @@
 #include "hanmix/model/adapter.h"
 
 struct hm_adapter_merge_options {
-    bool onto_dequantised;   /* base is (or is treated as) the dequantised 4-bit weights */
-    enum hm_dtype dtype;     /* HM_DTYPE_COUNT = the base's */
+    bool onto_dequantised; /* base is (or is treated as) the dequantised 4-bit weights */
+    enum hm_dtype dtype;   /* HM_DTYPE_COUNT = the base's */
     uint64_t shard_bytes;
 };
-struct hm_adapter_merge_report { uint64_t tensors, merged, replaced, unchanged_values, changed_values; double max_abs_delta, relative_norm; };
-int hm_adapter_merge(const char *model_dir, const char *adapter_dir, const struct hm_adapter_merge_options *options, const struct hm_kernels *kernels,
-                     const char *out_dir, const struct hm_ctl *ctl, struct hm_adapter_merge_report *ret_report, struct hm_error *err);
-/* Peak of the heap for factors of this rank, and of mapped pages: those of one window of a weight and its factors. */
-void hm_adapter_merge_memory(const struct hm_arch *arch, uint32_t rank, int threads, uint64_t *ret_heap_bytes,
-                             uint64_t *ret_mapped_bytes);
+struct hm_adapter_merge_report {
+    uint64_t tensors, merged, replaced, unchanged_values, changed_values;
+    double max_abs_delta, relative_norm;
+};
+int hm_adapter_merge(const char *model_dir, const char *adapter_dir,
+                     const struct hm_adapter_merge_options *options,
+                     const struct hm_kernels *kernels, const char *out_dir,
+                     const struct hm_ctl *ctl, struct hm_adapter_merge_report *ret_report,
+                     struct hm_error *err);
+/* Peak of the heap for factors of this rank, and of mapped pages: those of one window of a weight
+ * and its factors. */
+void hm_adapter_merge_memory(const struct hm_arch *arch, uint32_t rank, int threads,
+                             uint64_t *ret_heap_bytes, uint64_t *ret_mapped_bytes);
 
 #endif

@@ -2,10 +2,11 @@
 /*
  * What a stage is: a row of the stage table with inputs, a field table, plan() and run().
  *
- * To add a stage: 1. recipes/stages/<module>_<verb>.c with a config struct, tables and `const struct hm_stage hm_stage_<module>_<verb>`;
- * 2. its row in recipes/engine/stage_table.c; 3. its test in tests/cli. docs/RECIPES.md is generated from these tables, and the
- * `recipes_doc` test fails until it is regenerated. A stage is glue: the work is in its module.
- * Thread class: owner thread.
+ * To add a stage: 1. recipes/stages/<module>_<verb>.c with a config struct, tables and `const
+ * struct hm_stage hm_stage_<module>_<verb>`;
+ * 2. its row in recipes/engine/stage_table.c; 3. its test in tests/cli. docs/RECIPES.md is
+ * generated from these tables, and the `recipes_doc` test fails until it is regenerated. A stage is
+ * glue: the work is in its module. Thread class: owner thread.
  */
 #ifndef HANMIX_RECIPES_STAGE_H
 #define HANMIX_RECIPES_STAGE_H
@@ -15,92 +16,141 @@
 #include "hanmix/base/str.h"
 
 enum hm_field_type {
-    HM_FIELD_BOOL, HM_FIELD_COUNT /* uint64_t, 1e6 */, HM_FIELD_SIZE /* uint64_t bytes, 24G */, HM_FIELD_DOUBLE,
-    HM_FIELD_TEXT /* char *, owned */, HM_FIELD_CHOICE /* int index into choices */, HM_FIELD_LIST /* struct hm_text_list */,
+    HM_FIELD_BOOL,
+    HM_FIELD_COUNT /* uint64_t, 1e6 */,
+    HM_FIELD_SIZE /* uint64_t bytes, 24G */,
+    HM_FIELD_DOUBLE,
+    HM_FIELD_TEXT /* char *, owned */,
+    HM_FIELD_CHOICE /* int index into choices */,
+    HM_FIELD_LIST /* struct hm_text_list */,
     HM_FIELD_MAP /* struct hm_text_map: rank_pattern and the like */
 };
-struct hm_text_list { char **item; size_t count; bool given; };
-struct hm_text_map { char **key, **value; size_t count; };
+struct hm_text_list {
+    char **item;
+    size_t count;
+    bool given;
+};
+struct hm_text_map {
+    char **key, **value;
+    size_t count;
+};
 
 struct hm_field {
     const char *name;
     enum hm_field_type type;
-    size_t offset;            /* into the stage's config struct */
-    const char *fallback;     /* default as text, parsed like input; NULL = zero/absent */
-    double min, max;          /* inclusive; for counts, sizes, doubles; both 0 = unchecked */
+    size_t offset;              /* into the stage's config struct */
+    const char *fallback;       /* default as text, parsed like input; NULL = zero/absent */
+    double min, max;            /* inclusive; for counts, sizes, doubles; both 0 = unchecked */
     const char *const *choices; /* NULL-terminated, for CHOICE */
-    const char *help;         /* one sentence with units */
-    bool neutral;             /* changes no byte of the output (a time limit, how often to log): not part of the stage's identity */
-    bool path;                /* TEXT: a value that is none of `choices` and no number is a file, relative as inputs are, and digested */
+    const char *help;           /* one sentence with units */
+    bool neutral; /* changes no byte of the output (a time limit, how often to log): not part of the
+                     stage's identity */
+    bool path;    /* TEXT: a value that is none of `choices` and no number is a file, relative as
+                     inputs are, and digested */
 };
-/* CHOICE also takes true for "all" or "on" and false for "none" or "off", where there are such choices.
-   Every stage has threads, memory and seed besides its own fields: see hm_stage_run. */
+/* CHOICE also takes true for "all" or "on" and false for "none" or "off", where there are such
+   choices. Every stage has threads, memory and seed besides its own fields: see hm_stage_run. */
 
-enum hm_input_type { HM_INPUT_TEXT, HM_INPUT_TOKENIZER, HM_INPUT_MODEL, HM_INPUT_PACKED, HM_INPUT_ADAPTER, HM_INPUT_IDS, HM_INPUT_FILE };
+enum hm_input_type {
+    HM_INPUT_TEXT,
+    HM_INPUT_TOKENIZER,
+    HM_INPUT_MODEL,
+    HM_INPUT_PACKED,
+    HM_INPUT_ADAPTER,
+    HM_INPUT_IDS,
+    HM_INPUT_FILE
+};
 struct hm_input {
     const char *name;
     enum hm_input_type type;
     bool required;
-    bool many;                /* a list or named sets */
+    bool many; /* a list or named sets */
     const char *help;
 };
 
-struct hm_input_set {         /* one named set of a resolved input */
-    char *name;               /* "" when the recipe named none */
-    char **path;              /* globs expanded and sorted; at least one (empty when the producing stage has not run yet: `pending`) */
+struct hm_input_set { /* one named set of a resolved input */
+    char *name;       /* "" when the recipe named none */
+    char **path; /* globs expanded and sorted; at least one (empty when the producing stage has not
+                    run yet: `pending`) */
     size_t n_paths;
-    double weight, epochs;    /* as given: 0 and 1 when not */
-    bool pending;             /* product of a stage that has not run yet (plan, validate), or an `external` path that is not there */
-    const json_t *facts;      /* pending products: what plan() of the producing stage foretold (hm_stage_plan.facts); else NULL */
+    double weight, epochs; /* as given: 0 and 1 when not */
+    bool pending; /* product of a stage that has not run yet (plan, validate), or an `external` path
+                     that is not there */
+    const json_t *facts; /* pending products: what plan() of the producing stage foretold
+                            (hm_stage_plan.facts); else NULL */
 };
-struct hm_input_value { const struct hm_input *input; struct hm_input_set *set; size_t n_sets; };
+struct hm_input_value {
+    const struct hm_input *input;
+    struct hm_input_set *set;
+    size_t n_sets;
+};
 
-struct hm_plan_line { char *purpose; uint64_t bytes; bool mapped; };
-struct hm_stage_plan {        /* filled by plan(): nothing is written, inputs are checked as far as they exist */
-    struct hm_plan_line *memory; size_t n_memory; /* by purpose; the sum is the planned peak of the process */
-    uint64_t disk_bytes;
-    uint64_t work; const char *work_unit;         /* steps, bytes, tensors; 0 unknown */
-    json_t *facts;            /* object, owned; what later plans need of a product that does not exist yet: "config" (config.json to be,
-                                 an object), "vocab_size", "windows", "seq_len"; NULL = nothing. hm_stage_plan_release drops it. */
+struct hm_plan_line {
+    char *purpose;
+    uint64_t bytes;
+    bool mapped;
 };
-int hm_stage_plan_memory(struct hm_stage_plan *plan, const char *purpose, uint64_t bytes, struct hm_error *err);
-/* The same for pages of mapped files: part of the peak, but the system may evict them. The engine adds the program itself. */
-int hm_stage_plan_mapped(struct hm_stage_plan *plan, const char *purpose, uint64_t bytes, struct hm_error *err);
-int hm_stage_plan_fact(struct hm_stage_plan *plan, const char *name, json_t *value, struct hm_error *err); /* steals value */
+struct hm_stage_plan { /* filled by plan(): nothing is written, inputs are checked as far as they
+                          exist */
+    struct hm_plan_line *memory;
+    size_t n_memory; /* by purpose; the sum is the planned peak of the process */
+    uint64_t disk_bytes;
+    uint64_t work;
+    const char *work_unit; /* steps, bytes, tensors; 0 unknown */
+    json_t *facts; /* object, owned; what later plans need of a product that does not exist yet:
+                      "config" (config.json to be, an object), "vocab_size", "windows", "seq_len";
+                      NULL = nothing. hm_stage_plan_release drops it. */
+};
+int hm_stage_plan_memory(struct hm_stage_plan *plan, const char *purpose, uint64_t bytes,
+                         struct hm_error *err);
+/* The same for pages of mapped files: part of the peak, but the system may evict them. The engine
+ * adds the program itself. */
+int hm_stage_plan_mapped(struct hm_stage_plan *plan, const char *purpose, uint64_t bytes,
+                         struct hm_error *err);
+int hm_stage_plan_fact(struct hm_stage_plan *plan, const char *name, json_t *value,
+                       struct hm_error *err); /* steals value */
 void hm_stage_plan_release(struct hm_stage_plan *plan);
 
-struct hm_stage_run {         /* what plan() and run() see */
-    const char *id;           /* stage id, for messages */
-    const void *config;       /* the stage's own struct, filled from the field table */
-    const struct hm_input_value *inputs; size_t n_inputs;
-    const char *out_dir;      /* <id>.partial while running: write here */
-    const char *config_digest;/* identity of effective config + input digests */
-    uint64_t seed;            /* set.seed, else the recipe's seed */
+struct hm_stage_run {   /* what plan() and run() see */
+    const char *id;     /* stage id, for messages */
+    const void *config; /* the stage's own struct, filled from the field table */
+    const struct hm_input_value *inputs;
+    size_t n_inputs;
+    const char *out_dir;       /* <id>.partial while running: write here */
+    const char *config_digest; /* identity of effective config + input digests */
+    uint64_t seed;             /* set.seed, else the recipe's seed */
     int threads;
-    uint64_t memory_bytes;    /* set.memory or 0 */
+    uint64_t memory_bytes; /* set.memory or 0 */
     const struct hm_ctl *ctl;
-    json_t *report;           /* report.json object to fill (run only) */
-    json_t *stage_info;       /* extra members for stage.json: kernel path, formats (run only) */
-    uint64_t planned_bytes;   /* sum of plan().memory */
+    json_t *report;         /* report.json object to fill (run only) */
+    json_t *stage_info;     /* extra members for stage.json: kernel path, formats (run only) */
+    uint64_t planned_bytes; /* sum of plan().memory */
 };
 /* The resolved input by name; NULL when optional and absent. */
 const struct hm_input_value *hm_stage_input(const struct hm_stage_run *run, const char *name);
-/* Its single path ("" and false `pending` never): HM_ERR_USAGE when there are several. A pending one is the path to be. */
-int hm_stage_path(const struct hm_stage_run *run, const char *name, const char **ret_path, struct hm_error *err);
+/* Its single path ("" and false `pending` never): HM_ERR_USAGE when there are several. A pending
+ * one is the path to be. */
+int hm_stage_path(const struct hm_stage_run *run, const char *name, const char **ret_path,
+                  struct hm_error *err);
 
 struct hm_stage {
-    const char *name;         /* "vocab.train" */
-    const char *summary;      /* one sentence */
+    const char *name;    /* "vocab.train" */
+    const char *summary; /* one sentence */
     size_t config_bytes;
-    const struct hm_input *inputs; size_t n_inputs;
-    const struct hm_field *fields; size_t n_fields;
-    const char *writes;       /* "tokenizer.model, pieces.tsv, report.json" */
+    const struct hm_input *inputs;
+    size_t n_inputs;
+    const struct hm_field *fields;
+    size_t n_fields;
+    const char *writes;            /* "tokenizer.model, pieces.tsv, report.json" */
     enum hm_input_type product[3]; /* types that `$id` can serve as, with where: */
-    const char *product_path[3];   /* "" = the folder itself, "adapter" = a subfolder; NULL = none */
-    bool resumable;           /* a .partial folder is kept and continued (training); else cleared */
-    int (*check)(const struct hm_stage_run *run, struct hm_error *err);  /* settings that exclude each other; may be NULL */
-    int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan, struct hm_error *err);
-    int (*run)(const struct hm_stage_run *run, struct hm_error *err);    /* HM_ERR_CHECK: folder is completed, state failed */
+    const char *product_path[3]; /* "" = the folder itself, "adapter" = a subfolder; NULL = none */
+    bool resumable; /* a .partial folder is kept and continued (training); else cleared */
+    int (*check)(const struct hm_stage_run *run,
+                 struct hm_error *err); /* settings that exclude each other; may be NULL */
+    int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
+                struct hm_error *err);
+    int (*run)(const struct hm_stage_run *run,
+               struct hm_error *err); /* HM_ERR_CHECK: folder is completed, state failed */
 };
 
 size_t hm_stage_count(void);

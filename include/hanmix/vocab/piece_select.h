@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From a trained merge list to the pieces of a vocabulary of a wanted size: how many single characters, how many merges.
+ * From a trained merge list to the pieces of a vocabulary of a wanted size: how many single
+ * characters, how many merges.
  *
- * A character costs one row and saves two tokens each time it occurs (three bytes become one token), a merge saves
- * one: `auto` admits every character at least half as frequent as the last merge taken. A merge is taken only when
- * all its characters are pieces. Thread class: pure.
+ * A character costs one row and saves two tokens each time it occurs (three bytes become one
+ * token), a merge saves one: `auto` admits every character at least half as frequent as the last
+ * merge taken. A merge is taken only when all its characters are pieces. Thread class: pure.
  */
 #ifndef HANMIX_VOCAB_PIECE_SELECT_H
 #define HANMIX_VOCAB_PIECE_SELECT_H
@@ -15,20 +16,21 @@
 enum hm_singles { HM_SINGLES_AUTO, HM_SINGLES_ALL, HM_SINGLES_COUNT, HM_SINGLES_LIST };
 
 struct hm_select_options {
-    uint64_t pieces;          /* merges + single characters, those of the base not counted */
+    uint64_t pieces; /* merges + single characters, those of the base not counted */
     enum hm_singles singles;
-    uint64_t n_singles;       /* COUNT: the most frequent ones */
-    struct hm_str list;       /* LIST: UTF-8 text; its Han-class characters, each once, in order */
+    uint64_t n_singles; /* COUNT: the most frequent ones */
+    struct hm_str list; /* LIST: UTF-8 text; its Han-class characters, each once, in order */
 };
 struct hm_selection {
-    struct hm_bpe_piece *piece; /* merges in merge order, then singles; texts borrow from trained and from list */
+    struct hm_bpe_piece
+        *piece; /* merges in merge order, then singles; texts borrow from trained and from list */
     size_t n_merges, n_singles;
-    size_t n_merges_skipped;    /* for a character that is no piece, or because the base has them */
+    size_t n_merges_skipped; /* for a character that is no piece, or because the base has them */
 };
 
 /*
- * base may be NULL. Fewer merges trained than wanted: HM_ERR_FORMAT naming both numbers; more singles than pieces:
- * HM_ERR_USAGE. Free with hm_selection_release.
+ * base may be NULL. Fewer merges trained than wanted: HM_ERR_FORMAT naming both numbers; more
+ * singles than pieces: HM_ERR_USAGE. Free with hm_selection_release.
  */
 int hm_piece_select(const struct hm_bpe_result *trained, const struct hm_spm_model *base,
                     const struct hm_select_options *options, struct hm_selection *ret_selection,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * eval/loss_windows.c over a model whose loss tells what a token was scored with: 1000 times its id plus
- * the tokens seen before it.
+ * eval/loss_windows.c over a model whose loss tells what a token was scored with: 1000 times its id
+ * plus the tokens seen before it.
  */
 #include "support/support.h"
 #include "support/text_fixture.h"

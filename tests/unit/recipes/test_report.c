@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The report writers: event records cut after a resume, curves from a log, pictures that hold what they were given,
- * the page of a small run.
+ * The report writers: event records cut after a resume, curves from a log, pictures that hold what
+ * they were given, the page of a small run.
  */
 #include "support/support.h"
 
@@ -70,9 +70,11 @@ static void test_plots(void **state)
     (void)state;
     struct hm_error err = { 0 };
     const char *metrics = tmp_path(dir, "metrics.jsonl");
-    put_text(metrics, "{\"step\": 0, \"eval\": {\"zh\": {\"nats_per_token\": 4.0, \"bits_per_byte\": 2.5}}}\n"
-                      "{\"step\": 1, \"loss\": 3.5, \"lr\": 0.0}\n"
-                      "{\"step\": 2, \"loss\": 3.25, \"lr\": 0.001}\n");
+    put_text(
+        metrics,
+        "{\"step\": 0, \"eval\": {\"zh\": {\"nats_per_token\": 4.0, \"bits_per_byte\": 2.5}}}\n"
+        "{\"step\": 1, \"loss\": 3.5, \"lr\": 0.0}\n"
+        "{\"step\": 2, \"loss\": 3.25, \"lr\": 0.001}\n");
     assert_ok(hm_plots_from_metrics(metrics, tmp_path(dir, "plots"), &err), err);
     char *csv = file_get(tmp_path(dir, "plots/loss.csv"), NULL);
     assert_string_equal(csv, "series,step,loss\ntrain,1,3.5\ntrain,2,3.25\n");
@@ -88,7 +90,8 @@ static void test_text_is_escaped(void **state)
     (void)state;
     struct hm_error err = { 0 };
     struct hm_buf svg = { 0 };
-    struct hm_bar bars[] = { { "a<b & \"c\"", NULL, 1.5, 1.0, 2.0 }, { "d", NULL, -0.5, NAN, NAN } };
+    struct hm_bar bars[] = { { "a<b & \"c\"", NULL, 1.5, 1.0, 2.0 },
+                             { "d", NULL, -0.5, NAN, NAN } };
     assert_ok(hm_svg_bars("x < y", "tokens", bars, 2, &svg, &err), err);
     has(svg.ptr, "a&lt;b &amp; &quot;c&quot;");
     has(svg.ptr, "x &lt; y");
@@ -103,7 +106,9 @@ static void test_degenerate_charts(void **state)
     struct hm_buf svg = { 0 };
     double x[] = { 1.0, 1.0 }, y[] = { NAN, 2.0 }, heat[] = { 0.0, 0.0 };
     struct hm_series series[] = { { "one", x, y, 2 }, { "none", NULL, NULL, 0 } };
-    struct hm_chart chart = { .title = "t", .x_label = "x", .y_label = "y", .series = series, .n_series = 2 };
+    struct hm_chart chart = {
+        .title = "t", .x_label = "x", .y_label = "y", .series = series, .n_series = 2
+    };
     assert_ok(hm_svg_lines(&chart, &svg, &err), err);
     chart.n_series = 0;
     assert_ok(hm_svg_lines(&chart, &svg, &err), err);
@@ -119,11 +124,14 @@ static void test_run_report(void **state)
     (void)state;
     struct hm_error err = { 0 };
     assert_ok(hm_dir_make(tmp_path(dir, "run/eff"), &err), err);
-    put_text(tmp_path(dir, "run/manifest.json"), "{\"hanmix\": \"0.1.0\", \"recipe\": \"recipes/q.yaml\", \"stages\": ["
-                                                 "{\"id\": \"eff\", \"stage\": \"vocab.measure\", \"state\": \"done\"}]}");
+    put_text(tmp_path(dir, "run/manifest.json"),
+             "{\"hanmix\": \"0.1.0\", \"recipe\": \"recipes/q.yaml\", \"stages\": ["
+             "{\"id\": \"eff\", \"stage\": \"vocab.measure\", \"state\": \"done\"}]}");
     put_text(tmp_path(dir, "run/eff/report.json"),
-             "{\"tokenizers\": [{\"path\": \"a/b/c.model\", \"vocab_size\": 512, \"sets\": [{\"name\": \"zh\", \"tokens\": 10,"
-             "\"tokens_per_char\": 2.5, \"bytes_per_token\": 1.2, \"reduction_vs_first\": 0, \"low\": 0, \"high\": 0}]}]}");
+             "{\"tokenizers\": [{\"path\": \"a/b/c.model\", \"vocab_size\": 512, \"sets\": "
+             "[{\"name\": \"zh\", \"tokens\": 10,"
+             "\"tokens_per_char\": 2.5, \"bytes_per_token\": 1.2, \"reduction_vs_first\": 0, "
+             "\"low\": 0, \"high\": 0}]}]}");
     put_text(tmp_path(dir, "run/eff/efficiency.svg"), "<svg id=\"picture\"></svg>");
     assert_ok(hm_run_report_write(tmp_path(dir, "run"), &err), err);
     char *page = file_get(tmp_path(dir, "run/index.html"), NULL);
