@@ -8,7 +8,8 @@
 #include "han_store.h"
 #include "hanmix/base/parallel.h"
 
-#define LISTS 32u /* chunks cut at once */
+#define LISTS       32u /* chunks cut at once */
+#define FILTER_BITS 22u
 
 struct cutting {
     const struct bpe_trainer *trainer;
@@ -18,7 +19,20 @@ struct cutting {
     } unit[LISTS];
     struct hm_han_list list[LISTS];
     struct hm_error err[LISTS];
+    uint64_t kept[(1u << FILTER_BITS) / 64]; /* hashes of the pairs that exist */
 };
+
+static size_t filter_bit(uint64_t left, uint64_t right)
+{
+    return bpe_pair_hash(left << 32 | right) >> 8 & ((1u << FILTER_BITS) - 1);
+}
+
+static bool is_kept(const struct cutting *cutting, uint64_t left, uint64_t right)
+{
+    size_t bit = filter_bit(left, right);
+
+    return cutting->kept[bit / 64] >> bit % 64 & 1;
+}
 
 static int stretch_add(struct hm_han_list *list, const struct hm_run *run, uint32_t from,
                        uint32_t to, struct hm_error *err)
@@ -31,7 +45,7 @@ static int stretch_add(struct hm_han_list *list, const struct hm_run *run, uint3
     return hm_han_list_end_run(list, first, run->count, err);
 }
 
-static int run_cut(const struct bpe_trainer *trainer, const struct hm_run *run,
+static int run_cut(const struct cutting *cutting, const struct hm_run *run,
                    struct hm_han_list *list, struct hm_error *err)
 {
     uint32_t start = 0; /* unit where the stretch begins */
@@ -40,8 +54,8 @@ static int run_cut(const struct bpe_trainer *trainer, const struct hm_run *run,
 
     for (uint32_t i = 0; i < run->n_units;) {
         uint32_t at = i;
-        uint32_t symbol = trainer->symbol_of[hm_run_code(run->unit, &i)];
-        if (previous && !hm_bpe_pair_find(trainer, previous, symbol)) {
+        uint32_t symbol = cutting->trainer->symbol_of[hm_run_code(run->unit, &i)];
+        if (previous && !is_kept(cutting, previous, symbol)) {
             if (length > 1)
                 HM_TRY(stretch_add(list, run, start, at, err));
             start = at;
@@ -65,7 +79,7 @@ static void cut_unit(void *context, size_t index, int worker)
     (void)worker;
     hm_han_list_clear(&cutting->list[index]);
     while (status == HM_OK && hm_han_chunk_next(part, chunk, &cursor, &run))
-        status = run_cut(cutting->trainer, &run, &cutting->list[index], &cutting->err[index]);
+        status = run_cut(cutting, &run, &cutting->list[index], &cutting->err[index]);
     if (status == HM_OK)
         hm_han_list_sort(&cutting->list[index], &cutting->err[index]);
 }
@@ -109,6 +123,10 @@ int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *cou
         return hm_fail(err, HM_ERR_NOMEM, "out of memory for cutting Han runs");
     cutting->trainer = trainer;
     cutting->counts = counts;
+    for (size_t i = 1; i < trainer->n_pairs; i++) {
+        size_t bit = filter_bit(trainer->pair[i].left, trainer->pair[i].right);
+        cutting->kept[bit / 64] |= (uint64_t)1 << bit % 64;
+    }
     int status = hm_han_counts_new(&cut, err);
     if (status == HM_OK && trainer->limit_bytes)
         hm_han_counts_limit(cut, trainer->limit_bytes > used ? trainer->limit_bytes - used : 1);
