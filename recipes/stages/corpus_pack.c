@@ -10,6 +10,9 @@
 #include "stage_model.h"
 #include "stage_util.h"
 
+#define BYTES_PER_TEXT_BYTE 3              /* ids of 4 bytes for pieces of 1.6 bytes of text */
+#define SHUFFLE_MAX_BYTES   (144ull << 20) /* what the packer holds at most, documents and ids */
+
 struct config {
     struct stage_text text;
     uint64_t seq_len, shuffle_buffer, verify;
@@ -146,12 +149,19 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     const struct config *config = run->config;
     uint64_t pieces = 0;
     uint64_t bytes = 0;
+    uint64_t text = 0;
 
     HM_TRY(hm_stage_input_bytes(run, "text", &bytes, err));
+    HM_TRY(hm_stage_text_bytes(run, "text", &text, err));
     HM_TRY(hm_stage_vocab_size(run, "tokenizer", &pieces, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", pieces * STAGE_PIECE_BYTES, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
-    ret_plan->disk_bytes = 4 * bytes;
+    if (config->shuffle) {
+        uint64_t held = BYTES_PER_TEXT_BYTE * text;
+        HM_TRY(hm_stage_plan_memory(ret_plan, "shuffle",
+                                    held < SHUFFLE_MAX_BYTES ? held : SHUFFLE_MAX_BYTES, err));
+    }
+    ret_plan->disk_bytes = BYTES_PER_TEXT_BYTE * text;
     ret_plan->work = bytes;
     ret_plan->work_unit = "bytes";
     HM_TRY(hm_stage_plan_fact(ret_plan, "seq_len", json_integer((json_int_t)config->seq_len), err));

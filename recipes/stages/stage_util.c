@@ -11,6 +11,8 @@
 #include "hanmix/base/alloc.h"
 #include "hanmix/corpus/text_files.h"
 
+#define TEXT_PER_COMPRESSED 3 /* zstd on web text */
+
 int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
                        const struct stage_text *text, struct hm_text_source *ret_source,
                        struct hm_error *err)
@@ -99,6 +101,25 @@ int hm_stage_input_bytes(const struct hm_stage_run *run, const char *name, uint6
             uint64_t size = 0;
             HM_TRY(path_bytes(input->set[i].path[f], &size, err));
             total += size;
+        }
+    }
+    *ret_bytes = total;
+    return HM_OK;
+}
+
+int hm_stage_text_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
+                        struct hm_error *err)
+{
+    const struct hm_input_value *input = hm_stage_input(run, name);
+    uint64_t total = 0;
+
+    for (size_t i = 0; input && i < input->n_sets; i++) {
+        for (size_t f = 0; !input->set[i].pending && f < input->set[i].n_paths; f++) {
+            const char *path = input->set[i].path[f];
+            bool compressed = hm_text_ends(path, ".zst") || hm_text_ends(path, ".gz");
+            uint64_t size = 0;
+            HM_TRY(path_bytes(path, &size, err));
+            total += compressed ? TEXT_PER_COMPRESSED * size : size;
         }
     }
     *ret_bytes = total;

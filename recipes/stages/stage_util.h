@@ -64,6 +64,9 @@ int hm_stage_text_report(const struct hm_stage_run *run, const struct hm_text_so
 /* Bytes of the input's files on disk; 0 while they are pending. */
 int hm_stage_input_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
                          struct hm_error *err);
+/* About how many bytes of text they hold: compressed files three times their size. */
+int hm_stage_text_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
+                        struct hm_error *err);
 /* SHA-256 over the sorted digests of all files of an input: the identity of a text. */
 int hm_stage_input_digest(const struct hm_stage_run *run, const char *name,
                           char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
