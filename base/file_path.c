@@ -17,6 +17,7 @@
 #include "internal.h"
 
 #define REMOVE_DEPTH_MAX 64
+#define FOLDER_DEPTH_MAX 32
 
 bool hm_path_exists(const char *path)
 {
@@ -62,7 +63,7 @@ int hm_dir_make(const char *path, struct hm_error *err)
     int status = HM_OK;
 
     if (!part)
-        return hm_fail_nomem(err, path);
+        return hm_fail_nomem(err, "for '%s'", path);
     for (char *at = part + 1; status == HM_OK && part[0]; at++) {
         bool last = *at == '\0';
         if (!last && *at != '/')
@@ -167,10 +168,10 @@ int hm_disk_free(const char *path, uint64_t *ret_bytes, struct hm_error *err)
 {
     struct statvfs info;
     char *at = hm_strdup(HM_MEM_TEXT, path);
-    int status = at ? HM_OK : hm_fail_nomem(err, path);
+    int status = at ? HM_OK : hm_fail_nomem(err, "for '%s'", path);
 
-    while (status == HM_OK &&
-           statvfs(at, &info) < 0) { /* the folder may not be made yet: ask its parent */
+    /* The folder may not be made yet: ask its parent. */
+    while (status == HM_OK && statvfs(at, &info) < 0) {
         char *parent = NULL;
         if (errno != ENOENT || strcmp(at, ".") == 0 || strcmp(at, "/") == 0) {
             status = hm_fail_errno(err, "ask the free space of", path);
@@ -186,18 +187,19 @@ int hm_disk_free(const char *path, uint64_t *ret_bytes, struct hm_error *err)
     return status;
 }
 
-int hm_names_add(struct hm_names *names, const char *text, struct hm_error *err)
+/* Append an owned copy of text. */
+static int names_add(struct hm_names *names, const char *text, struct hm_error *err)
 {
     if ((names->count & (names->count - 1)) == 0) { /* at every power of two the array doubles */
         size_t cap = names->count ? 2 * names->count : 1;
         char **item = hm_realloc(HM_MEM_TEXT, names->item, cap * sizeof(*item));
         if (!item)
-            return hm_fail_nomem(err, "a list of names");
+            return hm_fail_nomem(err, "for a list of names");
         names->item = item;
     }
     char *copy = hm_strdup(HM_MEM_TEXT, text);
     if (!copy)
-        return hm_fail_nomem(err, "a list of names");
+        return hm_fail_nomem(err, "for a list of names");
     names->item[names->count++] = copy;
     return HM_OK;
 }
@@ -207,7 +209,7 @@ static int name_compare(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-void hm_names_sort(struct hm_names *names)
+static void names_sort(struct hm_names *names)
 {
     if (names->count > 1)
         qsort(names->item, names->count, sizeof(*names->item), name_compare);
@@ -227,20 +229,20 @@ int hm_glob(const char *pattern, struct hm_names *ret_names, struct hm_error *er
     int status = HM_OK;
 
     if (hm_path_exists(pattern)) { /* a plain path, or a name that itself holds * or [ */
-        status = hm_names_add(&names, pattern, err);
+        status = names_add(&names, pattern, err);
     } else {
         glob_t found;
         int result = glob(pattern, GLOB_NOSORT, NULL, &found);
         if (result == GLOB_NOSPACE)
-            status = hm_fail_nomem(err, pattern);
+            status = hm_fail_nomem(err, "for '%s'", pattern);
         else if (result == GLOB_NOMATCH || found.gl_pathc == 0)
             status = hm_fail(err, HM_ERR_USAGE, "no file matches '%s'", pattern);
         else if (result != 0)
             status = hm_fail(err, HM_ERR_IO, "cannot list '%s'", pattern);
         for (size_t i = 0; status == HM_OK && i < found.gl_pathc; i++)
-            status = hm_names_add(&names, found.gl_pathv[i], err);
+            status = names_add(&names, found.gl_pathv[i], err);
         globfree(&found);
-        hm_names_sort(&names);
+        names_sort(&names);
     }
     if (status < 0)
         hm_names_release(&names);
@@ -266,19 +268,17 @@ int hm_dir_list(const char *path, struct hm_names *ret_names, struct hm_error *e
             break;
         }
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            status = hm_names_add(&names, entry->d_name, err);
+            status = names_add(&names, entry->d_name, err);
     }
     closedir(dir);
     if (status < 0) {
         hm_names_release(&names);
         return status;
     }
-    hm_names_sort(&names);
+    names_sort(&names);
     *ret_names = names;
     return HM_OK;
 }
-
-#define FOLDER_DEPTH_MAX 32
 
 /* Add the files below root/relative to names, as paths relative to root. */
 static int folder_walk(const char *root, const char *relative, int depth, struct hm_names *names,
@@ -302,7 +302,7 @@ static int folder_walk(const char *root, const char *relative, int depth, struct
         if (status == HM_OK && hm_path_is_dir(full))
             status = folder_walk(root, child, depth + 1, names, err);
         else if (status == HM_OK)
-            status = hm_names_add(names, child, err);
+            status = names_add(names, child, err);
         hm_free(full);
         hm_free(child);
     }
@@ -320,7 +320,7 @@ int hm_dir_files(const char *path, struct hm_names *ret_names, struct hm_error *
         hm_names_release(&names);
         return status;
     }
-    hm_names_sort(&names);
+    names_sort(&names);
     *ret_names = names;
     return HM_OK;
 }

@@ -18,7 +18,8 @@
 #define OUT_BUFFER_BYTES  (256u * 1024)
 #define COPY_BUFFER_BYTES (1024u * 1024)
 
-int hm_fd_write_all(int fd, const void *data, size_t len)
+/* write(2) until all is out; -1 and errno otherwise. */
+static int write_all(int fd, const void *data, size_t len)
 {
     const char *at = data;
 
@@ -44,7 +45,7 @@ int hm_out_open(const char *path, struct hm_out_file *ret_file, struct hm_error 
     file.path = hm_strdup(HM_MEM_TEXT, path);
     file.buffer = hm_alloc(HM_MEM_OTHER, OUT_BUFFER_BYTES);
     if (!file.path || !file.buffer)
-        status = hm_fail_nomem(err, path);
+        status = hm_fail_nomem(err, "for '%s'", path);
     if (status == HM_OK)
         status = hm_format(&file.temp_path, err, "%s.tmp", path);
     if (status == HM_OK) {
@@ -64,7 +65,7 @@ int hm_out_open(const char *path, struct hm_out_file *ret_file, struct hm_error 
 
 static int out_put(struct hm_out_file *file, const void *data, size_t len, struct hm_error *err)
 {
-    if (hm_fd_write_all(file->fd, data, len) < 0)
+    if (write_all(file->fd, data, len) < 0)
         return hm_fail_errno(err, "write", file->temp_path);
     return HM_OK;
 }
@@ -107,7 +108,7 @@ int hm_out_printf(struct hm_out_file *file, struct hm_error *err, const char *fo
         if (large)
             vsnprintf(large, (size_t)len + 1, format, again);
         else
-            status = hm_fail_nomem(err, file->path);
+            status = hm_fail_nomem(err, "for '%s'", file->path);
     }
     va_end(again);
     if (status == HM_OK)
@@ -172,7 +173,7 @@ int hm_file_append(const char *path, const void *data, size_t len, struct hm_err
         return hm_fail_errno(err, "open", path);
     if (fstat(fd, &info) < 0) {
         status = hm_fail_errno(err, "look at", path);
-    } else if (hm_fd_write_all(fd, data, len) < 0) {
+    } else if (write_all(fd, data, len) < 0) {
         status = hm_fail_errno(err, "append to", path);
         if (ftruncate(fd, info.st_size) < 0)
             hm_error_prefix(err, "a broken line is left");
@@ -185,7 +186,7 @@ int hm_file_append(const char *path, const void *data, size_t len, struct hm_err
 static int copy_bytes(int fd, const char *from, struct hm_out_file *out, struct hm_error *err)
 {
     char *buffer = hm_alloc(HM_MEM_OTHER, COPY_BUFFER_BYTES);
-    int status = buffer ? HM_OK : hm_fail_nomem(err, from);
+    int status = buffer ? HM_OK : hm_fail_nomem(err, "for '%s'", from);
 
     while (status == HM_OK) {
         ssize_t got = read(fd, buffer, COPY_BUFFER_BYTES);

@@ -23,7 +23,7 @@ int hm_sha256_init(struct hm_sha256 *sha, struct hm_error *err)
 
     if (!context || !EVP_DigestInit_ex(context, EVP_sha256(), NULL)) {
         EVP_MD_CTX_free(context);
-        return hm_fail_nomem(err, "a SHA-256 digest");
+        return hm_fail_nomem(err, "for a SHA-256 digest");
     }
     sha->context = context;
     return HM_OK;
@@ -70,7 +70,7 @@ int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], st
 static int hash_open_file(int fd, const char *path, struct hm_sha256 *sha, struct hm_error *err)
 {
     char *buffer = hm_alloc(HM_MEM_OTHER, READ_BYTES);
-    int status = buffer ? HM_OK : hm_fail_nomem(err, path);
+    int status = buffer ? HM_OK : hm_fail_nomem(err, "for '%s'", path);
 
     while (status == HM_OK) {
         ssize_t got = read(fd, buffer, READ_BYTES);

@@ -17,13 +17,4 @@
 int hm_fail_errno(struct hm_error *err, const char *action, const char *path);
 int hm_fail_errno_reading(struct hm_error *err, const char *action, const char *path);
 
-int hm_fail_nomem(struct hm_error *err, const char *what);
-
-/* write(2) until all is out; -1 and errno otherwise. */
-int hm_fd_write_all(int fd, const void *data, size_t len);
-
-/* Append an owned copy of text; hm_names_sort puts byte order. */
-int hm_names_add(struct hm_names *names, const char *text, struct hm_error *err);
-void hm_names_sort(struct hm_names *names);
-
 #endif

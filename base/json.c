@@ -45,7 +45,7 @@ int hm_json_parse(struct hm_str text, const char *what, json_t **ret_value, stru
     if (!value) {
         /* jansson 2.14 leaves the sentence empty on most paths that run out of memory */
         if (json_error_code(&found) == json_error_out_of_memory || found.text[0] == '\0')
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory parsing '%s'", what);
+            return hm_fail_nomem(err, "parsing '%s'", what);
         return hm_fail(err, HM_ERR_FORMAT, "'%s': not JSON at line %d, column %d: %s", what,
                        found.line, found.column, found.text);
     }
@@ -165,7 +165,7 @@ int hm_json_dump(const json_t *value, struct hm_buf *buf, struct hm_error *err)
     struct writer w = { buf, 0, err };
 
     if (!value)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory building JSON");
+        return hm_fail_nomem(err, "building JSON");
     return write_value(&w, value, 0);
 }
 
@@ -175,7 +175,7 @@ int hm_json_save(const char *path, const json_t *value, struct hm_error *err)
     struct writer w = { &buf, 2, err };
 
     if (!value)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory building '%s'", path);
+        return hm_fail_nomem(err, "building '%s'", path);
     int status = write_value(&w, value, 0);
     if (status == HM_OK)
         status = hm_buf_text(&buf, "\n", err);

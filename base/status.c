@@ -57,6 +57,17 @@ int hm_fail(struct hm_error *err, int code, const char *format, ...)
     return code;
 }
 
+int hm_fail_nomem(struct hm_error *err, const char *format, ...)
+{
+    char text[HM_ERROR_TEXT_BYTES];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    return hm_fail(err, HM_ERR_NOMEM, "out of memory %s", text);
+}
+
 void hm_error_prefix(struct hm_error *err, const char *format, ...)
 {
     char prefix[HM_ERROR_TEXT_BYTES];

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "hanmix/base/str.h"
-#include "internal.h"
 
 struct hm_str hm_str_of(const char *text)
 {
@@ -37,17 +36,12 @@ bool hm_text_ends(const char *text, const char *suffix)
     return text_len >= suffix_len && strcmp(text + text_len - suffix_len, suffix) == 0;
 }
 
-int hm_fail_nomem(struct hm_error *err, const char *what)
-{
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for %s", what);
-}
-
 int hm_buf_reserve(struct hm_buf *buf, size_t extra, struct hm_error *err)
 {
     size_t need;
 
     if (__builtin_add_overflow(buf->len, extra, &need) || need >= SIZE_MAX / 2)
-        return hm_fail_nomem(err, "a text buffer");
+        return hm_fail_nomem(err, "for a text buffer");
     need++; /* the NUL */
     if (need <= buf->cap)
         return HM_OK;
@@ -56,7 +50,7 @@ int hm_buf_reserve(struct hm_buf *buf, size_t extra, struct hm_error *err)
         cap = need;
     char *ptr = hm_realloc(HM_MEM_TEXT, buf->ptr, cap);
     if (!ptr)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory growing a text buffer to %zu bytes", cap);
+        return hm_fail_nomem(err, "growing a text buffer to %zu bytes", cap);
     buf->ptr = ptr;
     buf->cap = cap;
     buf->ptr[buf->len] = '\0';

@@ -17,7 +17,7 @@ int hm_ids_append(struct hm_ids *ids, const int32_t *id, size_t count, struct hm
             cap = ids->count + count;
         int32_t *grown = hm_realloc(HM_MEM_TEXT, ids->id, cap * sizeof(int32_t));
         if (!grown)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu token ids", cap);
+            return hm_fail_nomem(err, "for %zu token ids", cap);
         ids->id = grown;
         ids->cap = cap;
     }

@@ -107,7 +107,7 @@ static int entry_add(struct writer *w, size_t slot, const char *module, enum par
         hm_strdup(HM_MEM_OTHER, name), dtype, cols ? 2 : 1, { rows, cols }
     };
     if (!spec.name)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for the names of a model");
+        return hm_fail_nomem(err, "for the names of a model");
     w->spec[w->n] = spec;
     w->entry[w->n++] = (struct entry){ part, slot };
     return HM_OK;
@@ -180,7 +180,7 @@ static int nested_make(struct writer *w, size_t slot_index, uint64_t blocks, str
     hm_nf4_nested_release(&w->nested);
     absmax = hm_alloc_array(HM_MEM_OTHER, blocks, sizeof *absmax);
     if (!absmax)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for scales");
+        return hm_fail_nomem(err, "for scales");
     for (uint64_t b = 0; b < blocks; b++)
         absmax[b] = 0.03f + 0.01f * (float)((b * 2654435761u) % 1024) / 1024.0f;
     int status = hm_nf4_nest(absmax, blocks, &w->nested, err);
@@ -251,7 +251,7 @@ int bench_model_make(const char *dir, const struct hm_arch *arch, uint64_t seed,
     w.entry = hm_calloc(HM_MEM_OTHER, w.room, sizeof *w.entry);
     w.chunk = hm_alloc(HM_MEM_OTHER, CHUNK_BYTES);
     if (status == HM_OK && (!w.spec || !w.entry || !w.chunk))
-        status = hm_fail(err, HM_ERR_NOMEM, "no memory to make a model");
+        status = hm_fail_nomem(err, "making a model");
     for (size_t i = 0; i < slots && status == HM_OK; i++)
         status = slot_plan(&w, i, err);
     if (status == HM_OK)

@@ -9,9 +9,9 @@
 #include "hanmix/base/file.h"
 #include "hanmix/checkpoint/model_arch.h"
 
-static int no_memory(struct hm_error *err)
+static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory building config.json");
+    return hm_fail_nomem(err, "building config.json");
 }
 
 /* The block bitsandbytes 4-bit folders carry, keys as transformers sorts them. New reference, or
@@ -65,7 +65,7 @@ int hm_arch_config(const json_t *config, const struct hm_arch *arch, json_t **re
 
     if (!copy || set_keys(copy, arch) != 0) {
         json_decref(copy);
-        return no_memory(err);
+        return fail_nomem(err);
     }
     *ret_config = copy;
     return HM_OK;
@@ -101,7 +101,7 @@ int hm_arch_config_new(const struct hm_arch *arch, json_t **ret_config, struct h
     }
     if (failed || set_keys(config, arch) != 0) {
         json_decref(config);
-        return no_memory(err);
+        return fail_nomem(err);
     }
     *ret_config = config;
     return HM_OK;

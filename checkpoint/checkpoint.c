@@ -19,9 +19,9 @@
 #define SINGLE_NAME      "model.safetensors"
 #define INDEX_NAME       "model.safetensors.index.json"
 
-static int no_memory(const char *dir, struct hm_error *err)
+static int fail_nomem(const char *dir, struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory opening model folder '%s'", dir);
+    return hm_fail_nomem(err, "opening model folder '%s'", dir);
 }
 
 static int read_config(struct hm_checkpoint *ckpt, struct hm_error *err)
@@ -72,7 +72,7 @@ static int shard_names(const char *path, json_t *map, const char ***ret_names, s
         return hm_fail(err, HM_ERR_FORMAT, "'%s': 'weight_map' is missing or empty", path);
     const char **names = hm_alloc_array(HM_MEM_TENSOR, json_object_size(map), sizeof *names);
     if (!names)
-        return no_memory(path, err);
+        return fail_nomem(path, err);
     json_object_foreach(map, key, value)
     {
         const char *name = json_string_value(value);
@@ -143,7 +143,7 @@ static int open_shards(struct hm_checkpoint *ckpt, const char *index_path, struc
     }
     ckpt->file = hm_calloc(HM_MEM_TENSOR, n, sizeof *ckpt->file);
     if (!ckpt->file)
-        status = no_memory(ckpt->dir, err);
+        status = fail_nomem(ckpt->dir, err);
     for (size_t i = 0; i < n && status == HM_OK; i++)
         status = open_file(ckpt, names[i], err);
     if (status == HM_OK)
@@ -176,7 +176,7 @@ static int open_files(struct hm_checkpoint *ckpt, struct hm_error *err)
         goto out;
     }
     ckpt->file = hm_calloc(HM_MEM_TENSOR, 1, sizeof *ckpt->file);
-    status = ckpt->file ? open_file(ckpt, SINGLE_NAME, err) : no_memory(ckpt->dir, err);
+    status = ckpt->file ? open_file(ckpt, SINGLE_NAME, err) : fail_nomem(ckpt->dir, err);
 out:
     hm_free(single);
     hm_free(index);
@@ -198,7 +198,7 @@ static int join_names(struct hm_checkpoint *ckpt, struct hm_error *err)
         total += ckpt->file[f].count;
     ckpt->tensor = hm_alloc_array(HM_MEM_TENSOR, total, sizeof(struct hm_tensor *));
     if (!ckpt->tensor)
-        return no_memory(ckpt->dir, err);
+        return fail_nomem(ckpt->dir, err);
     for (size_t f = 0; f < ckpt->n_files; f++)
         for (size_t i = 0; i < ckpt->file[f].count; i++)
             ckpt->tensor[ckpt->count++] = &ckpt->file[f].tensor[i];
@@ -215,7 +215,7 @@ int hm_checkpoint_open(const char *dir, struct hm_checkpoint *ret_ckpt, struct h
     if (!hm_path_is_dir(dir))
         return hm_fail(err, HM_ERR_USAGE, "'%s' is no model folder but a file", dir);
     ckpt.dir = hm_strdup(HM_MEM_TENSOR, dir);
-    int status = ckpt.dir ? read_config(&ckpt, err) : no_memory(dir, err);
+    int status = ckpt.dir ? read_config(&ckpt, err) : fail_nomem(dir, err);
     if (status == HM_OK)
         status = open_files(&ckpt, err);
     if (status == HM_OK)

@@ -31,9 +31,9 @@ struct hm_folder_writer {
     struct hm_sha256 sha; /* of the current tensor */
 };
 
-static int no_memory(const char *dir, struct hm_error *err)
+static int fail_nomem(const char *dir, struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory writing model folder '%s'", dir);
+    return hm_fail_nomem(err, "writing model folder '%s'", dir);
 }
 
 static int shard_name(char **ret_name, const struct hm_folder_writer *writer, size_t shard,
@@ -68,7 +68,7 @@ static struct planned **sorted_by_name(const struct hm_folder_writer *writer)
 static int check_names(const struct hm_folder_writer *writer, struct hm_error *err)
 {
     struct planned **sorted = sorted_by_name(writer);
-    int status = sorted ? HM_OK : no_memory(writer->dir, err);
+    int status = sorted ? HM_OK : fail_nomem(writer->dir, err);
 
     for (size_t i = 1; i < writer->count && status == HM_OK; i++)
         if (compare_planned(&sorted[i - 1], &sorted[i]) == 0)
@@ -87,7 +87,7 @@ static int plan(struct hm_folder_writer *writer, const struct hm_tensor_spec *sp
     writer->tensor = hm_calloc(HM_MEM_TENSOR, n, sizeof *writer->tensor);
     writer->order = hm_alloc_array(HM_MEM_TENSOR, n, sizeof *writer->order);
     if (!writer->tensor || !writer->order)
-        return no_memory(writer->dir, err);
+        return fail_nomem(writer->dir, err);
     for (size_t i = 0; i < n; i++) {
         struct planned *tensor = &writer->tensor[i];
         uint64_t bytes = hm_tensor_spec_bytes(&specs[i]);
@@ -96,7 +96,7 @@ static int plan(struct hm_folder_writer *writer, const struct hm_tensor_spec *sp
         tensor->spec.name = hm_strdup(HM_MEM_TENSOR, specs[i].name);
         writer->count = i + 1;
         if (!tensor->spec.name)
-            return no_memory(writer->dir, err);
+            return fail_nomem(writer->dir, err);
         if (i == 0 || used > shard_bytes || bytes > shard_bytes - used) {
             writer->n_shards++;
             used = 0;
@@ -124,7 +124,7 @@ static int open_shard(struct hm_folder_writer *writer, struct hm_error *err)
     size_t n = writer->end - writer->first;
     specs = hm_alloc_array(HM_MEM_TENSOR, n, sizeof *specs);
     if (!specs) {
-        status = no_memory(writer->dir, err);
+        status = fail_nomem(writer->dir, err);
         goto out;
     }
     for (size_t i = 0; i < n; i++)
@@ -178,9 +178,9 @@ int hm_folder_writer_open(const char *dir, const struct hm_tensor_spec *specs, s
     struct hm_folder_writer *writer = hm_calloc(HM_MEM_TENSOR, 1, sizeof *writer);
 
     if (!writer)
-        return no_memory(dir, err);
+        return fail_nomem(dir, err);
     writer->dir = hm_strdup(HM_MEM_TENSOR, dir);
-    int status = writer->dir ? plan(writer, specs, n, shard_bytes, err) : no_memory(dir, err);
+    int status = writer->dir ? plan(writer, specs, n, shard_bytes, err) : fail_nomem(dir, err);
     if (status == HM_OK)
         status = hm_dir_make(dir, err);
     if (status == HM_OK)
@@ -223,13 +223,13 @@ int hm_folder_writer_data(struct hm_folder_writer *writer, const void *data, siz
 static int build_index(const struct hm_folder_writer *writer, json_t *map, struct hm_error *err)
 {
     struct planned **sorted = sorted_by_name(writer);
-    int status = sorted ? HM_OK : no_memory(writer->dir, err);
+    int status = sorted ? HM_OK : fail_nomem(writer->dir, err);
 
     for (size_t i = 0; i < writer->count && status == HM_OK; i++) {
         char *name = NULL;
         status = shard_name(&name, writer, sorted[i]->shard, err);
         if (status == HM_OK && json_object_set_new(map, sorted[i]->spec.name, json_string(name)))
-            status = no_memory(writer->dir, err);
+            status = fail_nomem(writer->dir, err);
         hm_free(name);
     }
     hm_free(sorted);
@@ -247,7 +247,7 @@ static int write_index(const struct hm_folder_writer *writer, struct hm_error *e
     json_t *index =
         json_pack("{s:{s:I}, s:{}}", "metadata", "total_size", (json_int_t)total, "weight_map");
     int status = index ? build_index(writer, json_object_get(index, "weight_map"), err)
-                       : no_memory(writer->dir, err);
+                       : fail_nomem(writer->dir, err);
     if (status == HM_OK)
         status = hm_json_save(path, index, err);
     json_decref(index);

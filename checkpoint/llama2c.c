@@ -187,7 +187,7 @@ static int write_weights(const struct source *source, const char *out_dir, const
     int status = HM_OK;
 
     if (!specs)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory converting '%s'", source->path);
+        return hm_fail_nomem(err, "converting '%s'", source->path);
     for (size_t i = 0; i < count && status == HM_OK; i++) {
         struct hm_weight_slot slot;
         char name[160];

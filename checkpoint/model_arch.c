@@ -234,7 +234,7 @@ static int parse_skip(const json_t *block, const char *what, struct hm_quant_con
         return hm_fail(err, HM_ERR_FORMAT, "'%s': 'llm_int8_skip_modules' must be a list", what);
     quant->skip = hm_calloc(HM_MEM_OTHER, json_array_size(list), sizeof *quant->skip);
     if (!quant->skip)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory reading '%s'", what);
+        return hm_fail_nomem(err, "reading '%s'", what);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *name = json_string_value(json_array_get(list, i));
         if (!name)
@@ -242,7 +242,7 @@ static int parse_skip(const json_t *block, const char *what, struct hm_quant_con
                            what);
         quant->skip[i] = hm_strdup(HM_MEM_OTHER, name);
         if (!quant->skip[i])
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory reading '%s'", what);
+            return hm_fail_nomem(err, "reading '%s'", what);
         quant->n_skip = i + 1;
     }
     return HM_OK;

@@ -79,7 +79,7 @@ int hm_nf4_nest(const float *absmax, size_t n, struct hm_nf4_nested *ret_nested,
     nested.nested_absmax = hm_alloc_array(HM_MEM_TENSOR, n / NESTED_BLOCK + 1, sizeof(float));
     if (!nested.code || !nested.nested_absmax) {
         hm_nf4_nested_release(&nested);
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory quantising %zu block scales", n);
+        return hm_fail_nomem(err, "quantising %zu block scales", n);
     }
     hm_nf4_dynamic_map(map);
     for (size_t i = 0; i < n; i++)

@@ -208,7 +208,7 @@ static int entries_read(json_t *header, uint64_t buffer_at, struct hm_safetensor
     file->tensor = hm_calloc(HM_MEM_TENSOR, json_object_size(header), sizeof *file->tensor);
     char *names = file->names = hm_alloc(HM_MEM_TENSOR, name_bytes);
     if (!file->tensor || !names)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory reading '%s'", file->path);
+        return hm_fail_nomem(err, "reading '%s'", file->path);
     json_object_foreach(header, key, value)
     {
         if (strcmp(key, METADATA_KEY) == 0) {
@@ -238,7 +238,7 @@ int hm_safetensors_open(const char *path, struct hm_safetensors *ret_file, struc
         return status;
     file.path = hm_strdup(HM_MEM_TENSOR, path);
     if (!file.path) {
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory reading '%s'", path);
+        status = hm_fail_nomem(err, "reading '%s'", path);
         goto out;
     }
     status = header_find(path, &file.map, &header, &buffer_at, err);

@@ -60,7 +60,7 @@ static int check_distinct(const char *path, const struct pending *pending, size_
     int status = HM_OK;
 
     if (!name)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory writing '%s'", path);
+        return hm_fail_nomem(err, "writing '%s'", path);
     for (size_t i = 0; i < count; i++)
         name[i] = pending[i].name;
     qsort(name, count, sizeof *name, compare_names);
@@ -79,7 +79,7 @@ static int declare(const char *path, const struct hm_tensor_spec *specs, size_t 
 
     writer->pending = hm_calloc(HM_MEM_TENSOR, n, sizeof *writer->pending);
     if (!writer->pending)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory writing '%s'", path);
+        return hm_fail_nomem(err, "writing '%s'", path);
     for (size_t i = 0; i < n; i++) {
         struct pending *pending = &writer->pending[i];
 
@@ -93,7 +93,7 @@ static int declare(const char *path, const struct hm_tensor_spec *specs, size_t 
         pending->name = hm_strdup(HM_MEM_TENSOR, specs[i].name);
         writer->count = i + 1;
         if (!pending->name)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory writing '%s'", path);
+            return hm_fail_nomem(err, "writing '%s'", path);
     }
     HM_TRY(check_distinct(path, writer->pending, n, err));
     qsort(writer->pending, n, sizeof *writer->pending, compare_pending);
@@ -193,7 +193,7 @@ int hm_st_writer_open(const char *path, const struct hm_tensor_spec *specs, size
     struct hm_st_writer *writer = hm_calloc(HM_MEM_TENSOR, 1, sizeof *writer);
 
     if (!writer)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory writing '%s'", path);
+        return hm_fail_nomem(err, "writing '%s'", path);
     int status = declare(path, specs, n, writer, err);
     if (status == HM_OK)
         status = hm_out_open(path, &writer->out, err);
@@ -273,7 +273,7 @@ int hm_safetensors_write(const char *path, const struct hm_tensor *tensors, size
     int status = HM_OK;
 
     if (!spec || !order) {
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory writing '%s'", path);
+        status = hm_fail_nomem(err, "writing '%s'", path);
         goto out;
     }
     for (size_t i = 0; i < n; i++) {

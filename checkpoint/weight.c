@@ -19,7 +19,7 @@ int hm_weight_from_f32(const float *values_view, uint32_t rows, uint32_t cols,
     struct hm_weight *weight = hm_calloc(HM_MEM_WEIGHT, 1, sizeof *weight);
 
     if (!weight)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory making a weight");
+        return hm_fail_nomem(err, "making a weight");
     weight->layout = WEIGHT_DENSE;
     weight->dtype = HM_DTYPE_F32;
     weight->rows = rows;

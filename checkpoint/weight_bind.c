@@ -274,7 +274,7 @@ int hm_weight_open(const struct hm_checkpoint *ckpt, const struct hm_weight_slot
     struct binding b = { .ckpt = ckpt, .slot = slot, .weight = weight };
 
     if (!weight)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory binding a weight");
+        return hm_fail_nomem(err, "binding a weight");
     weight->ckpt = ckpt;
     weight->rows = slot->rows;
     weight->cols = slot->cols;

@@ -87,7 +87,7 @@ static int measure(double *ret_gflops, double *ret_gvalues, const char **ret_ker
         *ret_kernels = kernels.name;
         status = HM_OK;
     } else {
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for the measurement");
+        status = hm_fail_nomem(err, "for the measurement");
     }
     hm_free(bench.a);
     hm_free(bench.b);
@@ -211,7 +211,7 @@ int hm_cmd_doctor(int argc, char **argv, struct hm_error *err)
     HM_TRY(measure(&gflops, &gvalues, &kernels, err));
     json_t *facts = describe(gflops, gvalues, kernels, disk_rate());
     if (!facts)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the result");
+        return hm_fail_nomem(err, "for the result");
     if (as_json)
         return hm_print_json(facts, err);
     print_text(facts);

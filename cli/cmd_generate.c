@@ -138,7 +138,7 @@ static int generate(struct generation *run, const struct hm_ctl *ctl, struct hm_
     size_t n_prompt = run->ids.count;
     int32_t *prompt = hm_alloc_array(HM_MEM_TEXT, n_prompt, sizeof(*prompt));
     if (!prompt)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a prompt of %zu tokens", n_prompt);
+        return hm_fail_nomem(err, "for a prompt of %zu tokens", n_prompt);
     memcpy(prompt, run->ids.id, n_prompt * sizeof(*prompt));
     run->err = err;
     int status = hm_generate(run->model, prompt, n_prompt, &options, on_token, run, ctl, err);

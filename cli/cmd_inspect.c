@@ -120,7 +120,7 @@ int hm_cmd_inspect(int argc, char **argv, struct hm_error *err)
     HM_TRY(hm_args_count(argv[0], words, 1, 1, err));
     HM_TRY(recognise(argv[1], tensors, &facts, err));
     if (!facts)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory while looking into '%s'", argv[1]);
+        return hm_fail_nomem(err, "while looking into '%s'", argv[1]);
     if (as_json)
         return hm_print_json(facts, err);
     print_lines(facts);

@@ -65,7 +65,7 @@ int hm_inspect_safetensors(const char *path, bool tensors, json_t **ret_facts, s
     HM_TRY(hm_safetensors_open(path, &file, err));
     views = hm_calloc(HM_MEM_OTHER, file.count + 1, sizeof(*views));
     json_t *facts = json_pack("{s:s, s:s}", "kind", "safetensors", "path", path);
-    int status = views && facts ? HM_OK : hm_fail(err, HM_ERR_NOMEM, "out of memory");
+    int status = views && facts ? HM_OK : hm_fail_nomem(err, "for the facts of a file");
     if (status == HM_OK) {
         for (size_t i = 0; i < file.count; i++)
             views[i] = &file.tensor[i];
@@ -108,7 +108,7 @@ int hm_inspect_model(const char *dir, bool tensors, json_t **ret_facts, struct h
     HM_TRY(hm_checkpoint_open(dir, &ckpt, err));
     json_t *facts = json_pack("{s:s, s:s}", "kind", "model", "path", dir);
     json_t *arch = arch_json(&ckpt.arch);
-    int status = facts && arch ? HM_OK : hm_fail(err, HM_ERR_NOMEM, "out of memory");
+    int status = facts && arch ? HM_OK : hm_fail_nomem(err, "for the facts of a file");
     if (status == HM_OK)
         status = hm_vocab_record_read(dir, ckpt.arch.vocab_size, &record, err);
     if (status == HM_OK) {

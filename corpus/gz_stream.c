@@ -84,11 +84,11 @@ int hm_gz_stream_open(struct byte_stream *stream, struct hm_error *err)
     struct gz_decoder *decoder = hm_calloc(HM_MEM_TEXT, 1, sizeof(*decoder));
 
     if (!decoder)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory opening '%s'", stream->path);
+        return hm_fail_nomem(err, "opening '%s'", stream->path);
     stream->decoder = decoder;
     if (inflateInit2(&decoder->z, WINDOW_BITS + GZIP_WRAPPER) != Z_OK) {
         gz_close(stream);
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory opening '%s'", stream->path);
+        return hm_fail_nomem(err, "opening '%s'", stream->path);
     }
     decoder->ready = true;
     stream->read = gz_read;

@@ -36,8 +36,7 @@ static int refill(struct line_reader *reader, struct hm_error *err)
         size_t cap = reader->cap ? 2 * reader->cap : FIRST_CAP;
         char *buffer = hm_realloc(HM_MEM_TEXT, reader->buffer, cap);
         if (!buffer)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for a line of %zu bytes in '%s'", cap,
-                           reader->stream->path);
+            return hm_fail_nomem(err, "for a line of %zu bytes in '%s'", cap, reader->stream->path);
         reader->buffer = buffer;
         reader->cap = cap;
     }

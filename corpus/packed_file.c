@@ -104,7 +104,7 @@ static int file_open(const char *path, struct hm_packed *packed, struct hm_error
     packed->records_view = packed->map.data + PACKED_HEADER_BYTES;
     packed->path = hm_strdup(HM_MEM_TEXT, path);
     if (!packed->path)
-        return hm_fail(err, HM_ERR_NOMEM, "'%s': out of memory", path);
+        return hm_fail_nomem(err, "opening '%s'", path);
     return HM_OK;
 }
 

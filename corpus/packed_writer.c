@@ -42,8 +42,7 @@ int hm_packed_writer_open(const char *path, uint32_t seq_len, uint32_t vocab_siz
     writer.layout = packed_layout(seq_len, writer.token_bytes);
     writer.record = hm_calloc(HM_MEM_TEXT, 1, writer.layout.record_bytes);
     if (!writer.record)
-        return hm_fail(err, HM_ERR_NOMEM, "'%s': out of memory for a window of %u tokens", path,
-                       seq_len);
+        return hm_fail_nomem(err, "for a window of %u tokens of '%s'", seq_len, path);
     status = hm_sha256_init(&writer.sha, err);
     if (status == HM_OK)
         status = hm_out_open(path, &writer.file, err);

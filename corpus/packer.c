@@ -230,7 +230,7 @@ static int held_add(struct packer *packer, struct pack_doc *doc, struct hm_error
         size_t cap = packer->held_cap == 0 ? 64 : 2 * packer->held_cap;
         struct pack_doc *grown = hm_realloc(HM_MEM_TEXT, packer->held, cap * sizeof(*grown));
         if (!grown)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu documents to shuffle", cap);
+            return hm_fail_nomem(err, "for %zu documents to shuffle", cap);
         packer->held = grown;
         packer->held_cap = cap;
     }
@@ -343,7 +343,7 @@ int hm_pack(struct hm_text_source *source, const struct hm_text_encoder *encoder
         goto out;
     packer.slot = hm_calloc(HM_MEM_TEXT, BATCH_DOCS, sizeof(*packer.slot));
     if (!packer.slot) {
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for packing");
+        status = hm_fail_nomem(err, "for packing");
         goto out;
     }
     status = hm_packed_writer_open(train_path, options->seq_len, encoder->vocab_size,

@@ -25,7 +25,7 @@ static int grow(struct seen_set *set, struct hm_error *err)
 
     bigger.slot = hm_calloc(HM_MEM_TEXT, bigger.cap, sizeof(*bigger.slot));
     if (!bigger.slot)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the hashes of %zu texts", set->count);
+        return hm_fail_nomem(err, "for the hashes of %zu texts", set->count);
     for (size_t i = 0; i < set->cap; i++) {
         uint64_t *from = set->slot[i];
         if ((from[0] | from[1]) != 0) {

@@ -32,7 +32,7 @@ static int text_copy(const char *text, char **ret_copy, struct hm_error *err)
 {
     *ret_copy = text ? hm_strdup(HM_MEM_TEXT, text) : NULL;
     if (text && !*ret_copy)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory opening text files");
+        return hm_fail_nomem(err, "opening text files");
     return HM_OK;
 }
 
@@ -77,7 +77,7 @@ static int name_index(struct source *source, const char *name, uint32_t *ret_ind
         size_t cap = source->names_cap ? 2 * source->names_cap : 8;
         char **grown = hm_realloc(HM_MEM_TEXT, source->name, cap * sizeof(*grown));
         if (!grown)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for the names of text sets");
+            return hm_fail_nomem(err, "for the names of text sets");
         source->name = grown;
         source->names_cap = cap;
     }
@@ -188,7 +188,7 @@ static int sets_copy(struct source *source, const struct hm_text_set *sets, stru
         HM_TRY(text_copy(sets[i].name, &to->name, err));
         to->file = hm_calloc(HM_MEM_TEXT, sets[i].n_files, sizeof(*to->file));
         if (!to->file)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory opening text files");
+            return hm_fail_nomem(err, "opening text files");
         to->n_files = sets[i].n_files;
         for (size_t f = 0; f < to->n_files; f++)
             HM_TRY(text_copy(sets[i].file[f], &to->file[f], err));
@@ -242,10 +242,10 @@ int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
 {
     struct source *source = hm_calloc(HM_MEM_TEXT, 1, sizeof(*source));
     uint64_t total = 0;
-    int r = HM_ERR_NOMEM;
+    int r;
 
     if (!source)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory opening text files");
+        return hm_fail_nomem(err, "opening text files");
     source->options = *options;
     source->options.field = source->options.set_field = NULL;
     source->set = hm_calloc(HM_MEM_TEXT, n_sets, sizeof(*source->set));
@@ -254,7 +254,7 @@ int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
     source->ended = hm_calloc(HM_MEM_TEXT, n_sets, sizeof(*source->ended));
     source->n_sets = source->set && source->reader ? n_sets : 0;
     if (!source->set || !source->reader || !source->taken || !source->ended) {
-        hm_fail(err, HM_ERR_NOMEM, "out of memory opening text files");
+        r = hm_fail_nomem(err, "opening text files");
         goto out;
     }
     r = text_copy(options->field, (char **)(uintptr_t)&source->options.field, err);

@@ -69,14 +69,14 @@ int hm_zst_stream_open(struct byte_stream *stream, struct hm_error *err)
     struct zst_decoder *decoder = hm_calloc(HM_MEM_TEXT, 1, sizeof(*decoder));
 
     if (!decoder)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory opening '%s'", stream->path);
+        return hm_fail_nomem(err, "opening '%s'", stream->path);
     stream->decoder = decoder;
     decoder->cap = ZSTD_DStreamInSize();
     decoder->buffer = hm_alloc(HM_MEM_TEXT, decoder->cap);
     decoder->stream = decoder->buffer ? ZSTD_createDStream() : NULL;
     if (!decoder->stream) {
         zst_close(stream);
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory opening '%s'", stream->path);
+        return hm_fail_nomem(err, "opening '%s'", stream->path);
     }
     ZSTD_DCtx_setParameter(decoder->stream, ZSTD_d_windowLogMax, WINDOW_LOG_MAX);
     stream->read = zst_read;

@@ -64,7 +64,7 @@ int hm_bootstrap_ratio(const struct hm_scored *scored, size_t n, double *ret_low
     int status = HM_OK;
 
     if (!block || !ratio) {
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for an interval over %zu documents", n);
+        status = hm_fail_nomem(err, "for an interval over %zu documents", n);
         goto out;
     }
     for (size_t i = 0, at = 0; i < n; i++) {

@@ -30,7 +30,7 @@ static int side_logits(const struct hm_compare_side *side, const int32_t *ids, u
     *ret_vocab = hm_model_arch(model)->vocab_size;
     logits = hm_alloc_array(HM_MEM_ACTIVATION, (size_t)n * *ret_vocab, sizeof(float));
     if (!logits) {
-        r = hm_fail(err, HM_ERR_NOMEM, "out of memory for the logits of %u tokens", n);
+        r = hm_fail_nomem(err, "for the logits of %u tokens", n);
         goto out;
     }
     r = hm_workspace_new(model, 1, n, false, false, &workspace, err);

@@ -59,7 +59,7 @@ static int specs_make(struct logits_run *run, struct hm_error *err)
     run->spec = hm_calloc(HM_MEM_TENSOR, 2 + layers, sizeof(*run->spec));
     run->order = hm_alloc_array(HM_MEM_TENSOR, 2 + layers, sizeof(*run->order));
     if (!run->spec || !run->order)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the list of tensors");
+        return hm_fail_nomem(err, "for the list of tensors");
     run->n_specs = 2 + layers;
     run->spec[0] = (struct hm_tensor_spec){ .dtype = HM_DTYPE_F32,
                                             .n_dims = 3,
@@ -94,9 +94,8 @@ static int buffers_make(struct logits_run *run, struct hm_error *err)
     run->router_row = hm_alloc_array(HM_MEM_ACTIVATION, layers, sizeof(*run->router_row));
     if (!run->row.ids || !run->row.labels || !run->row.mask || !run->logits || !run->token_loss ||
         !run->loss || !run->router || !run->router_row)
-        return hm_fail(err, HM_ERR_NOMEM,
-                       "out of memory for the logits of %" PRIu64 " tokens over %u pieces", seq_len,
-                       run->arch->vocab_size);
+        return hm_fail_nomem(err, "for the logits of %" PRIu64 " tokens over %u pieces", seq_len,
+                             run->arch->vocab_size);
     return hm_workspace_new(run->model, 1, (uint32_t)seq_len, false, false, &run->workspace, err);
 }
 

@@ -39,7 +39,7 @@ int hm_sums_set(struct hm_sums *sums, const char *name, size_t *ret_set, struct 
     char *copy = hm_strdup(HM_MEM_OTHER, name);
     if (!grown || !copy) {
         hm_free(copy);
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for set '%s'", name);
+        return hm_fail_nomem(err, "for set '%s'", name);
     }
     sums->set[sums->count] = (struct hm_set_sums){ .name = copy };
     *ret_set = sums->count++;
@@ -55,8 +55,7 @@ int hm_sums_document(struct hm_sums *sums, size_t set_index, uint64_t bytes, uin
         size_t cap = set->cap == 0 ? 64 : 2 * set->cap;
         struct hm_scored *grown = hm_realloc(HM_MEM_OTHER, set->scored, cap * sizeof(*grown));
         if (!grown)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu documents of '%s'", cap,
-                           set->name);
+            return hm_fail_nomem(err, "for %zu documents of '%s'", cap, set->name);
         set->scored = grown;
         set->cap = cap;
     }
@@ -87,7 +86,7 @@ static int set_report(const struct hm_set_sums *set, struct hm_loss_set *ret, st
     result.high = result.bytes > 0 ? high / M_LN2 : NAN;
     result.name = hm_strdup(HM_MEM_OTHER, set->name);
     if (!result.name)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for set '%s'", set->name);
+        return hm_fail_nomem(err, "for set '%s'", set->name);
     *ret = result;
     return HM_OK;
 }
@@ -102,7 +101,7 @@ int hm_sums_report(const struct hm_sums *sums, struct hm_loss_set **ret_sets, si
         return hm_fail(err, HM_ERR_FORMAT, "the text to score holds no document");
     sets = hm_calloc(HM_MEM_OTHER, sums->count, sizeof(*sets));
     if (!sets)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu sets", sums->count);
+        return hm_fail_nomem(err, "for %zu sets", sums->count);
     for (size_t i = 0; i < sums->count && status == HM_OK; i++)
         status = set_report(&sums->set[i], &sets[i], err);
     if (status < 0) {

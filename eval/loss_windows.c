@@ -58,7 +58,7 @@ static int scorer_new(struct hm_model *model, uint32_t window, uint32_t stride,
     scorer->token_loss = hm_alloc_array(HM_MEM_OTHER, window, sizeof(*scorer->token_loss));
     scorer->segment = hm_alloc_array(HM_MEM_OTHER, window, sizeof(*scorer->segment));
     if (!scorer->ids || !scorer->starts || !scorer->token_loss || !scorer->segment)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a window of %u tokens", window);
+        return hm_fail_nomem(err, "for a window of %u tokens", window);
     return hm_workspace_new(model, 1, window, false, false, &scorer->workspace, err);
 }
 

@@ -33,8 +33,8 @@ int hm_adapter_allocate(struct hm_adapter *adapter, bool with_gradients, struct 
         if (param->value && with_gradients)
             param->grad = hm_calloc(HM_MEM_GRADIENT, param_count(param), sizeof(float));
         if (!param->value || (with_gradients && !param->grad))
-            return hm_fail(err, HM_ERR_NOMEM, "no memory for the %u x %u values of '%s'",
-                           param->rows, param->cols, param->name);
+            return hm_fail_nomem(err, "for the %u x %u values of '%s'", param->rows, param->cols,
+                                 param->name);
     }
     return HM_OK;
 }

@@ -32,7 +32,7 @@ static int grow(void **array, size_t *cap, size_t count, size_t n, size_t size,
         want *= 2;
     block = hm_realloc(HM_MEM_ADAPTER, *array, want * size);
     if (!block)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for the list of %zu parameters", count + n);
+        return hm_fail_nomem(err, "for the list of %zu parameters", count + n);
     *array = block;
     *cap = want;
     return HM_OK;
@@ -174,14 +174,14 @@ int hm_adapter_lay_out(const struct hm_arch *arch, const struct hm_adapter_confi
     HM_TRY(check_full_rows(arch, config, err));
     l.adapter = hm_calloc(HM_MEM_ADAPTER, 1, sizeof *l.adapter);
     if (!l.adapter)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for an adapter");
+        return hm_fail_nomem(err, "for an adapter");
     if ((status = hm_adapter_config_copy(config, &l.adapter->config, err)) < 0 ||
         (status = hm_adapter_rules_open(&l.adapter->config, &l.rules, err)) < 0)
         goto out;
     l.adapter->lora_of_slot = hm_alloc_array(HM_MEM_ADAPTER, slots, sizeof(int32_t));
     l.adapter->full_of_slot = hm_alloc_array(HM_MEM_ADAPTER, slots, sizeof(int32_t));
     if (!l.adapter->lora_of_slot || !l.adapter->full_of_slot) {
-        status = hm_fail(err, HM_ERR_NOMEM, "no memory for %zu weights of an adapter", slots);
+        status = hm_fail_nomem(err, "for %zu weights of an adapter", slots);
         goto out;
     }
     for (size_t slot = 0; slot < slots && status == HM_OK; slot++) {

@@ -69,7 +69,7 @@ static int compile_keys(const struct hm_pattern *pattern, size_t n, struct key *
 {
     *ret_keys = hm_calloc(HM_MEM_ADAPTER, n, sizeof **ret_keys);
     if (!*ret_keys)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for %zu patterns", n);
+        return hm_fail_nomem(err, "for %zu patterns", n);
     for (size_t i = 0; i < n; i++) {
         char *text = NULL;
         HM_TRY(hm_format(&text, err, "(.*\\.)?(%s)", pattern[i].key));
@@ -88,7 +88,7 @@ static int compile_targets(struct hm_adapter_rules *rules, struct hm_error *err)
 
     rules->target = hm_calloc(HM_MEM_ADAPTER, config->n_targets, sizeof *rules->target);
     if (!rules->target)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for %zu targets", config->n_targets);
+        return hm_fail_nomem(err, "for %zu targets", config->n_targets);
     rules->n_targets = config->n_targets;
     for (size_t i = 0; i < config->n_targets; i++) {
         struct target *target = &rules->target[i];
@@ -108,7 +108,7 @@ int hm_adapter_rules_open(const struct hm_adapter_config *config,
     HM_TRY(check_config(config, err));
     rules = hm_calloc(HM_MEM_ADAPTER, 1, sizeof *rules);
     if (!rules)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for the rules of an adapter");
+        return hm_fail_nomem(err, "for the rules of an adapter");
     rules->config = config;
     if ((status = compile_targets(rules, err)) < 0 ||
         (status = compile_keys(config->rank_pattern, config->n_rank_pattern, &rules->rank,
@@ -227,11 +227,11 @@ static int copy_patterns(const struct hm_pattern *from, size_t n, struct hm_patt
 {
     *ret_to = hm_calloc(HM_MEM_ADAPTER, n, sizeof **ret_to);
     if (!*ret_to)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for %zu patterns", n);
+        return hm_fail_nomem(err, "for %zu patterns", n);
     for (size_t i = 0; i < n; i++) {
         (*ret_to)[i].key = hm_strdup(HM_MEM_ADAPTER, from[i].key);
         if (!(*ret_to)[i].key)
-            return hm_fail(err, HM_ERR_NOMEM, "no memory for %zu patterns", n);
+            return hm_fail_nomem(err, "for %zu patterns", n);
         (*ret_to)[i].value = from[i].value;
         *ret_count = i + 1;
     }
@@ -254,11 +254,11 @@ int hm_adapter_config_copy(const struct hm_adapter_config *config,
                                &copy.n_alpha_pattern, err);
     if (status == HM_OK &&
         !(copy.target = hm_calloc(HM_MEM_ADAPTER, config->n_targets, sizeof(char *))))
-        status = hm_fail(err, HM_ERR_NOMEM, "no memory for %zu targets", config->n_targets);
+        status = hm_fail_nomem(err, "for %zu targets", config->n_targets);
     for (size_t i = 0; status == HM_OK && i < config->n_targets; i++, copy.n_targets++) {
         copy.target[i] = hm_strdup(HM_MEM_ADAPTER, config->target[i]);
         if (!copy.target[i]) {
-            status = hm_fail(err, HM_ERR_NOMEM, "no memory for %zu targets", config->n_targets);
+            status = hm_fail_nomem(err, "for %zu targets", config->n_targets);
             break;
         }
     }

@@ -54,7 +54,7 @@ static int generation_init(struct generation *gen, size_t n_prompt, struct hm_er
     gen->values = hm_alloc_array(HM_MEM_ACTIVATION, rows, row);
     gen->candidate = hm_alloc_array(HM_MEM_SCRATCH, arch->vocab_size, sizeof(struct candidate));
     if (!gen->keys || !gen->values || !gen->candidate)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for a cache of %u tokens", gen->context);
+        return hm_fail_nomem(err, "for a cache of %u tokens", gen->context);
     return hm_workspace_make(&shape, &gen->ws, err);
 }
 

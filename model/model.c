@@ -14,7 +14,7 @@ int hm_model_open(const char *dir, const struct hm_model_options *options,
     int status;
 
     if (!model)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory to open '%s'", dir);
+        return hm_fail_nomem(err, "opening '%s'", dir);
     model->kernels = options->kernels;
     model->round = options->round;
     status = hm_checkpoint_open(dir, &model->ckpt, err);
@@ -27,7 +27,7 @@ int hm_model_open(const char *dir, const struct hm_model_options *options,
     model->expert_counts =
         hm_calloc(HM_MEM_WEIGHT, (size_t)arch->layers * arch->experts, sizeof(uint64_t));
     if (!model->expert_counts) {
-        status = hm_fail(err, HM_ERR_NOMEM, "no memory to open '%s'", dir);
+        status = hm_fail_nomem(err, "opening '%s'", dir);
         goto out;
     }
     *ret_model = model;

@@ -55,7 +55,7 @@ static int emit(struct parser *p, struct instruction instruction)
         struct instruction *code =
             hm_realloc(HM_MEM_SCRATCH, program->code, cap * sizeof *program->code);
         if (!code)
-            return hm_fail(p->err, HM_ERR_NOMEM, "no memory for pattern '%.200s'", p->text);
+            return hm_fail_nomem(p->err, "for pattern '%.200s'", p->text);
         program->code = code;
         program->cap = cap;
     }
@@ -358,7 +358,7 @@ int hm_pattern_compile(const char *text, struct hm_pattern_program **ret_program
     int status;
 
     if (!program)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for pattern '%.200s'", text);
+        return hm_fail_nomem(err, "for pattern '%.200s'", text);
     status = parse_alternatives(&p);
     if (status == HM_OK && *p.at)
         status = fail_at(&p, "a ')' opens nothing");
@@ -425,7 +425,7 @@ int hm_pattern_matches(const struct hm_pattern_program *program, const char *nam
     int matched;
 
     if (!memory)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory to match a pattern with '%.160s'", name);
+        return hm_fail_nomem(err, "matching a pattern with '%.160s'", name);
     now = (struct states){ (uint16_t *)(void *)memory, memory + 4 * count, 0 };
     after = (struct states){ now.list + count, now.present + count, 0 };
     add_state(program, &now, 0, true, len == 0);

@@ -21,9 +21,9 @@ struct reader {
     struct hm_error *err;
 };
 
-static int no_memory(const struct reader *r)
+static int fail_nomem(const struct reader *r)
 {
-    return hm_fail(r->err, HM_ERR_NOMEM, "no memory for '%s'", r->what);
+    return hm_fail_nomem(r->err, "for '%s'", r->what);
 }
 
 static bool is_empty(const json_t *value)
@@ -106,7 +106,7 @@ static int parse_pattern(const struct reader *r, const char *key, struct hm_patt
         return hm_fail(r->err, HM_ERR_FORMAT, "'%s': '%s' must be an object", r->what, key);
     *ret_pattern = hm_calloc(HM_MEM_ADAPTER, json_object_size(object), sizeof **ret_pattern);
     if (!*ret_pattern)
-        return no_memory(r);
+        return fail_nomem(r);
     json_object_foreach(object, name, value)
     {
         struct hm_pattern *pattern = &(*ret_pattern)[*ret_count];
@@ -115,7 +115,7 @@ static int parse_pattern(const struct reader *r, const char *key, struct hm_patt
                            r->what, key, name);
         pattern->key = hm_strdup(HM_MEM_ADAPTER, name);
         if (!pattern->key)
-            return no_memory(r);
+            return fail_nomem(r);
         pattern->value = json_number_value(value);
         ++*ret_count;
     }
@@ -267,7 +267,7 @@ static int add_target(const struct reader *r, const char *name)
 
     config->target[config->n_targets] = hm_strdup(HM_MEM_ADAPTER, name);
     if (!config->target[config->n_targets])
-        return no_memory(r);
+        return fail_nomem(r);
     config->n_targets++;
     return HM_OK;
 }
@@ -324,7 +324,7 @@ static int parse_targets(const struct reader *r)
 
     memset(all, true, sizeof all);
     r->config->target = hm_calloc(HM_MEM_ADAPTER, slots, sizeof(char *));
-    status = chosen && r->config->target ? choose(r, chosen, all) : no_memory(r);
+    status = chosen && r->config->target ? choose(r, chosen, all) : fail_nomem(r);
     for (size_t s = 0; s < slots && status == HM_OK; s++) {
         struct hm_weight_slot slot;
         char module[HM_MODULE_NAME_BYTES];

@@ -126,7 +126,7 @@ int hm_peft_config_json(const struct hm_adapter *adapter, const struct hm_arch *
                                       fields[i].value); /* takes the value in every case */
     if (failed) {
         json_decref(json);
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for an adapter's configuration");
+        return hm_fail_nomem(err, "for an adapter's configuration");
     }
     *ret_json = json;
     return HM_OK;

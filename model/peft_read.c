@@ -109,7 +109,7 @@ static int bind_params(const struct opener *o)
 
     folder->tensor = hm_calloc(HM_MEM_ADAPTER, layout->n_params, sizeof(struct hm_tensor *));
     if (!folder->tensor)
-        return hm_fail(o->err, HM_ERR_NOMEM, "no memory for the tensors of '%s'", folder->dir);
+        return hm_fail_nomem(o->err, "for the tensors of '%s'", folder->dir);
     for (size_t i = 0; i < layout->n_params; i++) {
         const struct hm_param *param = &layout->param[i];
         if (param->kind != HM_PARAM_LORA_A && param->kind != HM_PARAM_LORA_B) {
@@ -232,12 +232,12 @@ int hm_peft_open(const char *dir, const struct hm_checkpoint *ckpt,
 
     folder.dir = hm_strdup(HM_MEM_ADAPTER, dir);
     if (!folder.dir)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory to open '%s'", dir);
+        return hm_fail_nomem(err, "opening '%s'", dir);
     if ((status = open_weights(&o)) < 0)
         goto out;
     o.used = hm_calloc(HM_MEM_ADAPTER, folder.file.count, sizeof *o.used);
     if (!o.used) {
-        status = hm_fail(err, HM_ERR_NOMEM, "no memory to open '%s'", dir);
+        status = hm_fail_nomem(err, "opening '%s'", dir);
         goto out;
     }
     if ((status = read_config(&o, &config, &old_vocab)) < 0)
@@ -307,7 +307,7 @@ int hm_adapter_load(const char *dir, const struct hm_checkpoint *ckpt, bool with
         goto out;
     job.finite = hm_calloc(HM_MEM_ADAPTER, job.adapter->n_params, sizeof *job.finite);
     if (!job.finite) {
-        status = hm_fail(err, HM_ERR_NOMEM, "no memory to load '%s'", dir);
+        status = hm_fail_nomem(err, "loading '%s'", dir);
         goto out;
     }
     hm_parallel_for(job.adapter->n_params, load_unit, &job);

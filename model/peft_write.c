@@ -37,7 +37,7 @@ static int write_base_rows(struct hm_st_writer *writer, const struct hm_checkpoi
     int status = HM_OK;
 
     if (!block)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory to write '%s'", param->name);
+        return hm_fail_nomem(err, "writing '%s'", param->name);
     hm_kernels_reference(&kernels);
     hm_arch_slot(&ckpt->arch, param->slot, &slot, module);
     status = hm_weight_open(ckpt, &slot, &weight, err);
@@ -76,7 +76,7 @@ static int write_tensors(const struct hm_adapter *adapter, const struct hm_check
     int status = HM_OK;
 
     if (!spec || !order || !source) {
-        status = hm_fail(err, HM_ERR_NOMEM, "no memory to write '%s'", path);
+        status = hm_fail_nomem(err, "writing '%s'", path);
         goto out;
     }
     for (size_t i = 0; i < adapter->n_params; i++) {
@@ -154,7 +154,7 @@ static int write_model_tensors(const struct hm_adapter *adapter, const struct hm
     int status = HM_OK;
 
     if (!spec || !block) {
-        status = hm_fail(err, HM_ERR_NOMEM, "no memory to write '%s'", dir);
+        status = hm_fail_nomem(err, "writing '%s'", dir);
         goto out;
     }
     for (size_t i = 0; i < adapter->n_params; i++) {

@@ -99,7 +99,7 @@ static int weights_check_finite(const struct hm_model *model, struct hm_error *e
     int status = HM_OK;
 
     if (!scan.finite)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory to check %zu weights", weights->n_slots);
+        return hm_fail_nomem(err, "checking %zu weights", weights->n_slots);
     hm_parallel_for(weights->n_slots, finite_unit, &scan);
     for (size_t i = 0; i < weights->n_slots && status == HM_OK; i++) {
         struct hm_weight_slot slot;
@@ -128,8 +128,7 @@ static int tables_new(struct hm_model *model, struct hm_error *err)
     weights->norms = hm_calloc(HM_MEM_WEIGHT, (size_t)2 * arch->layers + 1,
                                (size_t)arch->hidden * sizeof(float));
     if (!weights->weight || !weights->norm_of_slot || !weights->index || !weights->norms)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for the table of %zu weights",
-                       weights->n_slots);
+        return hm_fail_nomem(err, "for the table of %zu weights", weights->n_slots);
     for (size_t i = 0; i < n_index; i++)
         weights->index[i] = NO_SLOT;
     return HM_OK;

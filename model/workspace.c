@@ -178,7 +178,7 @@ int hm_workspace_make(const struct hm_shape *shape, struct hm_workspace **ret_wo
     struct hm_workspace *workspace = hm_calloc(HM_MEM_SCRATCH, 1, sizeof *workspace);
 
     if (!workspace)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for a workspace");
+        return hm_fail_nomem(err, "for a workspace");
     workspace->shape = *shape;
     hm_workspace_table(shape, workspace->buffer);
     workspace->seconds =
@@ -191,10 +191,10 @@ int hm_workspace_make(const struct hm_shape *shape, struct hm_workspace **ret_wo
     }
     if (!whole) {
         hm_workspace_free(workspace);
-        return hm_fail(err, HM_ERR_NOMEM,
-                       "no memory for activations of %u sequences of %u tokens; "
-                       "a smaller micro-batch or sequence needs less",
-                       shape->rows, shape->seq_len);
+        return hm_fail_nomem(err,
+                             "for activations of %u sequences of %u tokens; "
+                             "a smaller micro-batch or sequence needs less",
+                             shape->rows, shape->seq_len);
     }
     rope_tables(workspace);
     *ret_workspace = workspace;

@@ -53,7 +53,7 @@ static int plan_tensors(struct job *job)
     job->n_slots = hm_arch_slot_count(&job->ckpt.arch);
     job->spec = hm_calloc(HM_MEM_OTHER, job->n_slots, sizeof *job->spec);
     if (!job->spec)
-        return hm_fail(job->err, HM_ERR_NOMEM, "no memory to plan %zu tensors", job->n_slots);
+        return hm_fail_nomem(job->err, "planning %zu tensors", job->n_slots);
     for (size_t i = 0; i < job->n_slots; i++) {
         struct hm_tensor_spec *spec = &job->spec[i];
         struct hm_weight *weight = NULL;

@@ -15,7 +15,7 @@ int hm_gradient_dump(const char *path, const struct hm_adapter *adapter, double 
     float loss_value = (float)loss;
 
     if (!tensor)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory writing '%s'", path);
+        return hm_fail_nomem(err, "writing '%s'", path);
     for (size_t i = 0; i < n; i++) {
         const struct hm_param *param = &adapter->param[i];
         bool vector = param->kind == HM_PARAM_FULL && param->cols == 1; /* a norm */

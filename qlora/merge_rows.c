@@ -41,7 +41,7 @@ int hm_merge_rows_new(const struct hm_kernels *kernels, struct hm_merge_rows **r
     struct hm_merge_rows *rows = hm_calloc(HM_MEM_SCRATCH, 1, sizeof *rows);
 
     if (!rows)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory to merge");
+        return hm_fail_nomem(err, "to merge");
     rows->kernels = kernels;
     *ret_rows = rows;
     return HM_OK;
@@ -67,7 +67,7 @@ static int reserve(float **block, size_t *cap, size_t count, struct hm_error *er
     *cap = 0;
     *block = hm_alloc_array(HM_MEM_SCRATCH, count, sizeof(float));
     if (!*block)
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for %zu values of a merge", count);
+        return hm_fail_nomem(err, "for %zu values of a merge", count);
     *cap = count;
     return HM_OK;
 }

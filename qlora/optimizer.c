@@ -38,8 +38,7 @@ static int moments_new(struct hm_optimizer *optimizer, struct hm_error *err)
         moments->first = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
         moments->second = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
         if (!moments->first || !moments->second)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for the optimizer state of %s",
-                           adapter->param[i].name);
+            return hm_fail_nomem(err, "for the optimizer state of %s", adapter->param[i].name);
         optimizer->n_cuts += (count + CUT_VALUES - 1) / CUT_VALUES;
     }
     return HM_OK;
@@ -78,7 +77,7 @@ int hm_optimizer_new(struct hm_adapter *adapter, const struct hm_kernels *kernel
         optimizer->cut_sum = hm_alloc_array(HM_MEM_OPTIMIZER, optimizer->n_cuts, sizeof(double));
     }
     if (!optimizer || !optimizer->moments || !optimizer->cut || !optimizer->cut_sum)
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for the optimizer");
+        status = hm_fail_nomem(err, "for the optimizer");
     if (status < 0) {
         hm_optimizer_free(optimizer);
         return status;

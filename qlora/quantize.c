@@ -71,7 +71,7 @@ static int reserve_scales(struct job *job, size_t n_blocks)
     scales->absmax = hm_alloc_array(HM_MEM_SCRATCH, n_blocks, sizeof *scales->absmax);
     scales->sums = hm_alloc_array(HM_MEM_SCRATCH, n_blocks, sizeof *scales->sums);
     if (!scales->absmax || !scales->sums)
-        return hm_fail(job->err, HM_ERR_NOMEM, "no memory for %zu block scales", n_blocks);
+        return hm_fail_nomem(job->err, "for %zu block scales", n_blocks);
     scales->cap = n_blocks;
     return HM_OK;
 }

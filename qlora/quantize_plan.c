@@ -22,9 +22,9 @@ static const char *const part_suffix[] = {
     [HM_PART_STATE] = ".quant_state.bitsandbytes__nf4",
 };
 
-static int no_memory(const struct hm_quantize_plan *plan, struct hm_error *err)
+static int fail_nomem(const struct hm_quantize_plan *plan, struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "no memory to plan the quantising of '%s'", plan->ckpt.dir);
+    return hm_fail_nomem(err, "planning the quantising of '%s'", plan->ckpt.dir);
 }
 
 static int check_options(const struct hm_quantize_options *options, struct hm_error *err)
@@ -51,7 +51,7 @@ static int list_skips(struct hm_quantize_plan *plan, struct hm_error *err)
 
     plan->skip = hm_alloc_array(HM_MEM_OTHER, options->n_skip + 1, sizeof(char *));
     if (!plan->skip)
-        return no_memory(plan, err);
+        return fail_nomem(plan, err);
     for (size_t i = 0; i < options->n_skip; i++) {
         plan->skip[plan->n_skip++] = options->skip[i];
         listed = listed || strcmp(options->skip[i], head) == 0;
@@ -84,7 +84,7 @@ static int open_modules(struct hm_quantize_plan *plan, struct hm_error *err)
     plan->module = hm_calloc(HM_MEM_OTHER, plan->n_slots, sizeof *plan->module);
     nf4 = hm_alloc_array(HM_MEM_OTHER, plan->n_slots, sizeof *nf4);
     if (!plan->module || !nf4)
-        status = no_memory(plan, err);
+        status = fail_nomem(plan, err);
     else
         status = hm_quantize_select(&plan->ckpt.arch, plan->skip, plan->n_skip, nf4, err);
     for (size_t i = 0; i < plan->n_slots && status == HM_OK; i++) {
@@ -167,7 +167,7 @@ int hm_quantize_plan_tensors(struct hm_quantize_plan *plan, struct hm_error *err
     plan->spec = hm_calloc(HM_MEM_OTHER, plan->n_slots * PARTS_OF_NF4, sizeof *plan->spec);
     plan->part = hm_calloc(HM_MEM_OTHER, plan->n_slots * PARTS_OF_NF4, sizeof *plan->part);
     if (!plan->spec || !plan->part)
-        return no_memory(plan, err);
+        return fail_nomem(plan, err);
     for (size_t i = 0; i < plan->n_slots; i++) {
         struct hm_weight_slot slot;
         char name[160];
@@ -216,7 +216,7 @@ int hm_quantize_plan_report(const struct hm_quantize_plan *plan, struct hm_quant
 
     report->unquantized = hm_calloc(HM_MEM_OTHER, plan->n_slots, sizeof(char *));
     if (!report->unquantized)
-        return no_memory(plan, err);
+        return fail_nomem(plan, err);
     for (size_t i = 0; i < plan->n_parts; i++) {
         hm_arch_slot(&plan->arch, plan->part[i].slot, &slot, name);
         report->bytes_by_class[byte_class(slot.kind)] += hm_tensor_spec_bytes(&plan->spec[i]);
@@ -225,7 +225,7 @@ int hm_quantize_plan_report(const struct hm_quantize_plan *plan, struct hm_quant
             continue;
         report->unquantized[report->n_unquantized] = hm_strdup(HM_MEM_OTHER, name);
         if (!report->unquantized[report->n_unquantized])
-            return no_memory(plan, err);
+            return fail_nomem(plan, err);
         report->n_unquantized++;
     }
     return HM_OK;

@@ -46,7 +46,7 @@ int hm_stream_new(const struct hm_kernels *kernels, enum hm_dtype dtype, uint32_
     }
     if (!stream || !stream->values || !stream->window || !stream->finite) {
         hm_stream_free(stream);
-        return hm_fail(err, HM_ERR_NOMEM, "no memory for the buffers of quantising");
+        return hm_fail_nomem(err, "for the buffers of quantising");
     }
     *ret_stream = stream;
     return HM_OK;

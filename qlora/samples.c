@@ -31,7 +31,7 @@ struct hm_sample_source {
 static int source_new(struct hm_sample_source **ret, const char *path, struct hm_error *err)
 {
     *ret = hm_calloc(HM_MEM_OTHER, 1, sizeof(**ret));
-    return *ret ? HM_OK : hm_fail(err, HM_ERR_NOMEM, "'%s': out of memory", path);
+    return *ret ? HM_OK : hm_fail_nomem(err, "opening '%s'", path);
 }
 
 int hm_samples_open_packed(const char *path, bool shuffle, uint64_t seed, bool document_attention,
@@ -115,7 +115,7 @@ static int slot_need(struct hm_sample_source *source, uint32_t slot, struct hm_e
         struct sample_slot *grown =
             hm_realloc(HM_MEM_OTHER, source->slot, ((size_t)slot + 1) * sizeof(*grown));
         if (!grown)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %u samples", slot + 1);
+            return hm_fail_nomem(err, "for %u samples", slot + 1);
         memset(grown + source->n_slots, 0, (slot + 1 - source->n_slots) * sizeof(*grown));
         source->slot = grown;
         source->n_slots = slot + 1;
@@ -131,7 +131,7 @@ static int slot_need(struct hm_sample_source *source, uint32_t slot, struct hm_e
     if (!made->doc_start)
         made->doc_start = hm_alloc(HM_MEM_OTHER, len);
     if (!made->ids || !made->labels || !made->mask || !made->doc_start)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a sample of %zu tokens", len);
+        return hm_fail_nomem(err, "for a sample of %zu tokens", len);
     return HM_OK;
 }
 

@@ -19,8 +19,7 @@ int hm_train_batch_new(uint32_t rows_max, uint32_t seq_len_max, struct hm_train_
     batch.doc_start = hm_alloc(HM_MEM_OTHER, count);
     if (!batch.ids || !batch.labels || !batch.mask || !batch.doc_start) {
         hm_train_batch_release(&batch);
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a batch of %u x %u tokens", rows_max,
-                       seq_len_max);
+        return hm_fail_nomem(err, "for a batch of %u x %u tokens", rows_max, seq_len_max);
     }
     *ret_batch = batch;
     return HM_OK;

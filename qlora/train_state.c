@@ -47,7 +47,7 @@ static int tensor_list_new(const struct hm_optimizer *optimizer, struct tensor_l
 
     list->tensor = hm_calloc(HM_MEM_TENSOR, count, sizeof(*list->tensor));
     if (!list->tensor)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a list of %zu tensors", count);
+        return hm_fail_nomem(err, "for a list of %zu tensors", count);
     for (size_t i = 0; i < count; i++) {
         const struct hm_param *param = &optimizer->adapter->param[i / TENSORS_PER_PARAM];
         char *name = NULL;
@@ -117,7 +117,7 @@ static int cursor_save(const struct hm_train_cursor *cursor,
                   cursor->loss, "kernels", identity->kernels, "config", identity->config_digest);
 
     if (!value)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory writing '%s'", path);
+        return hm_fail_nomem(err, "writing '%s'", path);
     int status = hm_json_save(path, value, err);
     json_decref(value);
     return status;
@@ -295,7 +295,7 @@ static int states_find(const char *state_dir, struct state_list *ret, struct hm_
     if (status == HM_OK && names.count > 0) {
         list.entry = hm_alloc_array(HM_MEM_OTHER, names.count, sizeof(*list.entry));
         if (!list.entry)
-            status = hm_fail(err, HM_ERR_NOMEM, "out of memory listing '%s'", state_dir);
+            status = hm_fail_nomem(err, "listing '%s'", state_dir);
     }
     for (size_t i = 0; i < names.count && status == HM_OK; i++)
         if (state_name(names.item[i], &step))

@@ -60,7 +60,7 @@ static int trainer_new(struct trainer *trainer, struct hm_error *err)
                                                     config->allow_kernel_change };
     trainer->eval = hm_calloc(HM_MEM_OTHER, job->n_eval + 1, sizeof(*trainer->eval));
     if (!trainer->eval)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu evaluation sets", job->n_eval);
+        return hm_fail_nomem(err, "for %zu evaluation sets", job->n_eval);
     HM_TRY(hm_train_batch_new(config->micro_batch, seq_len, &trainer->batch, err));
     HM_TRY(hm_optimizer_new(job->adapter, job->kernels, &optimizer, &trainer->optimizer, err));
     return hm_workspace_new(job->model, config->micro_batch, seq_len, true, config->recompute,

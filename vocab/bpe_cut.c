@@ -120,7 +120,7 @@ int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *cou
     uint64_t used = atomic_load(&trainer->used_bytes);
 
     if (!cutting)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for cutting Han runs");
+        return hm_fail_nomem(err, "for cutting Han runs");
     cutting->trainer = trainer;
     cutting->counts = counts;
     for (size_t i = 1; i < trainer->n_pairs; i++) {

@@ -31,7 +31,7 @@ void *hm_bpe_resize(struct bpe_trainer *trainer, void *block, size_t old_bytes, 
     }
     void *grown = hm_realloc(HM_MEM_VOCAB, block, bytes);
     if (!grown) {
-        hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu bytes of vocabulary training", bytes);
+        hm_fail_nomem(err, "for %zu bytes of vocabulary training", bytes);
         atomic_fetch_sub(&trainer->used_bytes, bytes - old_bytes);
         return NULL;
     }
@@ -159,7 +159,7 @@ static int pieces_copy(const struct bpe_trainer *trainer, struct hm_bpe_result *
     result->merge = hm_calloc(HM_MEM_VOCAB, result->n_merges, sizeof(struct hm_bpe_piece));
     result->single = hm_calloc(HM_MEM_VOCAB, result->n_singles, sizeof(struct hm_bpe_piece));
     if (!text || !result->merge || !result->single)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu pieces", n_symbols);
+        return hm_fail_nomem(err, "for %zu pieces", n_symbols);
     for (size_t symbol = 1; symbol <= n_symbols; symbol++) {
         bool single = symbol <= trainer->n_chars;
         struct hm_bpe_piece *piece =

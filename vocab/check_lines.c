@@ -59,7 +59,7 @@ static int keep_line(struct check_unit *unit, uint64_t number, struct hm_str lin
         len--; /* not inside a character */
     char *text = unit->first ? hm_strndup(HM_MEM_VOCAB, line.ptr, len) : NULL;
     if (!text)
-        return hm_fail(&unit->error, HM_ERR_NOMEM, "out of memory for differing lines");
+        return hm_fail_nomem(&unit->error, "for differing lines");
     unit->first[unit->n_first++] =
         (struct hm_differing_line){ unit->document, number, text, before->count, after->count, at };
     return HM_OK;
@@ -111,7 +111,7 @@ static int add_unit(struct check_batch *batch, struct check_unit unit, struct hm
         struct check_unit *grown =
             hm_realloc(HM_MEM_VOCAB, batch->unit, cap * sizeof(*batch->unit));
         if (!grown)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for a batch of text");
+            return hm_fail_nomem(err, "for a batch of text");
         batch->unit = grown;
         batch->cap_units = cap;
     }
@@ -226,7 +226,7 @@ int hm_vocab_check_lines(struct hm_text_source *source, const struct hm_tokenize
     if (check.first && batch.ids)
         status = check_batches(source, &batch, ctl, &check, err);
     else
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for a check of lines");
+        status = hm_fail_nomem(err, "for a check of lines");
     for (size_t i = 0; batch.ids && i < 2 * workers; i++)
         hm_ids_release(&batch.ids[i]);
     hm_free(batch.ids);

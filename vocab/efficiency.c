@@ -181,7 +181,7 @@ static int sets_reach(struct measure *measure, const struct hm_doc *doc, struct 
         size_t n = measure->n_sets + 1;
         struct set_sums *grown = hm_realloc(HM_MEM_OTHER, measure->set, n * sizeof(*measure->set));
         if (!grown)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu sets", n);
+            return hm_fail_nomem(err, "for %zu sets", n);
         measure->set = grown;
         struct set_sums *set = &grown[measure->n_sets++];
         *set = (struct set_sums){ 0 };
@@ -189,11 +189,11 @@ static int sets_reach(struct measure *measure, const struct hm_doc *doc, struct 
         set->resample =
             hm_calloc(HM_MEM_OTHER, measure->n_tokenizers * RESAMPLES, sizeof(uint64_t));
         if (!set->total || !set->resample)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for the sums of %zu sets", n);
+            return hm_fail_nomem(err, "for the sums of %zu sets", n);
     }
     struct set_sums *set = &measure->set[doc->set_index];
     if (!set->name && !(set->name = hm_strdup(HM_MEM_OTHER, doc->set)))
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the name of a set");
+        return hm_fail_nomem(err, "for the name of a set");
     return HM_OK;
 }
 
@@ -293,7 +293,7 @@ static int result_make(const struct measure *measure, double confidence,
 
     result->cell = hm_calloc(HM_MEM_OTHER, n, sizeof(*result->cell));
     if (!result->cell)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu results", n);
+        return hm_fail_nomem(err, "for %zu results", n);
     result->n_tokenizers = measure->n_tokenizers;
     result->n_sets = measure->n_sets;
     for (size_t i = 0; i < n; i++) {
@@ -301,7 +301,7 @@ static int result_make(const struct measure *measure, double confidence,
         cell_fill(&result->cell[i], set, i / measure->n_sets, confidence);
         result->cell[i].name = hm_strdup(HM_MEM_OTHER, set->name ? set->name : "");
         if (!result->cell[i].name)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for the name of a set");
+            return hm_fail_nomem(err, "for the name of a set");
     }
     return HM_OK;
 }
@@ -338,7 +338,7 @@ static int measure_init(struct measure *measure, struct hm_error *err)
     measure->encoding = hm_calloc(HM_MEM_OTHER, BATCH_DOCUMENTS * measure->n_tokenizers,
                                   sizeof(*measure->encoding));
     if (!measure->worker || !measure->document || !measure->encoding)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for measuring tokenizers");
+        return hm_fail_nomem(err, "for measuring tokenizers");
     for (int i = 0; i < measure->n_workers; i++)
         measure->worker[i].failed = SIZE_MAX;
     return HM_OK;

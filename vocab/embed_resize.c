@@ -137,7 +137,7 @@ static int file_rewrite(struct resize *resize, const struct hm_safetensors *file
     int status = HM_OK;
 
     if (!spec || !order) {
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for the tensors of '%s'", to);
+        status = hm_fail_nomem(err, "for the tensors of '%s'", to);
         goto out;
     }
     for (size_t i = 0; i < file->count; i++) {
@@ -213,7 +213,7 @@ static int index_write(const struct resize *resize, struct hm_error *err)
         json_object_set_new(index, "metadata", metadata);
     }
     if (json_object_set_new(metadata, "total_size", json_integer((json_int_t)total)) < 0)
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for '%s'", to);
+        status = hm_fail_nomem(err, "for '%s'", to);
     if (status == HM_OK)
         status = hm_json_save(to, index, err);
 out:
@@ -232,7 +232,7 @@ static int config_write(const struct resize *resize, struct hm_error *err)
     if (status == HM_OK &&
         (!config || json_object_set_new(config, "vocab_size",
                                         json_integer((json_int_t)resize->plan.rows)) < 0))
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for '%s'", path);
+        status = hm_fail_nomem(err, "for '%s'", path);
     if (status == HM_OK)
         status = hm_json_save(path, config, err);
     json_decref(config);

@@ -90,8 +90,7 @@ int hm_row_plan_make(const struct hm_tokenizer *old_tokenizer,
     plan.rows = (least + pad_to - 1) / pad_to * pad_to;
     plan.first =
         hm_calloc(HM_MEM_VOCAB, (size_t)(plan.pieces - plan.first_new) + 1, sizeof(*plan.first));
-    int status = plan.first ? hm_buf_text(&text, "", err)
-                            : hm_fail(err, HM_ERR_NOMEM, "out of memory for new rows");
+    int status = plan.first ? hm_buf_text(&text, "", err) : hm_fail_nomem(err, "for new rows");
     for (uint64_t row = plan.first_new; status == HM_OK && row < plan.pieces; row++) {
         status = piece_ids(old_tokenizer, new_tokenizer, options->init, (int32_t)row, &text,
                            &plan.ids, err);
@@ -169,7 +168,7 @@ static int stats_make(struct rows *rows, struct hm_error *err)
 
     rows->partial = hm_calloc(HM_MEM_TENSOR, units * 2 * rows->dim, sizeof(double));
     if (!rows->partial)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the mean of '%s'", rows->tensor->name);
+        return hm_fail_nomem(err, "for the mean of '%s'", rows->tensor->name);
     hm_parallel_for(units, stats_unit, rows);
     for (size_t d = 0; d < rows->dim; d++) {
         double sum = 0;
@@ -334,7 +333,7 @@ int hm_rows_write(const struct hm_row_plan *plan, const struct hm_resize_options
     if (rows.mean && rows.deviation && rows.read && rows.sum && rows.block && rows.hash)
         status = stats_make(&rows, err);
     else
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for the rows of '%s'", tensor->name);
+        status = hm_fail_nomem(err, "for the rows of '%s'", tensor->name);
     if (status == HM_OK)
         status = old_write(&rows, 0, plan->first_new, ctl, writer, err);
     if (status == HM_OK)

@@ -22,7 +22,7 @@ int hm_han_counts_new(struct hm_han_counts **ret_counts, struct hm_error *err)
     struct hm_error local = { 0 };
 
     if (!counts)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for counting Han runs");
+        return hm_fail_nomem(err, "for counting Han runs");
     atomic_init(&counts->budget.used_bytes, sizeof(*counts));
     counts->list.budget = &counts->budget;
     for (size_t p = 0; p < HM_HAN_PARTS; p++) {
@@ -108,7 +108,7 @@ int hm_han_counts_pour(struct hm_han_counts *counts, const struct hm_han_list *l
     struct pour *pour = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*pour));
 
     if (!pour)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for counting Han runs");
+        return hm_fail_nomem(err, "for counting Han runs");
     *pour = (struct pour){ .counts = counts, .list = list, .n_lists = n_lists };
     int status = pour_run(pour, err);
     hm_free(pour);
@@ -121,7 +121,7 @@ int hm_han_counts_merge(struct hm_han_counts *counts, const struct hm_han_counts
     struct pour *pour = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*pour));
 
     if (!pour)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for merging Han runs");
+        return hm_fail_nomem(err, "for merging Han runs");
     *pour = (struct pour){ .counts = counts, .other = other };
     int status = pour_run(pour, err);
     hm_free(pour);
@@ -359,7 +359,7 @@ int hm_han_counts_read(struct hm_han_counts *counts, struct hm_text_source *sour
     struct batch *batch = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*batch));
 
     if (!batch)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for reading text");
+        return hm_fail_nomem(err, "for reading text");
     batch->counts = counts;
     for (size_t i = 0; i < BATCH_PIECES; i++)
         batch->piece[i].list.budget = &counts->budget;

@@ -39,7 +39,7 @@ int hm_han_part_init(struct hm_han_part *part, struct hm_han_budget *budget, str
     part->table_size = TABLE_FIRST;
     part->table = hm_calloc(HM_MEM_VOCAB, part->table_size, sizeof(*part->table));
     if (!part->table)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for counting Han runs");
+        return hm_fail_nomem(err, "for counting Han runs");
     return hm_han_budget_take(budget, part->table_size * sizeof(*part->table), err);
 }
 
@@ -140,13 +140,13 @@ static int chunk_add(struct hm_han_part *part, size_t bytes, struct hm_error *er
         size_t cap = part->cap_chunks ? 2 * part->cap_chunks : 64;
         uint8_t **chunk = hm_realloc(HM_MEM_VOCAB, part->chunk, cap * sizeof(*chunk));
         if (!chunk)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu chunks of Han runs", cap);
+            return hm_fail_nomem(err, "for %zu chunks of Han runs", cap);
         part->chunk = chunk;
         part->cap_chunks = cap;
     }
     uint8_t *block = hm_alloc(HM_MEM_VOCAB, size);
     if (!block)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu bytes of Han runs", size);
+        return hm_fail_nomem(err, "for %zu bytes of Han runs", size);
     part->chunk[part->n_chunks++] = block;
     part->chunk_used = 0;
     part->chunk_size = size;
@@ -191,7 +191,7 @@ static int table_grow(struct hm_han_part *part, struct hm_error *err)
     HM_TRY(hm_han_budget_take(part->budget, size * sizeof(uint64_t), err));
     uint64_t *table = hm_calloc(HM_MEM_VOCAB, size, sizeof(*table));
     if (!table)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a table of %zu Han runs", size);
+        return hm_fail_nomem(err, "for a table of %zu Han runs", size);
     while (record_next(part, &cursor, &ref)) {
         const uint8_t *record = record_at(part, ref);
         table_put(table, size, unit_hash(record + RECORD_HEADER, record_units(record)), ref);
@@ -303,7 +303,7 @@ static void *array_grow(struct hm_han_list *list, void *block, size_t *cap, size
     void *grown = hm_realloc(HM_MEM_VOCAB, block, wanted * size);
     if (!grown) {
         atomic_fetch_sub(&list->budget->used_bytes, (wanted - *cap) * size);
-        hm_fail(err, HM_ERR_NOMEM, "out of memory for a list of %zu Han runs", wanted);
+        hm_fail_nomem(err, "for a list of %zu Han runs", wanted);
         return NULL;
     }
     *cap = wanted;

@@ -78,7 +78,7 @@ int hm_merge_pairs_make(const struct hm_spm_model *model, int32_t first_result,
     if (!list || !pair) {
         hm_free(list);
         hm_free(pair);
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu merges", count);
+        return hm_fail_nomem(err, "for %zu merges", count);
     }
     for (int32_t id = first_result; id < (int32_t)model->count; id++)
         n += is_normal(model, id) ? split_piece(model, id, list + n) : 0;

@@ -52,7 +52,7 @@ int hm_piece_encoder_make(const struct hm_spm_model *model, const struct hm_span
     struct hm_piece_encoder *encoder = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*encoder));
 
     if (!encoder)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for an encoder");
+        return hm_fail_nomem(err, "for an encoder");
     encoder->cuts = cuts;
     encoder->unk_id = model->unk_id;
     memset(encoder->byte_id, 0xff, sizeof(encoder->byte_id));
@@ -199,7 +199,7 @@ static int merge_long(struct run *run)
     uint32_t *next = hm_alloc_array(HM_MEM_SCRATCH, n, sizeof(*next));
     uint32_t *before = hm_alloc_array(HM_MEM_SCRATCH, n, sizeof(*before));
     if (!tree.node || !next || !before || n >= UINT32_MAX) {
-        status = hm_fail(run->err, HM_ERR_NOMEM, "out of memory for %zu characters in a row", n);
+        status = hm_fail_nomem(run->err, "for %zu characters in a row", n);
         goto out;
     }
     memset(tree.node, 0xff, 2 * tree.leaves * sizeof(*tree.node)); /* HM_NO_RANK */
@@ -257,8 +257,7 @@ static int push_symbol(struct run *run, int32_t symbol)
         int32_t *grown =
             hm_realloc(HM_MEM_SCRATCH, run->symbol, 2 * run->cap * sizeof(*run->symbol));
         if (!grown)
-            return hm_fail(run->err, HM_ERR_NOMEM, "out of memory for %zu characters in a row",
-                           2 * run->cap);
+            return hm_fail_nomem(run->err, "for %zu characters in a row", 2 * run->cap);
         run->symbol = grown;
         run->cap *= 2;
     }
@@ -302,7 +301,7 @@ int hm_piece_encoder_encode(const struct hm_piece_encoder *encoder, bool prefix,
         return HM_OK;
     run.symbol = hm_alloc_array(HM_MEM_SCRATCH, run.cap, sizeof(*run.symbol));
     if (!run.symbol)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for an encoder");
+        return hm_fail_nomem(err, "for an encoder");
     int status = encode_text(&run, prefix, text);
     hm_free(run.symbol);
     if (status < 0)

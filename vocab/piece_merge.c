@@ -194,7 +194,7 @@ static int collect_dropped(const struct merge_work *work, struct hm_merge_result
         n += work->candidate[i].reason != NULL;
     result->dropped = hm_calloc(HM_MEM_VOCAB, n, sizeof(*result->dropped));
     if (!result->dropped)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu dropped pieces", n);
+        return hm_fail_nomem(err, "for %zu dropped pieces", n);
     for (size_t i = 0; i < work->extra->count; i++) {
         struct hm_str text = work->extra->piece[i].text;
         if (!work->candidate[i].reason)
@@ -203,7 +203,7 @@ static int collect_dropped(const struct merge_work *work, struct hm_merge_result
         dropped->reason = work->candidate[i].reason;
         dropped->piece = hm_strndup(HM_MEM_VOCAB, text.ptr, text.len);
         if (!dropped->piece)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu dropped pieces", n);
+            return hm_fail_nomem(err, "for %zu dropped pieces", n);
     }
     return HM_OK;
 }
@@ -217,7 +217,7 @@ static int collect_added(const struct merge_work *work, struct hm_merge_result *
 
     result->storage = model;
     if (!model)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a merged vocabulary");
+        return hm_fail_nomem(err, "for a merged vocabulary");
     HM_TRY(hm_spm_model_parse(bytes, "merged vocabulary", model, err));
     result->added = model->piece + work->base->count;
     result->n_added = work->n_added;
@@ -243,7 +243,7 @@ int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *e
     work.candidate = hm_calloc(HM_MEM_VOCAB, extra->count, sizeof(*work.candidate));
     work.added = hm_alloc_array(HM_MEM_VOCAB, extra->count, sizeof(*work.added));
     if (!work.candidate || !work.added) {
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu candidates", extra->count);
+        status = hm_fail_nomem(err, "for %zu candidates", extra->count);
         goto out;
     }
     filter(&work);

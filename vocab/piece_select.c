@@ -79,7 +79,7 @@ static int candidates_find(struct chooser *chooser, struct hm_error *err)
     chooser->mark = hm_calloc(HM_MEM_VOCAB, CODE_POINTS, 1);
     chooser->single = hm_alloc_array(HM_MEM_VOCAB, room ? room : 1, sizeof(*chooser->single));
     if (!chooser->mark || !chooser->single)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory choosing pieces");
+        return hm_fail_nomem(err, "choosing pieces");
     for (size_t i = 0; chooser->base && i < chooser->base->count; i++) {
         const struct hm_piece *piece = &chooser->base->piece[i];
         uint32_t code = 0;
@@ -199,7 +199,7 @@ int hm_piece_select(const struct hm_bpe_result *trained, const struct hm_spm_mod
         chooser.selection.piece = hm_alloc_array(HM_MEM_VOCAB, trained->n_merges + n_singles + 1,
                                                  sizeof(struct hm_bpe_piece));
         if (!chooser.selection.piece)
-            r = hm_fail(err, HM_ERR_NOMEM, "out of memory choosing pieces");
+            r = hm_fail_nomem(err, "choosing pieces");
     }
     if (r == HM_OK)
         r = merges_choose(&chooser, n_singles, err);

@@ -8,9 +8,9 @@
 
 #include "piece_table.h"
 
-static int fail_memory(struct hm_error *err)
+static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for the tables of a vocabulary");
+    return hm_fail_nomem(err, "for the tables of a vocabulary");
 }
 
 static int set_symbol(struct hm_piece_table *table, uint32_t code, int32_t symbol,
@@ -21,7 +21,7 @@ static int set_symbol(struct hm_piece_table *table, uint32_t code, int32_t symbo
     if (!*page) {
         *page = hm_alloc_array(HM_MEM_VOCAB, 256, sizeof(**page));
         if (!*page)
-            return fail_memory(err);
+            return fail_nomem(err);
         memset(*page, 0xff, 256 * sizeof(**page));
     }
     (*page)[code & 255] = symbol;
@@ -33,7 +33,7 @@ static int add_extra(struct hm_piece_table *table, uint32_t code, struct hm_erro
     uint32_t *extra =
         hm_realloc(HM_MEM_VOCAB, table->extra, (table->n_extra + 1) * sizeof(*table->extra));
     if (!extra)
-        return fail_memory(err);
+        return fail_nomem(err);
     table->extra = extra;
     extra[table->n_extra] = code;
     return set_symbol(table, code, (int32_t)(table->pieces + table->n_extra++), err);
@@ -144,7 +144,7 @@ static int make_pairs(const struct hm_spm_model *model, struct hm_piece_table *t
     size_t pairs = 0;
 
     if (!score)
-        return fail_memory(err);
+        return fail_nomem(err);
     for (size_t i = 0; i < model->count; i++) {
         score[i] = model->piece[i].score;
         if (model->piece[i].type == HM_PIECE_NORMAL)
@@ -164,7 +164,7 @@ static int make_pairs(const struct hm_spm_model *model, struct hm_piece_table *t
                 split_piece(model, table, i, rank_of(score, model->count, model->piece[i].score),
                             true);
     hm_free(score);
-    return table->slot ? HM_OK : fail_memory(err);
+    return table->slot ? HM_OK : fail_nomem(err);
 }
 
 int hm_piece_table_make(const struct hm_spm_model *model, struct hm_piece_table *ret_table,

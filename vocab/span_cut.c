@@ -83,7 +83,7 @@ int hm_span_cuts_make(const struct hm_spm_model *model, struct hm_span_cuts *ret
     }
     hm_free(all.slot);
     if (!cuts.slot)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the cuts of a vocabulary");
+        return hm_fail_nomem(err, "for the cuts of a vocabulary");
     *ret_cuts = cuts;
     return HM_OK;
 }

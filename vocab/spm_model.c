@@ -114,8 +114,7 @@ static int make_index(const Hm__Spm__Model *wire, struct hm_spm_model *model, st
         index->slot = hm_alloc_array(HM_MEM_VOCAB, slots, sizeof(*index->slot));
     }
     if (!index || !index->arena || !index->slot || !model->piece)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a vocabulary of %zu pieces",
-                       wire->n_pieces);
+        return hm_fail_nomem(err, "for a vocabulary of %zu pieces", wire->n_pieces);
     memset(index->slot, 0xff, slots * sizeof(*index->slot));
     return HM_OK;
 }
@@ -232,7 +231,7 @@ int hm_spm_model_parse(struct hm_str bytes, const char *what, struct hm_spm_mode
     Hm__Spm__Model *wire =
         hm__spm__model__unpack(&allocator, bytes.len, (const uint8_t *)bytes.ptr);
     if (memory.failed)
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory reading '%s'", what);
+        status = hm_fail_nomem(err, "reading '%s'", what);
     else if (memory.too_many)
         status =
             hm_fail(err, HM_ERR_FORMAT, "'%s' holds more records than the %d pieces that are read",

@@ -29,7 +29,7 @@ static int guarded(struct hm_error *err, const char *action, Body body) noexcept
     try {
         return body();
     } catch (const std::bad_alloc &) {
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory in libsentencepiece: cannot %s", action);
+        return hm_fail_nomem(err, "in libsentencepiece: cannot %s", action);
     } catch (const std::exception &e) {
         return hm_fail(err, HM_ERR_FORMAT, "libsentencepiece cannot %s: %s", action, e.what());
     } catch (...) {

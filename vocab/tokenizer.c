@@ -49,7 +49,7 @@ static int make_sizes(const struct hm_spm_model *model, struct tokenizer_engine 
 {
     engine->size = hm_calloc(HM_MEM_VOCAB, model->count, sizeof(*engine->size));
     if (!engine->size)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a tokenizer");
+        return hm_fail_nomem(err, "for a tokenizer");
     for (size_t i = 0; i < model->count; i++) {
         const struct hm_piece *piece = &model->piece[i];
         if (piece->text.len > UINT16_MAX)
@@ -88,7 +88,7 @@ static int make_engine(struct hm_tokenizer *tokenizer, const char *what, struct 
 
     tokenizer->engine = engine;
     if (!engine)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a tokenizer");
+        return hm_fail_nomem(err, "for a tokenizer");
     HM_TRY(make_sizes(model, engine, err));
     HM_TRY(hm_spm_shim_open((struct hm_str){ model->bytes.ptr, model->bytes.len }, what,
                             &engine->begin, err));
@@ -108,7 +108,7 @@ static int open_model(struct hm_spm_model *model, const char *what,
 
     if (!tokenizer) {
         hm_spm_model_release(model);
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a tokenizer");
+        return hm_fail_nomem(err, "for a tokenizer");
     }
     tokenizer->model = *model;
     status = make_engine(tokenizer, what, err);

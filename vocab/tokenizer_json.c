@@ -14,9 +14,9 @@
 
 #define TOKENIZER_JSON_MAX_BYTES (256u << 20)
 
-static int fail_memory(struct hm_error *err)
+static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for tokenizer.json");
+    return hm_fail_nomem(err, "for tokenizer.json");
 }
 
 int hm_json_quote(struct hm_buf *buf, struct hm_str text, struct hm_error *err)
@@ -24,7 +24,7 @@ int hm_json_quote(struct hm_buf *buf, struct hm_str text, struct hm_error *err)
     json_t *string = json_stringn(text.ptr, text.len);
 
     if (!string)
-        return fail_memory(err);
+        return fail_nomem(err);
     int status = hm_json_dump(string, buf, err);
     json_decref(string);
     return status;
@@ -135,9 +135,9 @@ static int append_token(json_t *tokens, const struct hm_spm_model *model, size_t
         json_object_set_new(token, "special",
                             json_boolean(model->piece[id].type != HM_PIECE_USER)) < 0) {
         json_decref(token);
-        return fail_memory(err);
+        return fail_nomem(err);
     }
-    return json_array_append_new(tokens, token) < 0 ? fail_memory(err) : HM_OK;
+    return json_array_append_new(tokens, token) < 0 ? fail_nomem(err) : HM_OK;
 }
 
 static int make_skeleton(const struct hm_spm_model *model, json_t **ret_root, struct hm_error *err)
@@ -228,7 +228,7 @@ static int add_vocab(const struct hm_spm_model *model, json_t *vocab, struct hm_
         struct hm_str text = model->piece[i].text;
         if (!json_object_getn(vocab, text.ptr, text.len) &&
             json_object_setn_new(vocab, text.ptr, text.len, json_integer((json_int_t)i)) < 0)
-            return fail_memory(err);
+            return fail_nomem(err);
     }
     return HM_OK;
 }
@@ -287,7 +287,7 @@ static int add_merges(const struct hm_spm_model *model, size_t first_new, json_t
         json_array_clear(merges);
     for (size_t i = 0; status == HM_OK && i < pairs.count; i++)
         if (json_array_append_new(merges, merge_value(model, &pairs.pair[i], as_array, &text)) < 0)
-            status = fail_memory(err);
+            status = fail_nomem(err);
     hm_buf_release(&text);
     hm_merge_pairs_release(&pairs);
     return status;

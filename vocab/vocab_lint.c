@@ -33,7 +33,7 @@ static int add(struct lint_run *run, struct hm_str piece, const char *rule, stru
         size_t cap = lints->cap ? 2 * lints->cap : 16;
         struct hm_lint *item = hm_realloc(HM_MEM_VOCAB, lints->item, cap * sizeof(*item));
         if (!item)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu findings", cap);
+            return hm_fail_nomem(err, "for %zu findings", cap);
         lints->item = item;
         lints->cap = cap;
     }
@@ -45,7 +45,7 @@ static int add(struct lint_run *run, struct hm_str piece, const char *rule, stru
     if (!lint.piece || !lint.detail) {
         hm_free(lint.piece);
         hm_free(lint.detail);
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a finding");
+        return hm_fail_nomem(err, "for a finding");
     }
     lints->item[lints->count++] = lint;
     return HM_OK;

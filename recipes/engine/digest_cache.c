@@ -19,7 +19,7 @@
 
 static int fail_nomem(struct hm_error *err, const char *path)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory while digesting '%s'", path);
+    return hm_fail_nomem(err, "while digesting '%s'", path);
 }
 
 int hm_digest_cache_load(const char *path, struct hm_digest_cache *ret_cache, struct hm_error *err)

@@ -24,7 +24,7 @@ static const void *member_const(const struct hm_field *field, const void *config
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory while reading settings");
+    return hm_fail_nomem(err, "while reading settings");
 }
 
 const char *hm_field_type_name(enum hm_field_type type)

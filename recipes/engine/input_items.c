@@ -20,7 +20,7 @@ void hm_input_items_release(struct hm_input_items *items)
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for the inputs of a stage");
+    return hm_fail_nomem(err, "for the inputs of a stage");
 }
 
 static int add_set(struct hm_input_items *items, const char *name, struct hm_error *err)

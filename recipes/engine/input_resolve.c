@@ -19,7 +19,7 @@ struct place { /* of the item at hand, for errors */
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for the inputs of a stage");
+    return hm_fail_nomem(err, "for the inputs of a stage");
 }
 
 void hm_inputs_release(struct hm_input_value *values, size_t n)

@@ -20,7 +20,7 @@
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory while reading a recipe");
+    return hm_fail_nomem(err, "while reading a recipe");
 }
 
 void hm_recipe_release(struct hm_recipe *recipe)

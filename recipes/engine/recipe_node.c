@@ -20,7 +20,7 @@ void hm_node_release(struct hm_node *node)
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory while reading a recipe");
+    return hm_fail_nomem(err, "while reading a recipe");
 }
 
 int hm_node_add(struct hm_node *parent, const char *key, struct hm_node **ret_child,

@@ -15,7 +15,7 @@
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for the order of the stages");
+    return hm_fail_nomem(err, "for the order of the stages");
 }
 
 static int find_id(const struct hm_recipe *recipe, const char *place, const char *id, size_t len,

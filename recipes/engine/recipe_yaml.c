@@ -34,7 +34,7 @@ static int fail_parser(struct hm_error *err, const struct reader *reader)
     const char *context = parser->context ? parser->context : "";
 
     if (parser->error == YAML_MEMORY_ERROR)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory while reading a recipe");
+        return hm_fail_nomem(err, "while reading a recipe");
     if (parser->error == YAML_READER_ERROR) {
         snprintf(sentence, sizeof(sentence), "not valid UTF-8 text: %s",
                  parser->problem ? parser->problem : "unreadable");
@@ -234,7 +234,7 @@ int hm_yaml_parse(struct hm_str text, const char *file, struct hm_node *ret_root
         return hm_fail(err, HM_ERR_USAGE, "%s: %zu bytes, a recipe has at most %u",
                        file ? file : "command line", text.len, HM_RECIPE_MAX_BYTES);
     if (!yaml_parser_initialize(&reader.parser))
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory while reading a recipe");
+        return hm_fail_nomem(err, "while reading a recipe");
     yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text.ptr, text.len);
     int status = read_document(&reader, ret_root, err);

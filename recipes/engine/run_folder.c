@@ -10,7 +10,7 @@
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for the manifest of a run");
+    return hm_fail_nomem(err, "for the manifest of a run");
 }
 
 int hm_run_path(const struct hm_recipe *recipe, const char *id, const char *suffix, char **ret_path,

@@ -250,7 +250,7 @@ int hm_run_plan_make(const struct hm_recipe *recipe, int threads, const struct h
 
     plan.stage = hm_calloc(HM_MEM_OTHER, n + 1, sizeof(*plan.stage));
     if (status == HM_OK && !plan.stage)
-        status = hm_fail(err, HM_ERR_NOMEM, "out of memory for the plan of %zu stages", n);
+        status = hm_fail_nomem(err, "for the plan of %zu stages", n);
     if (status == HM_OK)
         status = hm_digest_cache_load(recipe->single ? NULL : cache_path, &cache, err);
     for (size_t i = 0; status == HM_OK && i < n; i++) {
@@ -345,7 +345,7 @@ int hm_run_plan_json(const struct hm_recipe *recipe, const struct hm_run_plan *p
                   (json_int_t)plan->disk_bytes, "missing", missing, "stages", stages);
     if (failed || !root) {
         json_decref(root);
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a plan");
+        return hm_fail_nomem(err, "for a plan");
     }
     *ret_json = root;
     return HM_OK;

@@ -15,7 +15,7 @@
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory while reading a run folder");
+    return hm_fail_nomem(err, "while reading a run folder");
 }
 
 static int load_manifest(const char *run_dir, json_t **ret_root, struct hm_error *err)

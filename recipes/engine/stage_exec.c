@@ -27,7 +27,7 @@ struct exec {
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for the record of a stage");
+    return hm_fail_nomem(err, "for the record of a stage");
 }
 
 static void utc_now(char out[32])

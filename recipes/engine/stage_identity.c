@@ -10,7 +10,7 @@
 
 static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for the identity of a stage");
+    return hm_fail_nomem(err, "for the identity of a stage");
 }
 
 void hm_identity_release(struct hm_identity *identity)

@@ -38,7 +38,7 @@ static int plan_add(struct hm_stage_plan *plan, const char *purpose, uint64_t by
         plan->memory = line;
     char *copy = line ? hm_strdup(HM_MEM_OTHER, purpose) : NULL;
     if (!copy)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a plan");
+        return hm_fail_nomem(err, "for a plan");
     line[plan->n_memory++] = (struct hm_plan_line){ copy, bytes, mapped };
     return HM_OK;
 }
@@ -61,7 +61,7 @@ int hm_stage_plan_fact(struct hm_stage_plan *plan, const char *name, json_t *val
     if (!plan->facts)
         plan->facts = json_object();
     if (json_object_set_new(plan->facts, name, value) < 0) /* drops value when it fails */
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a plan");
+        return hm_fail_nomem(err, "for a plan");
     return HM_OK;
 }
 

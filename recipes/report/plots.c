@@ -47,7 +47,7 @@ static int curve_add(struct curves *curves, const char *name, double x, double y
         curve = &curves->item[curves->count];
         *curve = (struct curve){ .name = hm_strdup(HM_MEM_OTHER, name) };
         if (curve->name == NULL)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for a plot");
+            return hm_fail_nomem(err, "for a plot");
         curves->count++;
     }
     if (curve->n == curve->cap) {
@@ -59,7 +59,7 @@ static int curve_add(struct curves *curves, const char *name, double x, double y
         if (grown_y != NULL)
             curve->y = grown_y;
         if (grown_x == NULL || grown_y == NULL)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for a plot");
+            return hm_fail_nomem(err, "for a plot");
         curve->cap = cap;
     }
     curve->x[curve->n] = x;

@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static int no_memory(struct hm_error *err)
+static int fail_nomem(struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_NOMEM, "out of memory for the report");
+    return hm_fail_nomem(err, "for the report");
 }
 
 static int new_block(struct report_doc *doc, enum block_kind kind, const char *text,
@@ -21,14 +21,14 @@ static int new_block(struct report_doc *doc, enum block_kind kind, const char *t
         size_t cap = doc->cap == 0 ? 32 : 2 * doc->cap;
         struct block *grown = hm_realloc(HM_MEM_OTHER, doc->block, cap * sizeof *grown);
         if (grown == NULL)
-            return no_memory(err);
+            return fail_nomem(err);
         doc->block = grown;
         doc->cap = cap;
     }
     struct block *block = &doc->block[doc->count];
     *block = (struct block){ .kind = kind, .text = hm_strdup(HM_MEM_OTHER, text) };
     if (block->text == NULL)
-        return no_memory(err);
+        return fail_nomem(err);
     doc->count++;
     *ret_block = block;
     return HM_OK;
@@ -46,7 +46,7 @@ int report_picture(struct report_doc *doc, const char *path, const char *caption
     struct block *block;
     HM_TRY(new_block(doc, BLOCK_PICTURE, caption, &block, err));
     block->path = hm_strdup(HM_MEM_OTHER, path);
-    return block->path == NULL ? no_memory(err) : HM_OK;
+    return block->path == NULL ? fail_nomem(err) : HM_OK;
 }
 
 int report_table(struct report_doc *doc, const char *const *header, size_t n, struct hm_error *err)
@@ -72,13 +72,13 @@ int report_cell(struct report_doc *doc, struct hm_error *err, const char *format
         size_t cap = block->cap == 0 ? 64 : 2 * block->cap;
         char **grown = hm_realloc(HM_MEM_OTHER, block->cell, cap * sizeof *grown);
         if (grown == NULL)
-            return no_memory(err);
+            return fail_nomem(err);
         block->cell = grown;
         block->cap = cap;
     }
     block->cell[block->cells] = hm_strdup(HM_MEM_OTHER, text);
     if (block->cell[block->cells] == NULL)
-        return no_memory(err);
+        return fail_nomem(err);
     block->cells++;
     return HM_OK;
 }

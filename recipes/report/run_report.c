@@ -301,7 +301,7 @@ int hm_run_report_write(const char *run_dir, struct hm_error *err)
     n = json_array_size(json_object_get(manifest, "stages"));
     views = hm_calloc(HM_MEM_OTHER, n + 1, sizeof *views);
     if (views == NULL) {
-        r = hm_fail(err, HM_ERR_NOMEM, "out of memory for the report of %zu stages", n);
+        r = hm_fail_nomem(err, "for the report of %zu stages", n);
         goto out;
     }
     r = load_views(run_dir, manifest, views, n, err);

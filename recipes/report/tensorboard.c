@@ -84,7 +84,7 @@ int hm_tb_open(const char *dir, struct hm_tb_writer **ret_writer, struct hm_erro
     struct hm_tb_writer *writer = hm_calloc(HM_MEM_OTHER, 1, sizeof *writer);
     int r = HM_OK;
     if (writer == NULL)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the TensorBoard writer");
+        return hm_fail_nomem(err, "for the TensorBoard writer");
     r = hm_dir_make(dir, err);
     if (r < 0)
         goto out;
@@ -120,7 +120,7 @@ int hm_tb_scalar(struct hm_tb_writer *writer, const char *tag, uint64_t step, do
     HmTb__Event event = HM_TB__EVENT__INIT;
     char *tag_copy = hm_strdup(HM_MEM_OTHER, tag); /* protobuf-c's fields are not const */
     if (tag_copy == NULL)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a TensorBoard tag");
+        return hm_fail_nomem(err, "for a TensorBoard tag");
     scalar.tag = tag_copy;
     scalar.simple_value = (float)value;
     summary.n_value = 1;

@@ -134,7 +134,7 @@ static int score_packed(const struct hm_stage_run *run, struct hm_model *model, 
             struct hm_packed packed = { 0 };
             struct hm_loss_set *set = hm_calloc(HM_MEM_OTHER, 1, sizeof(*set));
             if (!set)
-                return hm_fail(err, HM_ERR_NOMEM, "out of memory for a result");
+                return hm_fail_nomem(err, "for a result");
             r = hm_packed_open(input->set[i].path[f], &packed, err);
             if (r == HM_OK)
                 r = hm_eval_loss_packed(model, &packed,

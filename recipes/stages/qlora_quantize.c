@@ -80,7 +80,7 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_quantize_
         HM_TRY(hm_report_u64(bytes, class_name[i], report->bytes_by_class[i], err));
     for (size_t i = 0; i < report->n_unquantized; i++) {
         if (json_array_append_new(dense, json_string(report->unquantized[i])) != 0)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for the report");
+            return hm_fail_nomem(err, "for the report");
     }
     HM_TRY(hm_report_u64(run->report, "quantized_tensors", report->quantized_tensors, err));
     return hm_report_f64(run->report, "rms_error", report->rms_error, err);

@@ -76,7 +76,7 @@ static int eval_sets_open(const struct hm_stage_run *run, struct training *t, st
         return HM_OK;
     t->eval = hm_calloc(HM_MEM_OTHER, input->n_sets, sizeof(*t->eval));
     if (!t->eval)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for in.valid");
+        return hm_fail_nomem(err, "for in.valid");
     for (size_t i = 0; i < input->n_sets; i++) {
         const struct hm_input_set *set = &input->set[i];
         if (set->n_paths != 1)

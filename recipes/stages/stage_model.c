@@ -60,7 +60,7 @@ int hm_stage_model_plan(const struct hm_stage_run *run, const char *name,
     } else if (foretold) {
         model.config = json_deep_copy(foretold);
         if (!model.config)
-            r = hm_fail(err, HM_ERR_NOMEM, "out of memory for the plan of '%s'", run->id);
+            r = hm_fail_nomem(err, "for the plan of '%s'", run->id);
     } else {
         hm_free(path);
         *ret_model = model;

@@ -31,7 +31,7 @@ int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
         return hm_fail(err, HM_ERR_USAGE, "stage '%s' needs in.%s", run->id, name);
     struct hm_text_set *sets = hm_calloc(HM_MEM_TEXT, input->n_sets, sizeof(*sets));
     if (!sets)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory opening in.%s", name);
+        return hm_fail_nomem(err, "opening in.%s", name);
     for (size_t i = 0; i < input->n_sets; i++) {
         const struct hm_input_set *set = &input->set[i];
         sets[i] =
@@ -205,7 +205,7 @@ int hm_stage_out_end(struct hm_out_file *file, int status, struct hm_error *err)
 int hm_report_json(json_t *object, const char *key, json_t *owned, struct hm_error *err)
 {
     if (!owned || json_object_set_new(object, key, owned) != 0)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the report's '%s'", key);
+        return hm_fail_nomem(err, "for the report's '%s'", key);
     return HM_OK;
 }
 
@@ -248,7 +248,7 @@ json_t *hm_report_item(json_t *array, struct hm_error *err)
     json_t *item = json_object();
 
     if (!item || json_array_append_new(array, item) != 0) {
-        hm_fail(err, HM_ERR_NOMEM, "out of memory for the report");
+        hm_fail_nomem(err, "for the report");
         return NULL;
     }
     return item;

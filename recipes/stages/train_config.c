@@ -298,13 +298,13 @@ static int patterns_parse(const char *field, const struct hm_text_map *map,
         hm_calloc(HM_MEM_ADAPTER, map->count ? map->count : 1, sizeof(*pattern));
 
     if (!pattern)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for set.%s", field);
+        return hm_fail_nomem(err, "for set.%s", field);
     *ret_pattern = pattern;
     for (size_t i = 0; i < map->count; i++) {
         pattern[i].key = hm_strdup(HM_MEM_ADAPTER, map->key[i]);
         *ret_count = i + 1;
         if (!pattern[i].key)
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for set.%s", field);
+            return hm_fail_nomem(err, "for set.%s", field);
         if (hm_parse_double(map->value[i], &pattern[i].value, NULL) < 0 || !(pattern[i].value > 0))
             return hm_fail(err, HM_ERR_USAGE, "set.%s.%s is '%s'; it must be a number above 0",
                            field, map->key[i], map->value[i]);
@@ -319,7 +319,7 @@ static int targets_copy(const struct train_settings *settings, const struct hm_a
 
     config->target = hm_calloc(HM_MEM_ADAPTER, room, sizeof(*config->target));
     if (!config->target)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for set.targets");
+        return hm_fail_nomem(err, "for set.targets");
     for (size_t i = 0; i < settings->targets.count; i++)
         config->target[config->n_targets++] = hm_strdup(HM_MEM_ADAPTER, settings->targets.item[i]);
     for (int kind = 0; kind < HM_WEIGHT_KINDS && !settings->targets.given; kind++) {
@@ -331,7 +331,7 @@ static int targets_copy(const struct train_settings *settings, const struct hm_a
     }
     for (size_t i = 0; i < config->n_targets; i++) {
         if (!config->target[i])
-            return hm_fail(err, HM_ERR_NOMEM, "out of memory for set.targets");
+            return hm_fail_nomem(err, "for set.targets");
     }
     return HM_OK;
 }

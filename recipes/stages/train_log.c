@@ -65,7 +65,7 @@ static int on_step(void *context, const struct hm_train_metrics *m, struct hm_er
     char detail[96];
 
     if (!line)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a line of metrics");
+        return hm_fail_nomem(err, "for a line of metrics");
     int r = step_object(m, line, err);
     if (r == HM_OK)
         r = line_append(log, line, err);
@@ -110,7 +110,7 @@ static int on_eval(void *context, uint64_t step, const struct hm_eval_metrics *s
     double now = wall_time();
 
     if (!line)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a line of metrics");
+        return hm_fail_nomem(err, "for a line of metrics");
     int r = eval_object(step, sets, n, line, err);
     if (r == HM_OK)
         r = line_append(log, line, err);

@@ -77,7 +77,7 @@ static int tokenizers_open(const struct hm_stage_run *run, struct measured *m, s
     m->tokenizer = hm_calloc(HM_MEM_VOCAB, count, sizeof(struct hm_tokenizer *));
     m->path = hm_calloc(HM_MEM_VOCAB, count, sizeof(*m->path));
     if (!m->tokenizer || !m->path)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for %zu tokenizers", count);
+        return hm_fail_nomem(err, "for %zu tokenizers", count);
     for (size_t i = 0; i < input->n_sets; i++) {
         for (size_t f = 0; f < input->set[i].n_paths; f++) {
             m->path[m->n_tokenizers] = input->set[i].path[f];
@@ -205,7 +205,7 @@ static int picture_write(const struct hm_stage_run *run, const struct measured *
     char *path = NULL;
 
     if (!bars)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for a picture");
+        return hm_fail_nomem(err, "for a picture");
     for (size_t s = 0, at = 0; s < m->result.n_sets; s++) {
         for (size_t t = 0; t < m->n_tokenizers; t++, at++) {
             const struct hm_set_efficiency *c = cell_at(m, t, s);

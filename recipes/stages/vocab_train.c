@@ -167,10 +167,10 @@ static int model_write(const struct hm_stage_run *run, const struct hm_selection
     char(*byte)[8] = hm_calloc(HM_MEM_VOCAB, BYTE_PIECES, sizeof(*byte));
     struct hm_buf bytes = { 0 };
     char *path = NULL;
-    int r = HM_ERR_NOMEM;
+    int r;
 
     if (!piece || !byte) {
-        hm_fail(err, r, "out of memory for a model of %zu pieces", count);
+        r = hm_fail_nomem(err, "for a model of %zu pieces", count);
         goto out;
     }
     for (size_t i = 0; i < META_PIECES; i++)

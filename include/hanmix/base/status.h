@@ -39,6 +39,10 @@ struct hm_error {
 int hm_fail(struct hm_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* "out of memory " and the sentence's end: "for %zu ids", "opening '%s'". Returns HM_ERR_NOMEM. */
+int hm_fail_nomem(struct hm_error *err, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 /* Put "context: " before the sentence already recorded. */
 void hm_error_prefix(struct hm_error *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

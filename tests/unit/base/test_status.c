@@ -15,6 +15,17 @@ static void test_sentence(void **state)
     assert_int_equal(hm_fail(NULL, HM_ERR_IO, "nobody listens"), HM_ERR_IO);
 }
 
+static void test_out_of_memory(void **state)
+{
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_int_equal(hm_fail_nomem(&err, "for %d rows of '%s'", 3, "x"), HM_ERR_NOMEM);
+    assert_int_equal(err.code, HM_ERR_NOMEM);
+    assert_string_equal(err.text, "out of memory for 3 rows of 'x'");
+    assert_int_equal(hm_fail_nomem(NULL, "for nobody"), HM_ERR_NOMEM);
+}
+
 static void test_argument_may_alias(void **state)
 {
     struct hm_error err = { 0 };
@@ -79,6 +90,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sentence),
+        cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_argument_may_alias),
         cmocka_unit_test(test_control_bytes_are_removed),
         cmocka_unit_test(test_long_text_is_cut_at_a_code_point),
