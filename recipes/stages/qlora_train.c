@@ -45,6 +45,7 @@ struct training { /* everything a run holds */
     struct hm_eval_set *eval;
     size_t n_eval;
     struct hm_train_config config;
+    struct expert_load load;
     struct train_log log;
 };
 
@@ -146,12 +147,14 @@ static int training_open(const struct hm_stage_run *run, struct training *t, str
     HM_TRY(eval_sets_open(run, t, err));
     HM_TRY(hm_train_job_config(run, hm_samples_count(t->data), hm_samples_seq_len(t->data),
                                hm_samples_micro_rows(t->data), &t->config, err));
-    return hm_train_log_open(run->out_dir, t->config.steps, run->ctl, &t->log, err);
+    HM_TRY(hm_expert_load_open(t->model, &t->load, err));
+    return hm_train_log_open(run->out_dir, t->config.steps, &t->load, run->ctl, &t->log, err);
 }
 
 static void training_release(struct training *t)
 {
     hm_train_log_close(&t->log);
+    hm_expert_load_release(&t->load);
     for (size_t i = 0; i < t->n_eval; i++)
         hm_samples_close(t->eval[i].source);
     hm_free(t->eval);
@@ -214,6 +217,8 @@ static int results_write(const struct hm_stage_run *run, const struct training *
         r = hm_dir_make(plots, err);
     if (r == HM_OK)
         r = hm_plots_from_metrics(t->log.metrics_path, plots, err);
+    if (r == HM_OK)
+        r = hm_expert_load_write(&t->load, plots, err);
     hm_free(plots);
     hm_free(result);
     return r;

@@ -64,6 +64,7 @@ static int on_step(void *context, const struct hm_train_metrics *m, struct hm_er
     double now = wall_time();
     char detail[96];
 
+    hm_expert_load_take(log->load, false);
     if (!line)
         return hm_fail_nomem(err, "for a line of metrics");
     int r = step_object(m, line, err);
@@ -109,6 +110,7 @@ static int on_eval(void *context, uint64_t step, const struct hm_eval_metrics *s
     json_t *line = json_object();
     double now = wall_time();
 
+    hm_expert_load_take(log->load, true);
     if (!line)
         return hm_fail_nomem(err, "for a line of metrics");
     int r = eval_object(step, sets, n, line, err);
@@ -183,10 +185,10 @@ static int on_resume(void *context, uint64_t step, struct hm_error *err)
     return r == HM_OK ? board_reopen(log, step, err) : r;
 }
 
-int hm_train_log_open(const char *out_dir, uint64_t steps, const struct hm_ctl *ctl,
-                      struct train_log *ret_log, struct hm_error *err)
+int hm_train_log_open(const char *out_dir, uint64_t steps, struct expert_load *load,
+                      const struct hm_ctl *ctl, struct train_log *ret_log, struct hm_error *err)
 {
-    struct train_log log = { .steps = steps, .ctl = ctl };
+    struct train_log log = { .steps = steps, .ctl = ctl, .load = load };
 
     int r = hm_path_join(&log.metrics_path, out_dir, "metrics.jsonl", err);
     if (r == HM_OK)

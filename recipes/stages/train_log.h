@@ -10,15 +10,18 @@
 #include "hanmix/qlora/trainer.h"
 #include "hanmix/recipes/report.h"
 
+#include "expert_load.h"
+
 struct train_log {
     char *metrics_path, *board_dir; /* owned */
     struct hm_tb_writer *board;     /* owned */
     uint64_t steps;                 /* in all, for the progress line */
     const struct hm_ctl *ctl;
+    struct expert_load *load; /* borrowed */
 };
 
-int hm_train_log_open(const char *out_dir, uint64_t steps, const struct hm_ctl *ctl,
-                      struct train_log *ret_log, struct hm_error *err);
+int hm_train_log_open(const char *out_dir, uint64_t steps, struct expert_load *load,
+                      const struct hm_ctl *ctl, struct train_log *ret_log, struct hm_error *err);
 void hm_train_log_close(struct train_log *log);
 struct hm_train_callbacks hm_train_log_callbacks(struct train_log *log);
 

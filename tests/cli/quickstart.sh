@@ -48,7 +48,7 @@ is "$(of_set run/after/report.json zh tokens)" "<" "$(of_set run/before/report.j
 is "$(of_set run/after/report.json en tokens)" "==" "$(of_set run/before/report.json en tokens)" "English tokens"
 is "$(of_set run/after/report.json zh bytes)" "==" "$(of_set run/before/report.json zh bytes)" "bytes scored"
 has run/report.md "What was gained"
-there run/lora/plots/loss.svg run/lora/adapter/adapter_model.safetensors run/out/digests.tsv
+there run/lora/plots/expert_load.svg run/lora/plots/loss.svg run/lora/adapter/adapter_model.safetensors run/out/digests.tsv
 is "$(number run/out/report.json mean_kl)" "<" 0.01 "merged beside base + adapter"
 
 # again: nothing to do; nothing has changed
@@ -72,6 +72,7 @@ has err "lora (qlora.train): continues"
 same run/lora/adapter/adapter_model.safetensors again/lora/adapter/adapter_model.safetensors
 same run/out/model.safetensors again/out/model.safetensors
 same run/out/digests.tsv again/out/digests.tsv
+same run/lora/plots/expert_load.csv again/lora/plots/expert_load.csv
 is "$(grep -c '"loss"' again/lora/metrics.jsonl)" "==" 12 "lines of steps after the kill"
 
 # SIGTERM: stops with 75 and goes on
