@@ -67,6 +67,7 @@ static void folder_make(const char *dir, struct shape shape)
     };
     struct hm_error err = { 0 };
     char config[512];
+    void *data[3];
 
     for (size_t t = 0; t < 3; t++) {
         struct hm_rng_key key = { 7, shape.tied && t < 2 ? 0 : t };
@@ -80,7 +81,7 @@ static void folder_make(const char *dir, struct shape shape)
         tensor[t].size_bytes = tensor[t].count * hm_dtype_bytes(shape.dtype);
         void *out = malloc(tensor[t].size_bytes);
         assert_ok(hm_dtype_from_f32(shape.dtype, value, tensor[t].count, out, &err), err);
-        tensor[t].data = out;
+        tensor[t].data = data[t] = out;
         free(value);
     }
     if (!shape.head_stored)
@@ -113,10 +114,8 @@ static void folder_make(const char *dir, struct shape shape)
                        shape.rows, DIM, shape.tied ? "true" : "false");
     file_put(tmp_path(dir, "config.json"), config, (size_t)len);
     file_put(tmp_path(dir, "generation_config.json"), "{\"max_length\": 9}", 17);
-    free((void *)(uintptr_t)tensor[0].data);
-    if (shape.head_stored)
-        free((void *)(uintptr_t)tensor[1].data);
-    free((void *)(uintptr_t)tensor[2].data);
+    for (size_t t = 0; t < 3; t++)
+        free(data[t]);
 }
 
 static const struct shape plain = { .rows = ROWS, .head_stored = true, .dtype = HM_DTYPE_BF16 };
