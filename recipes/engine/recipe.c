@@ -196,6 +196,7 @@ static int read_stage(struct hm_recipe *recipe, const struct hm_node *entry, str
     HM_TRY(check_group(entry, "in", &in, err));
     HM_TRY(check_group(entry, "set", &set, err));
     stage->in_node = in;
+    stage->set_node = set;
     stage->line = entry->line;
     recipe->n_stages++; /* from here on released with the recipe */
     HM_TRY(copy_text(&stage->id, id, err));

@@ -180,8 +180,23 @@ void hm_stage_run_fill(const struct hm_recipe *recipe, size_t stage, int threads
         .seed = entry->seed,
         .threads = own > 0 ? own : hm_threads(),
         .memory_bytes = entry->memory_bytes,
+        .set_node = entry->set_node,
         .ctl = ctl,
     };
+}
+
+/* set.memory limits what is taken; mapped pages, which the system may evict, are not. */
+static int check_memory(const struct hm_stage_run *run, const struct hm_planned_stage *planned,
+                        struct hm_error *err)
+{
+    uint64_t taken = planned->memory_bytes - planned->mapped_bytes;
+
+    if (run->memory_bytes == 0 || taken <= run->memory_bytes)
+        return HM_OK;
+    return hm_fail(err, HM_ERR_NOFIT,
+                   "stage '%s' needs %.1f MiB of memory beside mapped files, set.memory allows "
+                   "%.1f MiB; `hanmix plan` tells for what",
+                   run->id, (double)taken / 1048576.0, (double)run->memory_bytes / 1048576.0);
 }
 
 int hm_stage_plan_make(const struct hm_stage *stage, const struct hm_stage_run *run,
@@ -198,7 +213,7 @@ int hm_stage_plan_make(const struct hm_stage *stage, const struct hm_stage_run *
         if (planned->plan.memory[i].mapped)
             planned->mapped_bytes += planned->plan.memory[i].bytes;
     }
-    return HM_OK;
+    return stage->own_memory ? HM_OK : check_memory(run, planned, err);
 }
 
 static int plan_stage(const struct hm_resolver *resolver, size_t stage, int threads,

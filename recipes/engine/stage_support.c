@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "hanmix/recipes/stage.h"
+#include "recipe_node.h"
 
 const struct hm_input_value *hm_stage_input(const struct hm_stage_run *run, const char *name)
 {
@@ -25,6 +26,22 @@ int hm_stage_path(const struct hm_stage_run *run, const char *name, const char *
         return hm_fail(err, HM_ERR_USAGE, "%s: input '%s' must be one path, it is %zu", run->id,
                        name, value->n_sets == 1 ? value->set[0].n_paths : value->n_sets);
     *ret_path = value->set[0].path[0];
+    return HM_OK;
+}
+
+bool hm_stage_given(const struct hm_stage_run *run, const char *setting)
+{
+    const struct hm_node *node = hm_node_find(run->set_node, setting);
+
+    return node && node->kind != HM_NODE_NULL;
+}
+
+int hm_stage_refuse_given(const struct hm_stage_run *run, const char *const *settings,
+                          const char *why, struct hm_error *err)
+{
+    for (size_t i = 0; settings[i]; i++)
+        if (hm_stage_given(run, settings[i]))
+            return hm_fail(err, HM_ERR_USAGE, "set.%s: %s", settings[i], why);
     return HM_OK;
 }
 

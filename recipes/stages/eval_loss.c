@@ -55,12 +55,21 @@ static const struct hm_input inputs[] = {
       .help = "tokenizer of the model; the model folder's by default" },
 };
 
+/* What says how text is read and cut. */
+static const char *const of_text[] = { "window",        "stride", "field",        "set_field",
+                                       "max_bad_lines", "dedup",  "sample_bytes", NULL };
+
 static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
 {
     const struct config *config = run->config;
 
     if (!hm_stage_input(run, "text") == !hm_stage_input(run, "packed"))
         return hm_fail(err, HM_ERR_USAGE, "stage '%s' needs either in.text or in.packed", run->id);
+    if (hm_stage_input(run, "packed"))
+        HM_TRY(hm_stage_refuse_given(run, of_text,
+                                     "in.packed holds windows that are cut already; it goes with "
+                                     "in.text",
+                                     err));
     if (config->stride > config->window)
         return hm_fail(err, HM_ERR_USAGE,
                        "set.stride %d is longer than set.window %d: tokens would be left out",

@@ -276,6 +276,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
 const struct hm_stage hm_stage_vocab_train = {
     .name = "vocab.train",
     .summary = "Learn a Chinese BPE vocabulary from text.",
+    .own_memory = true,
     .config_bytes = sizeof(struct config),
     .inputs = inputs,
     .n_inputs = COUNT_OF(inputs),

@@ -16,6 +16,8 @@ expect 0 "$HANMIX" stage test.make set.bytes=10 set.word=ab --out sub/z; has err
 expect 0 "$HANMIX" stage test.make set.bytes=11 set.word=ab --out sub/z/; has err "set.bytes: 10 -> 11"
 expect 0 "$HANMIX" stage test.use in.tokenizer=sub/z in.file=sub/z/tokenizer.model --out y; has y/report.json '"sub/z/tokenizer.model"'
 expect 0 "$HANMIX" stage test.make --out q --dry-run; gone q
+expect 3 "$HANMIX" stage test.make set.memory=1K --out m; has err "set.memory allows"; gone m m.partial
+expect 0 "$HANMIX" stage test.make set.memory=1G --out m
 echo 1 >1.txt; echo 2 >2.txt
 expect 0 "$HANMIX" stage test.make in.text.zh=1.txt in.text.en.files=2.txt in.text.en.weight=2 --out w; has w/report.json '"weight": 2.0'
 expect 0 "$HANMIX" stage test.make set.from=1.txt --out g; expect 0 "$HANMIX" stage test.make set.from=1.txt --out g; has err "already done"

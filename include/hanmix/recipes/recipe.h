@@ -18,8 +18,8 @@ struct hm_recipe_stage {
     void *config; /* of stage->config_bytes, owned */
     uint64_t seed, threads, memory_bytes;
     int line;
-    const void *in_node;    /* private; borrowed from the recipe's tree */
-    size_t *needs, n_needs; /* indices of the stages whose output this one reads, sorted */
+    const void *in_node, *set_node; /* private; borrowed from the recipe's tree */
+    size_t *needs, n_needs;         /* indices of the stages whose output this one reads, sorted */
 };
 
 struct hm_recipe_external { /* a path the recipe does not bring along */

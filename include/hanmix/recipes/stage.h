@@ -125,7 +125,13 @@ struct hm_stage_run {   /* what plan() and run() see */
     json_t *report;         /* report.json object to fill (run only) */
     json_t *stage_info;     /* extra members for stage.json: kernel path, formats (run only) */
     uint64_t planned_bytes; /* sum of plan().memory */
+    const void *set_node;   /* private: settings as written, for hm_stage_given */
 };
+/* True when the setting was written in the recipe or on the command line. */
+bool hm_stage_given(const struct hm_stage_run *run, const char *setting);
+/* HM_ERR_USAGE "set.NAME: WHY" for the first of the settings that was written; NULL ends them. */
+int hm_stage_refuse_given(const struct hm_stage_run *run, const char *const *settings,
+                          const char *why, struct hm_error *err);
 /* The resolved input by name; NULL when optional and absent. */
 const struct hm_input_value *hm_stage_input(const struct hm_stage_run *run, const char *name);
 /* Its single path ("" and false `pending` never): HM_ERR_USAGE when there are several. A pending
@@ -144,6 +150,7 @@ struct hm_stage {
     const char *writes;            /* "tokenizer.model, pieces.tsv, report.json" */
     enum hm_input_type product[3]; /* types that `$id` can serve as, with where: */
     const char *product_path[3]; /* "" = the folder itself, "adapter" = a subfolder; NULL = none */
+    bool own_memory;             /* keeps within set.memory by itself; its plan may be above that */
     bool resumable; /* a .partial folder is kept and continued (training); else cleared */
     int (*check)(const struct hm_stage_run *run,
                  struct hm_error *err); /* settings that exclude each other; may be NULL */
