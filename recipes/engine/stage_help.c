@@ -69,7 +69,7 @@ static const char *input_note(const struct hm_input *input)
 static int help_line(struct hm_buf *text, const char *left, const char *sentence, const char *note,
                      struct hm_error *err)
 {
-    return hm_buf_printf(text, err, "  %-*s %s%s%s%s\n", TEXT_COLUMN - 3, left,
+    return hm_buf_printf(text, err, "  %-*s  %s%s%s%s\n", TEXT_COLUMN - 4, left,
                          sentence ? sentence : "", *note ? " (" : "", note, *note ? ")" : "");
 }
 

@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# The real stages, end to end on very little: every stage runs, writes what it says, is skipped the second time, and
+# continues after kills with the same bytes; plans are never below what was measured.
+. "$(dirname "$0")/lib.sh"
+tiny="$SOURCE/tests/cli/tiny.yaml base_dir=$SOURCE/examples/quickstart"
+expect 0 "$HANMIX" validate $tiny; has out "OK: 9 stages"
+expect 0 "$HANMIX" run $tiny || finish
+for file in zh/tokenizer.model zh/pieces.tsv merged/tokenizer.json merged/added_pieces.tsv merged/dropped_pieces.tsv eff/efficiency.csv eff/efficiency.svg \
+    eff/efficiency.md grown/model.safetensors grown/hanmix.json nf4/config.json pack/train.hmp pack/valid.hmp lora/adapter/adapter_model.safetensors \
+    lora/metrics.jsonl out/model.safetensors out/digests.tsv out/tokenizer.model report.md index.html manifest.json; do there o/$file; done
+for stage in zh merged same eff grown nf4 pack lora out; do
+    there o/$stage/stage.json o/$stage/report.json
+    peak=$(sed -n 's/.*"peak_rss_bytes": \([0-9]*\).*/\1/p' o/$stage/stage.json)
+    planned=$(sed -n 's/.*"planned_bytes": \([0-9]*\).*/\1/p' o/$stage/stage.json)
+    [ "$SANITIZE" != none ] || [ "$planned" -ge "$peak" ] || fail "$stage: planned $planned bytes, took $peak"
+done
+has o/same/report.json '"differing": 0'
+has o/lora/stage.json '"kernel'
+[ "$(grep -c '"loss"' o/lora/metrics.jsonl)" -ge 12 ] || fail "fewer than 12 steps in metrics.jsonl"
+for folder in o/grown o/nf4 o/out o/lora/adapter o/pack o/merged o; do expect 0 "$HANMIX" inspect $folder; done
+expect 0 "$HANMIX" inspect o/nf4 --json; has out '"quantized"'
+expect 0 "$HANMIX" generate --model o/out --prompt 'Tom' --max-tokens 4
+expect 0 "$HANMIX" generate --model o/nf4 --adapter o/lora/adapter --prompt 'Tom' --max-tokens 4
+expect 0 "$HANMIX" verify o
+expect 0 "$HANMIX" run $tiny; hasnt err starts
+expect 0 "$HANMIX" plan $tiny lora.set.rank=3; has out "lora (qlora.train): run; set.rank: 2 -> 3"; has out "nf4 (qlora.quantize): skip"; has out "out (qlora.merge): wait"
+# one stage alone makes the same bytes as in the recipe, with any number of threads
+expect 0 "$HANMIX" stage vocab.merge in.base="$SOURCE/examples/quickstart/base" in.extra=o/zh --out merged2 --threads 1; same merged2/tokenizer.model o/merged/tokenizer.model
+expect 0 "$HANMIX" stage qlora.quantize in.model=o/grown --out nf4b --threads 1; same nf4b/model.safetensors o/nf4/model.safetensors
+expect 0 "$HANMIX" stage qlora.merge in.model=o/grown in.adapter=o/lora/adapter --out out2 --threads 1; same out2/digests.tsv o/out/digests.tsv
+
+# training killed at once or stopped, at several steps: continued to the same adapter
+whole=o/lora/adapter/adapter_model.safetensors
+for case in KILL:1:1 KILL:6:2 TERM:3:1 USR1:9:2; do
+    signal=${case%%:*}; step=${case#*:}; threads=${step#*:}; step=${step%:*}
+    rm -rf k; cp -r o k; rm -rf k/lora k/out
+    "$HANMIX" run $tiny --run-dir k --threads "$threads" 2>killed & pid=$!
+    wait_for 60 grep -q "\"step\": $step," k/lora.partial/metrics.jsonl
+    kill -$signal $pid; wait $pid 2>/dev/null; code=$?
+    [ $signal = KILL ] || [ $code -eq 75 ] || { fail "SIG$signal: exit $code"; cat killed; }
+    expect 0 "$HANMIX" run $tiny --run-dir k
+    has err "lora (qlora.train): continues"
+    same k/lora/adapter/adapter_model.safetensors $whole
+    same k/out/digests.tsv o/out/digests.tsv
+    [ "$(grep -c '"loss"' k/lora/metrics.jsonl)" -eq "$(grep -c '"loss"' o/lora/metrics.jsonl)" ] || fail "$case: other lines in metrics.jsonl"
+done
+finish
