@@ -208,21 +208,30 @@ static int prepare(struct exec *exec, enum hm_decision decision, struct hm_error
     return HM_OK;
 }
 
-/* After a stage that did not finish: keep what can be continued, clear what cannot. */
-static int leave(const struct exec *exec, int status)
+/* Something is there to continue from besides the record of who began it. */
+static bool has_state(const struct exec *exec)
 {
-    if (exec->entry->stage->resumable) {
+    struct hm_names names = { 0 };
+    bool found = hm_dir_list(exec->partial_dir, &names, NULL) < 0; /* unreadable: keep it */
+
+    for (size_t i = 0; i < names.count; i++)
+        found |= strcmp(names.item[i], "stage.json") != 0;
+    hm_names_release(&names);
+    return found;
+}
+
+/* After a stage that did not finish: keep what can be continued, clear what cannot. */
+static void leave(const struct exec *exec, int status)
+{
+    bool keep = exec->entry->stage->resumable && has_state(exec);
+
+    if (keep)
         (void)save_state(exec, status == HM_ERR_STOPPED ? "stopped" : "interrupted", NULL);
-        if (status == HM_ERR_STOPPED)
-            hm_ctl_message(exec->run.ctl, "%s: stopped; the same command continues it",
-                           exec->entry->id);
-        return status;
-    }
-    (void)hm_dir_remove(exec->partial_dir, NULL);
-    if (status == HM_ERR_STOPPED && !exec->recipe->single)
-        hm_ctl_message(exec->run.ctl, "%s: stopped; the same command starts it over",
-                       exec->entry->id);
-    return status;
+    else
+        (void)hm_dir_remove(exec->partial_dir, NULL);
+    if (status == HM_ERR_STOPPED)
+        hm_ctl_message(exec->run.ctl, "%s: stopped; the same command %s", exec->entry->id,
+                       keep ? "continues it" : "starts it over");
 }
 
 static int work(struct exec *exec, enum hm_decision decision, struct hm_error *err)
@@ -241,7 +250,7 @@ static int work(struct exec *exec, enum hm_decision decision, struct hm_error *e
         status = exec->entry->stage->run(&exec->run, &why);
     exec->seconds = hm_clock_seconds() - start;
     if (status != HM_OK && status != HM_ERR_CHECK) {
-        status = leave(exec, status);
+        leave(exec, status);
         goto out;
     }
     int outcome = status;

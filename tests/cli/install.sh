@@ -10,7 +10,7 @@ there "$at/bin/hanmix" "$at/share/man/man1/hanmix.1" "$at/include/hanmix/base/st
 gone "$at/bin/hanmix_test" "$at/include/hanmix/recipes/engine"
 HANMIX_RECIPES=$at/share/hanmix/recipes; export HANMIX_RECIPES
 expect 0 "$at/bin/hanmix" recipes; has out quickstart; has out chinese-mixtral-8x7b
-expect 0 "$at/bin/hanmix" recipes copy quickstart q.yaml; has q.yaml base_dir
+expect 0 "$at/bin/hanmix" recipes copy quickstart q.yaml; expect 0 "$at/bin/hanmix" validate q.yaml
 pc=$(find "$at" -name hanmix.pc)
 there "$pc"
 sed -i "s|^prefix=.*|prefix=$at|" "$pc"
