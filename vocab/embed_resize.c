@@ -123,8 +123,10 @@ static int tensor_write(struct resize *resize, const struct hm_tensor *tensor,
 
     if (!is_grown(resize, tensor))
         return tensor_copy(resize, tensor, writer, err);
-    return hm_rows_write(&resize->plan, resize->options, tensor, key, resize->ctl, writer,
-                         tensor == resize->embed ? &resize->report.duplicate_rows : NULL, err);
+    HM_TRY(hm_rows_write(&resize->plan, resize->options, tensor, key, resize->ctl, writer,
+                         tensor == resize->embed ? &resize->report.duplicate_rows : NULL, err));
+    hm_checkpoint_drop(&resize->ckpt, tensor, 0, tensor->size_bytes);
+    return HM_OK;
 }
 
 static int file_rewrite(struct resize *resize, const struct hm_safetensors *file, const char *to,
