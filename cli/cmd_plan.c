@@ -23,9 +23,10 @@ static int stage_text(const struct hm_recipe_stage *entry, const struct hm_plann
     if (planned->decision == HM_DECIDE_SKIP)
         return HM_OK;
     for (size_t i = 0; i < plan->n_memory; i++)
-        HM_TRY(hm_buf_printf(text, err, "  %-34s %12s%s\n", plan->memory[i].purpose,
-                             hm_bytes_text(plan->memory[i].bytes, amount, sizeof(amount)),
-                             plan->memory[i].mapped ? "  file pages, may be evicted" : ""));
+        if (plan->memory[i].bytes > 0)
+            HM_TRY(hm_buf_printf(text, err, "  %-34s %12s%s\n", plan->memory[i].purpose,
+                                 hm_bytes_text(plan->memory[i].bytes, amount, sizeof(amount)),
+                                 plan->memory[i].mapped ? "  file pages, may be evicted" : ""));
     HM_TRY(hm_buf_printf(text, err, "  %-34s %12s\n", "memory in all",
                          hm_bytes_text(planned->memory_bytes, amount, sizeof(amount))));
     HM_TRY(hm_buf_printf(text, err, "  %-34s %12s\n", "disk",
