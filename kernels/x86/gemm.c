@@ -13,13 +13,18 @@
 
 #define MR        (VW / 2) /* rows of the register tile */
 #define NV        3 /* its vectors in a row: MR * NV sums, NV of B and one of A fit the registers */
-#define PANEL     (NV * VW)          /* columns */
-#define K_BLOCK   192                /* PANEL * K_BLOCK floats: 36 or 18 KB */
-#define M_BLOCK   256                /* rows of A packed at once, where A is transposed */
-#define IN_PLACE  1024               /* rows of A read where they are: with K_BLOCK 768 KB */
+#define PANEL     (NV * VW) /* columns */
+#define K_BLOCK   192       /* PANEL * K_BLOCK floats: 36 or 18 KB */
+#define M_BLOCK   256       /* rows of A packed at once, where A is transposed */
+#define IN_PLACE  512       /* rows of A read where they are: with K_BLOCK 384 KB, which L2 keeps */
+#define N_BLOCK   528       /* columns for which C stays in L2: whole panels */
 #define FEW       (VW == 16 ? 6 : 4) /* rows for which packing B would cost more than the products */
 #define FEW_WIDTH 4                  /* rows of B that they meet at once */
 #define INLINE    static inline __attribute__((always_inline))
+
+_Static_assert(N_BLOCK % PANEL == 0, "a panel must not be split");
+_Static_assert(M_BLOCK % MR == 0 && IN_PLACE % MR == 0, "a register tile must not be split");
+_Static_assert(FEW <= MR && FEW_WIDTH * 2 <= MR * NV, "the sums of few rows fit the registers");
 
 struct target { /* C of one register tile */
     float *c;
@@ -102,8 +107,10 @@ INLINE void panel_rows(size_t n_vectors, size_t m, size_t k, const struct rows *
                   &to);
 }
 
-/* All rows of A against one packed panel of B. */
-static void panel_run(size_t m, size_t k, const struct rows *rows, const float *b, struct target to)
+/* All rows of A against one packed panel of B. Apart from what surrounds it, whose variables would
+ * take registers from the inner loops. */
+static __attribute__((noinline)) void panel_run(size_t m, size_t k, const struct rows *rows,
+                                                const float *b, struct target to)
 {
     if (to.n > 2 * VW)
         panel_rows(3, m, k, rows, b, to);
@@ -181,26 +188,39 @@ static void block_run(size_t m, size_t n, size_t k, const struct rows *rows,
     }
 }
 
+/* A block of C, all of k; C stays in L2 between the steps of k. */
+static void block_product(size_t m, size_t n, size_t k, const struct operand *a,
+                          const struct operand *b, bool packed, struct target to)
+{
+    float tiles[K_BLOCK * M_BLOCK];
+
+    for (size_t k0 = 0; k0 == 0 || k0 < k; k0 += K_BLOCK, to.beta = 1.0f) {
+        size_t depth = k - k0 < K_BLOCK ? k - k0 : K_BLOCK;
+        struct rows rows = { a->at + k0, MR * a->ld, a->ld, 1 };
+        if (a->turned)
+            rows = (struct rows){ a->at + k0 * a->ld, MR, 1, a->ld };
+        if (packed) {
+            tiles_copy(rows.a, a->ld, m, depth, tiles);
+            rows = (struct rows){ tiles, K_BLOCK * MR, 1, MR };
+        }
+        block_run(m, n, depth, &rows, b, k0, to);
+    }
+}
+
 static void product(size_t m, size_t n, size_t k, float alpha, struct operand a, struct operand b,
                     float beta, float *c, size_t ldc)
 {
-    float tiles[K_BLOCK * M_BLOCK];
     bool packed = a.turned && n > PANEL; /* for one panel every value of A is read once */
-    size_t rows_once = packed ? M_BLOCK : IN_PLACE;
+    size_t m_block = packed ? M_BLOCK : IN_PLACE;
 
-    for (size_t k0 = 0; k0 == 0 || k0 < k; k0 += K_BLOCK, beta = 1.0f)
-        for (size_t i = 0; i < m; i += rows_once) {
-            size_t depth = k - k0 < K_BLOCK ? k - k0 : K_BLOCK;
-            size_t height = m - i < rows_once ? m - i : rows_once;
-            struct target to = { c + i * ldc, ldc, n, alpha, beta };
-            struct rows rows = { a.at + i * a.ld + k0, MR * a.ld, a.ld, 1 };
-            if (a.turned)
-                rows = (struct rows){ a.at + k0 * a.ld + i, MR, 1, a.ld };
-            if (packed) {
-                tiles_copy(rows.a, a.ld, height, depth, tiles);
-                rows = (struct rows){ tiles, K_BLOCK * MR, 1, MR };
-            }
-            block_run(height, n, depth, &rows, &b, k0, to);
+    for (size_t i = 0; i < m; i += m_block)
+        for (size_t j = 0; j < n; j += N_BLOCK) {
+            size_t height = m - i < m_block ? m - i : m_block;
+            size_t width = n - j < N_BLOCK ? n - j : N_BLOCK;
+            struct operand rows = { a.at + (a.turned ? i : i * a.ld), a.ld, a.turned };
+            struct operand columns = { b.at + (b.turned ? j * b.ld : j), b.ld, b.turned };
+            struct target to = { c + i * ldc + j, ldc, width, alpha, beta };
+            block_product(height, width, k, &rows, &columns, packed, to);
         }
 }
 
