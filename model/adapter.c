@@ -120,9 +120,9 @@ int hm_adapter_copy_base(const struct hm_checkpoint *ckpt, struct hm_param *para
     return status;
 }
 
-/* Rows from the record on are new; without a record none are. */
-static int old_vocabulary(const struct hm_checkpoint *ckpt, const struct hm_adapter_config *config,
-                          uint64_t *ret_old, struct hm_error *err)
+int hm_adapter_old_vocabulary(const struct hm_checkpoint *ckpt,
+                              const struct hm_adapter_config *config, uint64_t *ret_old,
+                              struct hm_error *err)
 {
     struct hm_vocab_record record = { 0 };
 
@@ -134,15 +134,16 @@ static int old_vocabulary(const struct hm_checkpoint *ckpt, const struct hm_adap
     return HM_OK;
 }
 
-int hm_adapter_new(const struct hm_checkpoint *ckpt, const struct hm_adapter_config *config,
-                   bool with_gradients, struct hm_adapter **ret_adapter, struct hm_error *err)
+int hm_adapter_make(const struct hm_checkpoint *ckpt, const struct hm_adapter_config *config,
+                    bool every_target, bool with_gradients, struct hm_adapter **ret_adapter,
+                    struct hm_error *err)
 {
     struct hm_adapter *adapter = NULL;
     uint64_t old_vocab;
     int status;
 
-    HM_TRY(old_vocabulary(ckpt, config, &old_vocab, err));
-    HM_TRY(hm_adapter_lay_out(&ckpt->arch, config, old_vocab, true, &adapter, err));
+    HM_TRY(hm_adapter_old_vocabulary(ckpt, config, &old_vocab, err));
+    HM_TRY(hm_adapter_lay_out(&ckpt->arch, config, old_vocab, every_target, &adapter, err));
     status = hm_adapter_allocate(adapter, with_gradients, err);
     for (size_t i = 0; i < adapter->n_params && status == HM_OK; i++) {
         struct hm_param *param = &adapter->param[i];
@@ -156,6 +157,12 @@ int hm_adapter_new(const struct hm_checkpoint *ckpt, const struct hm_adapter_con
     else
         *ret_adapter = adapter;
     return status;
+}
+
+int hm_adapter_new(const struct hm_checkpoint *ckpt, const struct hm_adapter_config *config,
+                   bool with_gradients, struct hm_adapter **ret_adapter, struct hm_error *err)
+{
+    return hm_adapter_make(ckpt, config, true, with_gradients, ret_adapter, err);
 }
 
 void hm_adapter_free(struct hm_adapter *adapter)
@@ -198,9 +205,19 @@ uint64_t hm_adapter_plan_bytes(const struct hm_arch *arch, const struct hm_adapt
     struct hm_adapter *adapter = NULL;
     uint64_t bytes;
 
-    if (hm_adapter_lay_out(arch, config, old_vocab, true, &adapter, NULL) < 0)
+    if (hm_adapter_lay_out(arch, config, old_vocab, false, &adapter, NULL) < 0)
         return 0;
     bytes = hm_adapter_param_count(adapter) * sizeof(float) * (with_gradients ? 2 : 1);
     hm_adapter_free(adapter);
     return bytes;
+}
+
+int hm_adapter_config_check(const struct hm_arch *arch, const struct hm_adapter_config *config,
+                            uint64_t old_vocab, struct hm_error *err)
+{
+    struct hm_adapter *adapter = NULL;
+
+    HM_TRY(hm_adapter_lay_out(arch, config, old_vocab, true, &adapter, err));
+    hm_adapter_free(adapter);
+    return HM_OK;
 }

@@ -142,6 +142,12 @@ static int check_against_arch(const struct layout *l, bool every_target)
         hm_buf_release(&names);
         return status;
     }
+    const char *key = hm_adapter_rules_unmatched_key(l->rules);
+    if (every_target && key)
+        return hm_fail(l->err, HM_ERR_USAGE,
+                       "the key '%.200s' of rank_pattern or alpha_pattern decides over no adapted "
+                       "module: it matches none, or an earlier key does",
+                       key);
     if (l->adapter->n_params == 0)
         return hm_fail(l->err, HM_ERR_USAGE,
                        "the adapter trains nothing: no target matches and neither "

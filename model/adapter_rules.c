@@ -24,8 +24,10 @@ struct target {
 };
 
 struct key {
+    const char *text; /* borrowed */
     struct hm_pattern_program *program;
     double value;
+    bool matched; /* decided over a module */
 };
 
 struct hm_adapter_rules {
@@ -76,6 +78,7 @@ static int compile_keys(const struct hm_pattern *pattern, size_t n, struct key *
         int status = hm_pattern_compile(text, &(*ret_keys)[i].program, err);
         hm_free(text);
         HM_TRY(status);
+        (*ret_keys)[i].text = pattern[i].key;
         (*ret_keys)[i].value = pattern[i].value;
         *ret_count = i + 1;
     }
@@ -157,7 +160,7 @@ static int target_matches(const struct target *target, enum hm_weight_kind kind,
     return hm_module_is_named(module, target->text);
 }
 
-static int pattern_value(const struct key *keys, size_t n, const char *module, double *value,
+static int pattern_value(struct key *keys, size_t n, const char *module, double *value,
                          struct hm_error *err)
 {
     for (size_t i = 0; i < n; i++) {
@@ -166,6 +169,7 @@ static int pattern_value(const struct key *keys, size_t n, const char *module, d
             return matches;
         if (matches) {
             *value = keys[i].value;
+            keys[i].matched = true;
             break;
         }
     }
@@ -205,6 +209,17 @@ const char *hm_adapter_rules_unmatched(const struct hm_adapter_rules *rules)
     for (size_t i = 0; i < rules->n_targets; i++)
         if (!rules->target[i].matched)
             return rules->target[i].text;
+    return NULL;
+}
+
+const char *hm_adapter_rules_unmatched_key(const struct hm_adapter_rules *rules)
+{
+    for (size_t i = 0; i < rules->n_rank; i++)
+        if (!rules->rank[i].matched)
+            return rules->rank[i].text;
+    for (size_t i = 0; i < rules->n_alpha; i++)
+        if (!rules->alpha[i].matched)
+            return rules->alpha[i].text;
     return NULL;
 }
 

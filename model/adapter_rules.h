@@ -24,6 +24,9 @@ int hm_adapter_rules_match(struct hm_adapter_rules *rules, enum hm_weight_kind k
                            struct hm_error *err);
 /* The first target that has matched nothing so far, or NULL. */
 const char *hm_adapter_rules_unmatched(const struct hm_adapter_rules *rules);
+/* The first key of rank_pattern or alpha_pattern that has decided over no module so far, or NULL.
+ */
+const char *hm_adapter_rules_unmatched_key(const struct hm_adapter_rules *rules);
 
 /* "q_proj, k_proj, ...": leaf names of the linears, for messages. */
 int hm_adapter_target_names(const struct hm_arch *arch, struct hm_buf *ret_names,
@@ -31,8 +34,5 @@ int hm_adapter_target_names(const struct hm_arch *arch, struct hm_buf *ret_names
 
 /* PEFT's test of a name in a list: the module itself or a suffix of it after a dot. */
 bool hm_module_is_named(const char *module, const char *name);
-
-int hm_adapter_config_copy(const struct hm_adapter_config *config,
-                           struct hm_adapter_config *ret_copy, struct hm_error *err);
 
 #endif

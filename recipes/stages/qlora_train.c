@@ -10,7 +10,7 @@
 #include "hanmix/kernels/peak.h"
 #include "stage_runtime.h"
 #include "stage_util.h"
-#include "train_config.h"
+#include "train_adapter.h"
 #include "train_log.h"
 
 #define PEAK_SECONDS 0.3
@@ -92,22 +92,6 @@ static int eval_sets_open(const struct hm_stage_run *run, struct training *t, st
     return HM_OK;
 }
 
-static int adapter_open(const struct hm_stage_run *run, struct training *t, struct hm_error *err)
-{
-    const struct hm_checkpoint *ckpt = hm_model_checkpoint(t->model);
-    struct hm_adapter_config config = { 0 };
-    const char *path = NULL;
-
-    if (hm_stage_input(run, "adapter")) {
-        HM_TRY(hm_stage_path(run, "adapter", &path, err));
-        return hm_adapter_load(path, ckpt, true, &t->adapter, err);
-    }
-    HM_TRY(hm_train_adapter_config(run->config, hm_model_arch(t->model), run->seed, &config, err));
-    int r = hm_adapter_new(ckpt, &config, true, &t->adapter, err);
-    hm_adapter_config_release(&config);
-    return r;
-}
-
 /* A run that goes on keeps the kernel path it began with, unless a change is allowed. */
 static int kernels_open(const struct hm_stage_run *run, struct hm_kernels *ret,
                         struct hm_error *err)
@@ -141,7 +125,7 @@ static int training_open(const struct hm_stage_run *run, struct training *t, str
                                             settings->compute == 1 ? HM_ROUND_BF16 : HM_ROUND_NONE,
                                         .check_finite = true };
     HM_TRY(hm_model_open(model, &options, &t->model, err));
-    HM_TRY(adapter_open(run, t, err));
+    HM_TRY(hm_train_adapter_open(run, hm_model_checkpoint(t->model), &t->adapter, err));
     hm_model_attach(t->model, t->adapter);
     HM_TRY(hm_train_data_open(run, &t->data, err));
     HM_TRY(eval_sets_open(run, t, err));

@@ -178,16 +178,19 @@ const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS] = {
     { .name = "steps",
       .type = HM_FIELD_COUNT,
       FIELD(steps),
+      .min = 1,
       .max = 1e12,
       .help = "optimiser steps; one of steps, epochs, tokens, else one epoch" },
     { .name = "epochs",
       .type = HM_FIELD_DOUBLE,
       FIELD(epochs),
+      .min = 1e-9,
       .max = 1e6,
       .help = "passes over the data" },
     { .name = "tokens",
       .type = HM_FIELD_COUNT,
       FIELD(tokens),
+      .min = 1,
       .max = 1e15,
       .help = "tokens to train on" },
     { .name = "eval_every",
@@ -265,6 +268,57 @@ static int betas_parse(const struct train_settings *settings, double *ret_beta1,
     return HM_OK;
 }
 
+/* Full parameters have no factors, no chosen modules, and no adapter to begin with. */
+static int all_check(const struct hm_stage_run *run, struct hm_error *err)
+{
+    static const char *const of_adapters[] = { "rank",
+                                               "alpha",
+                                               "rslora",
+                                               "dropout",
+                                               "targets",
+                                               "rank_pattern",
+                                               "alpha_pattern",
+                                               "train_embeddings",
+                                               "train_head",
+                                               "train_gate",
+                                               NULL };
+    const struct train_settings *s = run->config;
+
+    if (!s->train_all)
+        return HM_OK;
+    HM_TRY(hm_stage_refuse_given(run, of_adapters,
+                                 "train_all trains every weight in full and no adapter; leave one "
+                                 "of them out",
+                                 err));
+    if (hm_stage_input(run, "adapter"))
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.train_all does not start from in.adapter; merge it first");
+    return HM_OK;
+}
+
+static int data_check(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct train_settings *s = run->config;
+    const char *path = NULL;
+
+    if (!hm_stage_input(run, "data") == !hm_stage_input(run, "ids"))
+        return hm_fail(err, HM_ERR_USAGE, "stage '%s' needs either in.data or in.ids", run->id);
+    HM_TRY(hm_stage_path(run, hm_stage_input(run, "ids") ? "ids" : "data", &path, err));
+    bool packed = !hm_stage_input(run, "ids") && !hm_text_ends(path, ".safetensors");
+    if (!packed && s->shuffle && hm_stage_given(run, "shuffle"))
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.shuffle goes with packed data; rows of ids are taken in file order");
+    if (!packed && s->attention == 1)
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.attention=document goes with packed data; rows of ids know no "
+                       "documents");
+    if (!hm_stage_input(run, "valid") && s->eval_every > 0)
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.eval_every is %" PRIu64 ", but there is no in.valid to evaluate on",
+                       s->eval_every);
+    return HM_OK;
+}
+
 int hm_train_settings_check(const struct hm_stage_run *run, struct hm_error *err)
 {
     const struct train_settings *s = run->config;
@@ -275,93 +329,15 @@ int hm_train_settings_check(const struct hm_stage_run *run, struct hm_error *err
     if ((s->steps > 0) + (s->epochs > 0) + (s->tokens > 0) > 1)
         return hm_fail(err, HM_ERR_USAGE,
                        "only one of set.steps, set.epochs and set.tokens may be given");
-    if (s->train_all && (s->targets.given || s->train_embeddings || s->train_head || s->train_gate))
+    HM_TRY(all_check(run, err));
+    HM_TRY(data_check(run, err));
+    bool no_factors = s->train_all || (s->targets.given && s->targets.count == 0);
+    if (no_factors && s->weight_decay > 0 && s->decay == 0)
         return hm_fail(err, HM_ERR_USAGE,
-                       "set.train_all trains every weight; targets, train_embeddings, train_head "
-                       "and train_gate do not "
-                       "go with it");
+                       "set.weight_decay applies to lora_A and lora_B, and there are none; "
+                       "set.decay=all applies it to all that is trained");
     if (s->min_lr > s->lr)
         return hm_fail(err, HM_ERR_USAGE, "set.min_lr %g is above set.lr %g", s->min_lr, s->lr);
-    if (!hm_stage_input(run, "data") == !hm_stage_input(run, "ids"))
-        return hm_fail(err, HM_ERR_USAGE, "stage '%s' needs either in.data or in.ids", run->id);
-    if (s->train_all && hm_stage_input(run, "adapter"))
-        return hm_fail(err, HM_ERR_USAGE,
-                       "set.train_all does not start from in.adapter; merge it first");
-    return HM_OK;
-}
-
-/* The text of a map's values as numbers. */
-static int patterns_parse(const char *field, const struct hm_text_map *map,
-                          struct hm_pattern **ret_pattern, size_t *ret_count, struct hm_error *err)
-{
-    struct hm_pattern *pattern =
-        hm_calloc(HM_MEM_ADAPTER, map->count ? map->count : 1, sizeof(*pattern));
-
-    if (!pattern)
-        return hm_fail_nomem(err, "for set.%s", field);
-    *ret_pattern = pattern;
-    for (size_t i = 0; i < map->count; i++) {
-        pattern[i].key = hm_strdup(HM_MEM_ADAPTER, map->key[i]);
-        *ret_count = i + 1;
-        if (!pattern[i].key)
-            return hm_fail_nomem(err, "for set.%s", field);
-        if (hm_parse_double(map->value[i], &pattern[i].value, NULL) < 0 || !(pattern[i].value > 0))
-            return hm_fail(err, HM_ERR_USAGE, "set.%s.%s is '%s'; it must be a number above 0",
-                           field, map->key[i], map->value[i]);
-    }
-    return HM_OK;
-}
-
-static int targets_copy(const struct train_settings *settings, const struct hm_arch *arch,
-                        struct hm_adapter_config *config, struct hm_error *err)
-{
-    size_t room = settings->targets.count + HM_WEIGHT_KINDS;
-
-    config->target = hm_calloc(HM_MEM_ADAPTER, room, sizeof(*config->target));
-    if (!config->target)
-        return hm_fail_nomem(err, "for set.targets");
-    for (size_t i = 0; i < settings->targets.count; i++)
-        config->target[config->n_targets++] = hm_strdup(HM_MEM_ADAPTER, settings->targets.item[i]);
-    for (int kind = 0; kind < HM_WEIGHT_KINDS && !settings->targets.given; kind++) {
-        bool in_block = hm_weight_kind_is_linear((enum hm_weight_kind)kind) &&
-                        kind != HM_WEIGHT_GATE && kind != HM_WEIGHT_HEAD;
-        if (in_block)
-            config->target[config->n_targets++] =
-                hm_strdup(HM_MEM_ADAPTER, hm_weight_kind_name(arch, (enum hm_weight_kind)kind));
-    }
-    for (size_t i = 0; i < config->n_targets; i++) {
-        if (!config->target[i])
-            return hm_fail_nomem(err, "for set.targets");
-    }
-    return HM_OK;
-}
-
-int hm_train_adapter_config(const struct train_settings *settings, const struct hm_arch *arch,
-                            uint64_t seed, struct hm_adapter_config *ret_config,
-                            struct hm_error *err)
-{
-    struct hm_adapter_config config = { .rank = (uint32_t)settings->rank,
-                                        .alpha = settings->alpha,
-                                        .rslora = settings->rslora,
-                                        .dropout = settings->dropout,
-                                        .embed = (enum hm_rows)settings->train_embeddings,
-                                        .head = (enum hm_rows)settings->train_head,
-                                        .gate = settings->train_gate,
-                                        .all = settings->train_all,
-                                        .seed = seed };
-
-    int r = targets_copy(settings, arch, &config, err);
-    if (r == HM_OK)
-        r = patterns_parse("rank_pattern", &settings->rank_pattern, &config.rank_pattern,
-                           &config.n_rank_pattern, err);
-    if (r == HM_OK)
-        r = patterns_parse("alpha_pattern", &settings->alpha_pattern, &config.alpha_pattern,
-                           &config.n_alpha_pattern, err);
-    if (r < 0) {
-        hm_adapter_config_release(&config);
-        return r;
-    }
-    *ret_config = config;
     return HM_OK;
 }
 
@@ -383,6 +359,11 @@ int hm_train_job_config(const struct hm_stage_run *run, uint64_t samples, uint32
 {
     const struct train_settings *s = run->config;
     uint32_t micro_batch = micro_rows ? micro_rows : (uint32_t)s->micro_batch;
+    if (micro_batch != s->micro_batch && hm_stage_given(run, "micro_batch"))
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.micro_batch is %" PRIu64
+                       ", the micro-batches of the ids file have %u rows; leave it out",
+                       s->micro_batch, micro_rows);
     struct hm_train_config config = { .lr = s->lr,
                                       .min_lr = s->min_lr,
                                       .eps = s->eps,

@@ -28,11 +28,6 @@ extern const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS];
 #define STAGE_PEAK_BYTES (3ull * STAGE_PEAK_SIZE * STAGE_PEAK_SIZE * 4)
 
 int hm_train_settings_check(const struct hm_stage_run *run, struct hm_error *err);
-/* targets default to every linear of the blocks but the router. Free with
- * hm_adapter_config_release. */
-int hm_train_adapter_config(const struct train_settings *settings, const struct hm_arch *arch,
-                            uint64_t seed, struct hm_adapter_config *ret_config,
-                            struct hm_error *err);
 /* samples, seq_len: of the data; micro_rows: rows of one micro-batch that the data fixes, or 0. */
 int hm_train_job_config(const struct hm_stage_run *run, uint64_t samples, uint32_t seq_len,
                         uint32_t micro_rows, struct hm_train_config *ret_config,

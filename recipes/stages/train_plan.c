@@ -5,7 +5,7 @@
 #include "hanmix/corpus/packed.h"
 #include "stage_runtime.h"
 #include "stage_util.h"
-#include "train_config.h"
+#include "train_adapter.h"
 
 #define DEFAULT_SEQ_LEN 2048
 
@@ -49,11 +49,16 @@ int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan
     HM_TRY(hm_stage_model_plan(run, "model", &model, err));
     if (!model.known)
         return HM_OK;
-    int r = shape_find(run, &shape, err);
+    int r = HM_OK;
+    if (settings->aux_coef > 0 && model.arch.experts < 2)
+        r = hm_fail(err, HM_ERR_USAGE,
+                    "set.aux_coef weighs the loss of routers, and the model has none");
+    if (r == HM_OK)
+        r = shape_find(run, &shape, err);
     if (r == HM_OK)
         r = hm_train_job_config(run, shape.samples, shape.seq_len, shape.micro_rows, &config, err);
     if (r == HM_OK)
-        r = hm_train_adapter_config(settings, &model.arch, run->seed, &adapter, err);
+        r = hm_train_adapter_plan(run, &model.arch, model.old_vocab_size, &adapter, err);
     if (r == HM_OK)
         r = hm_memory_plan_train(&model.arch, &adapter, model.old_vocab_size, config.micro_batch,
                                  shape.seq_len, config.recompute, run->threads, &memory, err);
@@ -74,7 +79,7 @@ int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan
     ret_plan->work = config.steps;
     ret_plan->work_unit = "steps";
     if (r == HM_OK)
-        r = hm_stage_plan_fact(ret_plan, "rank", json_integer(adapter.rank), err);
+        r = hm_train_adapter_foretell(ret_plan, &adapter, err);
     hm_adapter_config_release(&adapter);
     hm_stage_model_release(&model);
     return r;

@@ -79,8 +79,39 @@ int hm_adapter_new(const struct hm_checkpoint *ckpt, const struct hm_adapter_con
    kept whole unless the folder's hanmix.json says that only new rows were trained. */
 int hm_adapter_load(const char *dir, const struct hm_checkpoint *ckpt, bool with_gradients,
                     struct hm_adapter **ret_adapter, struct hm_error *err);
+/* Which members of a configuration a run that starts from an adapter asks for. */
+enum hm_ask {
+    HM_ASK_RANK = 1 << 0,
+    HM_ASK_ALPHA = 1 << 1,
+    HM_ASK_RSLORA = 1 << 2,
+    HM_ASK_DROPOUT = 1 << 3,
+    HM_ASK_TARGETS = 1 << 4,
+    HM_ASK_RANK_PATTERN = 1 << 5,
+    HM_ASK_ALPHA_PATTERN = 1 << 6,
+    HM_ASK_EMBED = 1 << 7,
+    HM_ASK_HEAD = 1 << 8,
+    HM_ASK_GATE = 1 << 9,
+};
+/* config with these members of `asked`, which it then borrows. */
+void hm_adapter_config_ask(struct hm_adapter_config *config, const struct hm_adapter_config *asked,
+                           unsigned which);
+/* An adapter to train on, from a PEFT folder and what is asked beside it: a dropout of its own,
+   full matrices that the folder lacks (copied from the base). Another rank, scale or choice of
+   modules than the folder's is HM_ERR_USAGE naming the first module. */
+int hm_adapter_start(const char *dir, const struct hm_checkpoint *ckpt,
+                     const struct hm_adapter_config *asked, unsigned which,
+                     struct hm_adapter **ret_adapter, struct hm_error *err);
+/* The same checks without values; the joined configuration. */
+int hm_adapter_start_plan(const char *dir, const struct hm_checkpoint *ckpt,
+                          const struct hm_adapter_config *asked, unsigned which,
+                          struct hm_adapter_config *ret_config, struct hm_error *err);
 void hm_adapter_free(struct hm_adapter *adapter);
+int hm_adapter_config_copy(const struct hm_adapter_config *config,
+                           struct hm_adapter_config *ret_copy, struct hm_error *err);
 void hm_adapter_config_release(struct hm_adapter_config *config);
+/* HM_ERR_USAGE as hm_adapter_new would give, from the architecture alone. */
+int hm_adapter_config_check(const struct hm_arch *arch, const struct hm_adapter_config *config,
+                            uint64_t old_vocab, struct hm_error *err);
 void hm_adapter_zero_grad(struct hm_adapter *adapter);
 uint64_t hm_adapter_param_count(const struct hm_adapter *adapter); /* trainable values */
 /* Bytes of values (and gradients); 0 when config does not fit arch. */
