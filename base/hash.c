@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/evp.h>
@@ -15,7 +16,8 @@
 #include "hanmix/base/hash.h"
 #include "internal.h"
 
-#define READ_BYTES (1024u * 1024)
+#define READ_BYTES          (1024u * 1024)
+#define PROGRESS_FROM_BYTES (256ull << 20)
 
 int hm_sha256_init(struct hm_sha256 *sha, struct hm_error *err)
 {
@@ -67,27 +69,39 @@ int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], st
     return HM_OK;
 }
 
-static int hash_open_file(int fd, const char *path, struct hm_sha256 *sha, struct hm_error *err)
+static int add_open_file(int fd, const char *path, const struct hm_ctl *ctl, struct hm_sha256 *sha,
+                         struct hm_error *err)
 {
+    struct hm_progress progress = { .what = "digest", .unit = "bytes", .detail = path };
+    struct stat info = { 0 };
     char *buffer = hm_alloc(HM_MEM_OTHER, READ_BYTES);
     int status = buffer ? HM_OK : hm_fail_nomem(err, "for '%s'", path);
 
+    if (fstat(fd, &info) == 0)
+        progress.total = (uint64_t)info.st_size;
     while (status == HM_OK) {
         ssize_t got = read(fd, buffer, READ_BYTES);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got < 0)
-            status = hm_fail_errno(err, "read", path);
-        else if (got == 0)
+        if (got == 0)
             break;
-        else
+        if (got < 0) {
+            status = hm_fail_errno(err, "read", path);
+        } else if (hm_ctl_stopped(ctl)) {
+            status = hm_fail(err, HM_ERR_STOPPED, "stopped while digesting '%s'", path);
+        } else {
             hm_sha256_add(sha, buffer, (size_t)got);
+            progress.done += (uint64_t)got;
+            if (progress.total >= PROGRESS_FROM_BYTES)
+                hm_ctl_progress(ctl, &progress);
+        }
     }
     hm_free(buffer);
     return status;
 }
 
-int hm_sha256_file(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+int hm_sha256_file(const char *path, const struct hm_ctl *ctl, char hex[HM_SHA256_HEX_BYTES],
+                   struct hm_error *err)
 {
     struct hm_sha256 sha = { 0 };
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -96,7 +110,7 @@ int hm_sha256_file(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_er
         return hm_fail_errno_reading(err, "open", path);
     int status = hm_sha256_init(&sha, err);
     if (status == HM_OK)
-        status = hash_open_file(fd, path, &sha, err);
+        status = add_open_file(fd, path, ctl, &sha, err);
     close(fd);
     if (status == HM_OK)
         hm_sha256_finish(&sha, hex);
@@ -117,7 +131,7 @@ static int folder_add_file(const char *root, const char *relative, struct hm_sha
     if (status == HM_OK)
         status = hm_file_size(path, &size, err);
     if (status == HM_OK)
-        status = hm_sha256_file(path, hex, err);
+        status = hm_sha256_file(path, NULL, hex, err);
     if (status == HM_OK)
         status = hm_format(&line, err, "%s\t%" PRIu64 "\t%s\n", relative, size, hex);
     if (status == HM_OK)
@@ -133,7 +147,7 @@ int hm_sha256_path(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_er
     struct hm_sha256 sha = { 0 };
 
     if (!hm_path_is_dir(path))
-        return hm_sha256_file(path, hex, err);
+        return hm_sha256_file(path, NULL, hex, err);
     HM_TRY(hm_dir_files(path, &names, err));
     int status = hm_sha256_init(&sha, err);
     for (size_t i = 0; status == HM_OK && i < names.count; i++)

@@ -4,8 +4,6 @@
  * in the layout of Python's json.dumps(ensure_ascii=False), reals in their shortest form, so that
  * files compare.
  */
-#include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 #include "hanmix/base/file.h"

@@ -4,7 +4,6 @@
  * the distance of names. Integers are read exactly, never through a double.
  */
 #include <ctype.h>
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

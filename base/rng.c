@@ -7,6 +7,7 @@
  */
 #include <math.h>
 
+#include "hanmix/base/hash.h"
 #include "hanmix/base/rng.h"
 
 #define PHILOX_M0     0xd2511f53u
@@ -48,14 +49,9 @@ uint64_t hm_rng_u64(struct hm_rng_key key, uint64_t counter)
     return (uint64_t)word[1] << 32 | word[0];
 }
 
-static double unit_interval(uint64_t bits)
-{
-    return (double)(bits >> 11) * 0x1p-53;
-}
-
 double hm_rng_uniform(struct hm_rng_key key, uint64_t counter)
 {
-    return unit_interval(hm_rng_u64(key, counter));
+    return hm_unit_interval(hm_rng_u64(key, counter));
 }
 
 double hm_rng_normal(struct hm_rng_key key, uint64_t counter)
@@ -63,8 +59,8 @@ double hm_rng_normal(struct hm_rng_key key, uint64_t counter)
     uint32_t word[4];
 
     hm_rng_block(key, counter, word);
-    double radius_draw = 1.0 - unit_interval((uint64_t)word[1] << 32 | word[0]); /* (0, 1] */
-    double angle_draw = unit_interval((uint64_t)word[3] << 32 | word[2]);
+    double radius_draw = 1.0 - hm_unit_interval((uint64_t)word[1] << 32 | word[0]); /* (0, 1] */
+    double angle_draw = hm_unit_interval((uint64_t)word[3] << 32 | word[2]);
     return sqrt(-2.0 * log(radius_draw)) * cos(6.283185307179586476925 * angle_draw);
 }
 

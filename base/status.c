@@ -68,6 +68,11 @@ int hm_fail_nomem(struct hm_error *err, const char *format, ...)
     return hm_fail(err, HM_ERR_NOMEM, "out of memory %s", text);
 }
 
+int hm_error_pass(struct hm_error *err, const struct hm_error *from)
+{
+    return hm_fail(err, from->code, "%s", from->text);
+}
+
 void hm_error_prefix(struct hm_error *err, const char *format, ...)
 {
     char prefix[HM_ERROR_TEXT_BYTES];

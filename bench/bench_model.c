@@ -125,7 +125,7 @@ static int slot_plan(struct writer *w, size_t i, struct hm_error *err)
 {
     struct hm_weight_slot slot;
     struct hm_buf text = { 0 };
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
 
     hm_arch_slot(w->arch, i, &slot, name);
     uint64_t values = (uint64_t)slot.rows * slot.cols, blocks = (values + BLOCK - 1) / BLOCK;
@@ -195,7 +195,7 @@ static int entry_write(struct writer *w, size_t index, struct hm_error *err)
     struct hm_weight_slot slot;
     struct hm_buf text = { 0 };
     float map[256];
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
 
     hm_arch_slot(w->arch, entry.slot, &slot, name);
     uint64_t values = (uint64_t)slot.rows * slot.cols, blocks = (values + BLOCK - 1) / BLOCK;

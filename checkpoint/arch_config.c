@@ -3,7 +3,6 @@
  * struct hm_arch -> config.json: the old flat keys that every release of transformers and llama.cpp
  * reads. What hanmix does not own is copied through from the source's config.
  */
-#include <string.h>
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"

@@ -9,8 +9,6 @@
 
 #include "hanmix/checkpoint/model_arch.h"
 
-#define NAME_BYTES 160
-
 static bool has_gate(const struct hm_arch *arch)
 {
     return arch->family == HM_FAMILY_MIXTRAL;
@@ -67,7 +65,8 @@ static void set_shape(const struct hm_arch *arch, struct hm_weight_slot *slot)
     }
 }
 
-void hm_arch_slot(const struct hm_arch *arch, size_t i, struct hm_weight_slot *ret_slot, char *name)
+void hm_arch_slot(const struct hm_arch *arch, size_t i, struct hm_weight_slot *ret_slot,
+                  char name[HM_SLOT_NAME_BYTES])
 {
     struct hm_weight_slot slot = { 0 };
     size_t per_layer = layer_slots(arch);
@@ -94,40 +93,43 @@ void hm_arch_slot(const struct hm_arch *arch, size_t i, struct hm_weight_slot *r
     hm_arch_slot_name(arch, &slot, name);
 }
 
-void hm_arch_slot_name(const struct hm_arch *arch, const struct hm_weight_slot *slot, char *name)
+void hm_arch_slot_name(const struct hm_arch *arch, const struct hm_weight_slot *slot,
+                       char name[HM_SLOT_NAME_BYTES])
 {
     const char *leaf = hm_weight_kind_name(arch, slot->kind);
 
     switch (slot->kind) {
     case HM_WEIGHT_HEAD:
-        snprintf(name, NAME_BYTES, "%s", leaf);
+        snprintf(name, HM_SLOT_NAME_BYTES, "%s", leaf);
         break;
     case HM_WEIGHT_EMBED:
     case HM_WEIGHT_NORM:
-        snprintf(name, NAME_BYTES, "model.%s", leaf);
+        snprintf(name, HM_SLOT_NAME_BYTES, "model.%s", leaf);
         break;
     case HM_WEIGHT_Q:
     case HM_WEIGHT_K:
     case HM_WEIGHT_V:
     case HM_WEIGHT_O:
-        snprintf(name, NAME_BYTES, "model.layers.%" PRIu32 ".self_attn.%s", slot->layer, leaf);
+        snprintf(name, HM_SLOT_NAME_BYTES, "model.layers.%" PRIu32 ".self_attn.%s", slot->layer,
+                 leaf);
         break;
     case HM_WEIGHT_GATE:
-        snprintf(name, NAME_BYTES, "model.layers.%" PRIu32 ".block_sparse_moe.%s", slot->layer,
-                 leaf);
+        snprintf(name, HM_SLOT_NAME_BYTES, "model.layers.%" PRIu32 ".block_sparse_moe.%s",
+                 slot->layer, leaf);
         break;
     case HM_WEIGHT_W1:
     case HM_WEIGHT_W2:
     case HM_WEIGHT_W3:
         if (has_gate(arch))
-            snprintf(name, NAME_BYTES,
+            snprintf(name, HM_SLOT_NAME_BYTES,
                      "model.layers.%" PRIu32 ".block_sparse_moe.experts.%" PRIu32 ".%s",
                      slot->layer, slot->expert, leaf);
         else
-            snprintf(name, NAME_BYTES, "model.layers.%" PRIu32 ".mlp.%s", slot->layer, leaf);
+            snprintf(name, HM_SLOT_NAME_BYTES, "model.layers.%" PRIu32 ".mlp.%s", slot->layer,
+                     leaf);
         break;
     default:
-        snprintf(name, NAME_BYTES, "model.layers.%" PRIu32 ".%s", slot->layer, leaf);
+        snprintf(name, HM_SLOT_NAME_BYTES, "model.layers.%" PRIu32 ".%s", slot->layer, leaf);
         break;
     }
 }
@@ -156,15 +158,12 @@ const char *hm_weight_kind_name(const struct hm_arch *arch, enum hm_weight_kind 
     return names[kind];
 }
 
+bool hm_weight_kind_is_norm(enum hm_weight_kind kind)
+{
+    return kind == HM_WEIGHT_INPUT_NORM || kind == HM_WEIGHT_POST_NORM || kind == HM_WEIGHT_NORM;
+}
+
 bool hm_weight_kind_is_linear(enum hm_weight_kind kind)
 {
-    switch (kind) {
-    case HM_WEIGHT_EMBED:
-    case HM_WEIGHT_INPUT_NORM:
-    case HM_WEIGHT_POST_NORM:
-    case HM_WEIGHT_NORM:
-        return false;
-    default:
-        return true;
-    }
+    return kind != HM_WEIGHT_EMBED && !hm_weight_kind_is_norm(kind);
 }

@@ -16,8 +16,6 @@
 #define INDEX_MAX_BYTES  (256u << 20)
 #define SHARDS_MAX       100000u
 #define READ_CHUNK_BYTES (16u << 20)
-#define SINGLE_NAME      "model.safetensors"
-#define INDEX_NAME       "model.safetensors.index.json"
 
 static int fail_nomem(const char *dir, struct hm_error *err)
 {
@@ -159,9 +157,9 @@ static int open_files(struct hm_checkpoint *ckpt, struct hm_error *err)
     char *single = NULL;
     char *index = NULL;
 
-    int status = hm_path_join(&single, ckpt->dir, SINGLE_NAME, err);
+    int status = hm_path_join(&single, ckpt->dir, HM_MODEL_FILE, err);
     if (status == HM_OK)
-        status = hm_path_join(&index, ckpt->dir, INDEX_NAME, err);
+        status = hm_path_join(&index, ckpt->dir, HM_MODEL_INDEX_FILE, err);
     if (status < 0)
         goto out;
     if (!hm_path_exists(single) && hm_path_exists(index)) {
@@ -170,13 +168,13 @@ static int open_files(struct hm_checkpoint *ckpt, struct hm_error *err)
     }
     if (!hm_path_exists(single)) {
         status = hm_fail(err, HM_ERR_FORMAT,
-                         "'%s': neither " SINGLE_NAME " nor " INDEX_NAME
+                         "'%s': neither " HM_MODEL_FILE " nor " HM_MODEL_INDEX_FILE
                          " is there; other weight formats are not read",
                          ckpt->dir);
         goto out;
     }
     ckpt->file = hm_calloc(HM_MEM_TENSOR, 1, sizeof *ckpt->file);
-    status = ckpt->file ? open_file(ckpt, SINGLE_NAME, err) : fail_nomem(ckpt->dir, err);
+    status = ckpt->file ? open_file(ckpt, HM_MODEL_FILE, err) : fail_nomem(ckpt->dir, err);
 out:
     hm_free(single);
     hm_free(index);

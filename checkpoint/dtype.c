@@ -60,6 +60,11 @@ int hm_dtype_parse(const char *name, enum hm_dtype *ret_dtype, struct hm_error *
     return hm_fail(err, HM_ERR_FORMAT, "element type '%s' is not known", name);
 }
 
+bool hm_dtype_is_weight(enum hm_dtype dtype)
+{
+    return dtype == HM_DTYPE_F32 || dtype == HM_DTYPE_F16 || dtype == HM_DTYPE_BF16;
+}
+
 static int not_float(enum hm_dtype dtype, struct hm_error *err)
 {
     return hm_fail(err, HM_ERR_FORMAT, "element type %s is not one of F16, BF16, F32, F64",
@@ -130,4 +135,18 @@ int hm_dtype_from_f32(enum hm_dtype dtype, const float *values, size_t count, vo
     default:
         return not_float(dtype, err);
     }
+}
+
+void hm_floats_load(enum hm_dtype dtype, const void *data, size_t count, float *out)
+{
+    int status = hm_dtype_to_f32(dtype, data, count, out, NULL);
+
+    HM_BUG(status < 0);
+}
+
+void hm_floats_store(enum hm_dtype dtype, const float *values, size_t count, void *out)
+{
+    int status = hm_dtype_from_f32(dtype, values, count, out, NULL);
+
+    HM_BUG(status < 0);
 }

@@ -40,7 +40,7 @@ static int shard_name(char **ret_name, const struct hm_folder_writer *writer, si
                       struct hm_error *err)
 {
     if (writer->n_shards == 1)
-        return hm_format(ret_name, err, "model.safetensors");
+        return hm_format(ret_name, err, HM_MODEL_FILE);
     return hm_format(ret_name, err, "model-%05zu-of-%05zu.safetensors", shard + 1,
                      writer->n_shards);
 }
@@ -243,7 +243,7 @@ static int write_index(const struct hm_folder_writer *writer, struct hm_error *e
 
     for (size_t i = 0; i < writer->count; i++)
         total += hm_tensor_spec_bytes(&writer->tensor[i].spec);
-    HM_TRY(hm_path_join(&path, writer->dir, "model.safetensors.index.json", err));
+    HM_TRY(hm_path_join(&path, writer->dir, HM_MODEL_INDEX_FILE, err));
     json_t *index =
         json_pack("{s:{s:I}, s:{}}", "metadata", "total_size", (json_int_t)total, "weight_map");
     int status = index ? build_index(writer, json_object_get(index, "weight_map"), err)

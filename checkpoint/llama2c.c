@@ -103,7 +103,7 @@ static int place_tensors(struct source *source, struct hm_error *err)
     for (size_t i = 0; i < hm_arch_slot_count(arch);
          i++) { /* the sizes, from the last layer's slots */
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         hm_arch_slot(arch, i, &slot, name);
         source->layer_size[slot.kind] = (uint64_t)slot.rows * slot.cols;
     }
@@ -167,7 +167,7 @@ static int write_all(const struct source *source, struct hm_folder_writer *write
 
     while ((i = hm_folder_writer_next(writer)) < count) {
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         if (hm_ctl_stopped(ctl))
             return hm_fail(err, HM_ERR_STOPPED, "stopped while converting '%s'", source->path);
         hm_arch_slot(&source->arch, i, &slot, name);
@@ -190,7 +190,7 @@ static int write_weights(const struct source *source, const char *out_dir, const
         return hm_fail_nomem(err, "converting '%s'", source->path);
     for (size_t i = 0; i < count && status == HM_OK; i++) {
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         hm_arch_slot(&source->arch, i, &slot, name);
         specs[i].dtype = HM_DTYPE_F32;
         specs[i].n_dims = slot.cols == 1 ? 1 : 2;

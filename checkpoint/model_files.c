@@ -9,12 +9,8 @@
 #include "hanmix/base/alloc.h"
 #include "hanmix/checkpoint/checkpoint.h"
 
-#define RECORD_NAME      "hanmix.json"
-#define RECORD_MAX_BYTES (1u << 20)
-#define RECORD_VERSION   1u
-
-static int copy_if_there(const char *from_dir, const char *to_dir, const char *name,
-                         struct hm_error *err)
+int hm_model_file_copy(const char *from_dir, const char *to_dir, const char *name,
+                       struct hm_error *err)
 {
     char *from = NULL;
     char *to = NULL;
@@ -34,11 +30,11 @@ int hm_model_files_copy(const char *from_dir, const char *to_dir, struct hm_erro
     static const char *const names[] = {
         "tokenizer.model",         "tokenizer.json",    "tokenizer_config.json",
         "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-        "generation_config.json",  RECORD_NAME,
+        "generation_config.json",  HM_RECORD_FILE,
     };
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        HM_TRY(copy_if_there(from_dir, to_dir, names[i], err));
+        HM_TRY(hm_model_file_copy(from_dir, to_dir, names[i], err));
     return HM_OK;
 }
 
@@ -56,16 +52,23 @@ static int read_digest(const json_t *object, const char *key, const char *path,
     return HM_OK;
 }
 
+int hm_record_version_check(const json_t *root, const char *path, struct hm_error *err)
+{
+    uint64_t version = 0;
+
+    HM_TRY(hm_json_u64(root, "version", path, &version, err));
+    if (version != HM_RECORD_VERSION)
+        return hm_fail(err, HM_ERR_FORMAT, "'%s': version %" PRIu64 ", expected %u", path, version,
+                       HM_RECORD_VERSION);
+    return HM_OK;
+}
+
 static int parse_record(const json_t *root, const char *path, uint64_t vocab_size,
                         struct hm_vocab_record *record, struct hm_error *err)
 {
     const json_t *block = json_object_get(root, "vocab_resize");
-    uint64_t version = 0;
 
-    HM_TRY(hm_json_u64(root, "version", path, &version, err));
-    if (version != RECORD_VERSION)
-        return hm_fail(err, HM_ERR_FORMAT, "'%s': version %" PRIu64 ", expected %u", path, version,
-                       RECORD_VERSION);
+    HM_TRY(hm_record_version_check(root, path, err));
     HM_TRY(hm_json_u64(block, "old_vocab_size", path, &record->old_vocab_size, err));
     HM_TRY(hm_json_u64(block, "new_vocab_size", path, &record->new_vocab_size, err));
     HM_TRY(read_digest(block, "old_tokenizer_sha256", path, record->old_tokenizer, err));
@@ -86,9 +89,9 @@ int hm_vocab_record_read(const char *dir, uint64_t vocab_size, struct hm_vocab_r
     char *path = NULL;
     json_t *root = NULL;
 
-    int status = hm_path_join(&path, dir, RECORD_NAME, err);
+    int status = hm_path_join(&path, dir, HM_RECORD_FILE, err);
     if (status == HM_OK && hm_path_exists(path)) {
-        status = hm_json_load(path, RECORD_MAX_BYTES, &root, err);
+        status = hm_json_load(path, HM_RECORD_MAX_BYTES, &root, err);
         if (status == HM_OK)
             status = parse_record(root, path, vocab_size, &record, err);
     }
@@ -99,17 +102,21 @@ int hm_vocab_record_read(const char *dir, uint64_t vocab_size, struct hm_vocab_r
     return status;
 }
 
+json_t *hm_vocab_record_json(const struct hm_vocab_record *record)
+{
+    return json_pack("{s:I, s:I, s:s, s:s}", "old_vocab_size", (json_int_t)record->old_vocab_size,
+                     "new_vocab_size", (json_int_t)record->new_vocab_size, "old_tokenizer_sha256",
+                     record->old_tokenizer, "new_tokenizer_sha256", record->new_tokenizer);
+}
+
 int hm_vocab_record_write(const char *dir, const struct hm_vocab_record *record,
                           struct hm_error *err)
 {
     char *path = NULL;
 
-    HM_TRY(hm_path_join(&path, dir, RECORD_NAME, err));
-    json_t *root =
-        json_pack("{s:I, s:{s:I, s:I, s:s, s:s}}", "version", (json_int_t)RECORD_VERSION,
-                  "vocab_resize", "old_vocab_size", (json_int_t)record->old_vocab_size,
-                  "new_vocab_size", (json_int_t)record->new_vocab_size, "old_tokenizer_sha256",
-                  record->old_tokenizer, "new_tokenizer_sha256", record->new_tokenizer);
+    HM_TRY(hm_path_join(&path, dir, HM_RECORD_FILE, err));
+    json_t *root = json_pack("{s:I, s:o}", "version", (json_int_t)HM_RECORD_VERSION, "vocab_resize",
+                             hm_vocab_record_json(record));
     int status = hm_json_save(path, root, err); /* tells of a NULL root itself */
     json_decref(root);
     hm_free(path);

@@ -11,7 +11,10 @@
 #include "hanmix/base/alloc.h"
 #include "hanmix/checkpoint/nf4_format.h"
 
-#define NESTED_BLOCK 256u
+bool hm_nf4_blocksize_ok(uint64_t blocksize)
+{
+    return blocksize >= 32 && blocksize <= 4096 && (blocksize & (blocksize - 1)) == 0;
+}
 
 static int compare_float(const void *a, const void *b)
 {
@@ -76,7 +79,8 @@ int hm_nf4_nest(const float *absmax, size_t n, struct hm_nf4_nested *ret_nested,
     double sum = 0;
 
     nested.code = hm_alloc(HM_MEM_TENSOR, n);
-    nested.nested_absmax = hm_alloc_array(HM_MEM_TENSOR, n / NESTED_BLOCK + 1, sizeof(float));
+    nested.nested_absmax =
+        hm_alloc_array(HM_MEM_TENSOR, n / HM_NF4_NESTED_BLOCK + 1, sizeof(float));
     if (!nested.code || !nested.nested_absmax) {
         hm_nf4_nested_release(&nested);
         return hm_fail_nomem(err, "quantising %zu block scales", n);
@@ -85,12 +89,12 @@ int hm_nf4_nest(const float *absmax, size_t n, struct hm_nf4_nested *ret_nested,
     for (size_t i = 0; i < n; i++)
         sum += absmax[i];
     nested.offset = n > 0 ? (float)(sum / (double)n) : 0.0f;
-    for (size_t first = 0; first < n; first += NESTED_BLOCK) {
-        size_t end = n - first < NESTED_BLOCK ? n : first + NESTED_BLOCK;
+    for (size_t first = 0; first < n; first += HM_NF4_NESTED_BLOCK) {
+        size_t end = n - first < HM_NF4_NESTED_BLOCK ? n : first + HM_NF4_NESTED_BLOCK;
         float top = 0.0f;
         for (size_t i = first; i < end; i++)
             top = fmaxf(top, fabsf(absmax[i] - nested.offset));
-        nested.nested_absmax[first / NESTED_BLOCK] = top;
+        nested.nested_absmax[first / HM_NF4_NESTED_BLOCK] = top;
         for (size_t i = first; i < end; i++) /* an all-zero block holds code 0, as theirs do */
             nested.code[i] =
                 top > 0 ? nearest(map, (double)(absmax[i] - nested.offset) / (double)top) : 0;
@@ -125,7 +129,7 @@ int hm_nf4_state_json(uint32_t blocksize, enum hm_dtype dtype, uint64_t rows, ui
         status = hm_buf_printf(&text, err,
                                "], \"nested_blocksize\": %u, \"nested_dtype\": \"float32\", "
                                "\"nested_offset\": %s}",
-                               NESTED_BLOCK, number);
+                               HM_NF4_NESTED_BLOCK, number);
     } else if (status == HM_OK) {
         status = hm_buf_text(&text, "]}", err);
     }

@@ -26,6 +26,16 @@ struct hm_st_writer {
     uint64_t left_bytes; /* of the current tensor */
 };
 
+struct hm_tensor_spec hm_tensor_spec_of(const struct hm_tensor *tensor)
+{
+    struct hm_tensor_spec spec = { .name = (char *)(uintptr_t)tensor->name, /* only read */
+                                   .dtype = tensor->dtype,
+                                   .n_dims = tensor->n_dims };
+
+    memcpy(spec.shape, tensor->shape, sizeof spec.shape);
+    return spec;
+}
+
 uint64_t hm_tensor_spec_bytes(const struct hm_tensor_spec *spec)
 {
     uint64_t bytes;
@@ -276,12 +286,8 @@ int hm_safetensors_write(const char *path, const struct hm_tensor *tensors, size
         status = hm_fail_nomem(err, "writing '%s'", path);
         goto out;
     }
-    for (size_t i = 0; i < n; i++) {
-        spec[i].name = (char *)(uintptr_t)tensors[i].name; /* only read */
-        spec[i].dtype = tensors[i].dtype;
-        spec[i].n_dims = tensors[i].n_dims;
-        memcpy(spec[i].shape, tensors[i].shape, sizeof spec[i].shape);
-    }
+    for (size_t i = 0; i < n; i++)
+        spec[i] = hm_tensor_spec_of(&tensors[i]);
     status = hm_st_writer_open(path, spec, n, metadata, &writer, order, err);
     for (size_t i = 0; i < n && status == HM_OK; i++)
         status = hm_st_writer_data(writer, tensors[order[i]].data,

@@ -13,22 +13,6 @@
 
 #define SCALES_AT_ONCE 256u
 
-int hm_weight_from_f32(const float *values_view, uint32_t rows, uint32_t cols,
-                       struct hm_weight **ret_weight, struct hm_error *err)
-{
-    struct hm_weight *weight = hm_calloc(HM_MEM_WEIGHT, 1, sizeof *weight);
-
-    if (!weight)
-        return hm_fail_nomem(err, "making a weight");
-    weight->layout = WEIGHT_DENSE;
-    weight->dtype = HM_DTYPE_F32;
-    weight->rows = rows;
-    weight->cols = cols;
-    weight->data = (const uint8_t *)values_view;
-    *ret_weight = weight;
-    return HM_OK;
-}
-
 void hm_weight_free(struct hm_weight *weight)
 {
     hm_free(weight);
@@ -53,8 +37,6 @@ uint64_t hm_weight_stored_bytes(const struct hm_weight *weight)
 {
     uint64_t bytes = 0;
 
-    if (weight->n_parts == 0)
-        return (uint64_t)weight->rows * weight->cols * sizeof(float);
     for (size_t i = 0; i < weight->n_parts; i++)
         bytes += weight->part[i].bytes;
     return bytes;
@@ -89,7 +71,7 @@ static void load_scales(const struct hm_weight *weight, uint64_t first, size_t n
         return;
     }
     for (size_t i = 0; i < n; i++) {
-        float nested = load_f32(weight->nested_absmax, (first + i) / NESTED_BLOCK);
+        float nested = load_f32(weight->nested_absmax, (first + i) / HM_NF4_NESTED_BLOCK);
         float product = load_f32(weight->nested_map, weight->absmax[first + i]) * nested;
         scale[i] = product + weight->nested_offset;
     }

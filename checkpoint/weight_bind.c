@@ -26,15 +26,14 @@ struct binding {
 static void add_part(struct hm_weight *weight, const struct hm_tensor *tensor, uint64_t offset,
                      uint64_t bytes)
 {
-    HM_BUG(weight->n_parts == WEIGHT_TENSORS_MAX);
+    HM_BUG(weight->n_parts == HM_NF4_PARTS);
     weight->part[weight->n_parts++] = (struct weight_part){ tensor, offset, bytes };
 }
 
 static int check_dense_type(const struct binding *b, const struct hm_tensor *tensor,
                             struct hm_error *err)
 {
-    if (tensor->dtype == HM_DTYPE_F32 || tensor->dtype == HM_DTYPE_F16 ||
-        tensor->dtype == HM_DTYPE_BF16)
+    if (hm_dtype_is_weight(tensor->dtype))
         return HM_OK;
     return hm_fail(err, HM_ERR_FORMAT,
                    "'%s': tensor '%s' is %s without a quant_state; F32, F16 and BF16 are supported",
@@ -119,23 +118,22 @@ static int read_state(const struct binding *b, const json_t *state, const char *
     HM_TRY(hm_json_u64(state, "blocksize", name, &blocksize, err));
     if (strcmp(type, "nf4") != 0)
         return hm_fail(err, HM_ERR_FORMAT, "'%s': quant_type '%s', expected 'nf4'", name, type);
-    if (blocksize < 32 || blocksize > 4096 || (blocksize & (blocksize - 1)) != 0)
+    if (!hm_nf4_blocksize_ok(blocksize))
         return hm_fail(err, HM_ERR_FORMAT,
                        "'%s': blocksize %" PRIu64 ", expected a power of two from 32 to 4096", name,
                        blocksize);
     HM_TRY(hm_dtype_parse(dtype, &weight->dtype, err));
-    if (weight->dtype != HM_DTYPE_F32 && weight->dtype != HM_DTYPE_F16 &&
-        weight->dtype != HM_DTYPE_BF16)
+    if (!hm_dtype_is_weight(weight->dtype))
         return hm_fail(err, HM_ERR_FORMAT, "'%s': dtype '%s', expected a float type", name, dtype);
     HM_TRY(check_state_shape(b, state, name, err));
     if (nested) {
         HM_TRY(hm_json_u64(state, "nested_blocksize", name, &nested_blocksize, err));
         HM_TRY(hm_json_f64(state, "nested_offset", name, &offset, err));
-        if (nested_blocksize != NESTED_BLOCK || !isfinite((float)offset))
+        if (nested_blocksize != HM_NF4_NESTED_BLOCK || !isfinite((float)offset))
             return hm_fail(err, HM_ERR_FORMAT,
                            "'%s': nested_blocksize %" PRIu64
                            " and nested_offset %g; expected %u and a finite f32",
-                           name, nested_blocksize, offset, NESTED_BLOCK);
+                           name, nested_blocksize, offset, HM_NF4_NESTED_BLOCK);
     }
     weight->layout = nested ? WEIGHT_NF4_NESTED : WEIGHT_NF4;
     weight->blocksize = (uint32_t)blocksize;
@@ -172,7 +170,7 @@ static int bind_scales(const struct binding *b, bool nested, struct hm_error *er
     HM_TRY(check_quant_map(b, tensor, err));
     if (!nested)
         return HM_OK;
-    uint64_t nested_blocks = (blocks + NESTED_BLOCK - 1) / NESTED_BLOCK;
+    uint64_t nested_blocks = (blocks + HM_NF4_NESTED_BLOCK - 1) / HM_NF4_NESTED_BLOCK;
     HM_TRY(need_beside(b, "nested_absmax", HM_DTYPE_F32, nested_blocks, &tensor, err));
     weight->nested_absmax = tensor->data;
     HM_TRY(need_beside(b, "nested_quant_map", HM_DTYPE_F32, 256, &tensor, err));

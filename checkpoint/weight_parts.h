@@ -7,6 +7,7 @@
 #ifndef HANMIX_CHECKPOINT_WEIGHT_PARTS_H
 #define HANMIX_CHECKPOINT_WEIGHT_PARTS_H
 
+#include "hanmix/checkpoint/nf4_format.h"
 #include "hanmix/checkpoint/weight.h"
 
 enum weight_layout {
@@ -14,9 +15,6 @@ enum weight_layout {
     WEIGHT_NF4,        /* codes, f32 absmax */
     WEIGHT_NF4_NESTED, /* codes, 8-bit absmax with nested scales */
 };
-
-#define WEIGHT_TENSORS_MAX 6
-#define NESTED_BLOCK       256u
 
 struct weight_part { /* a range of a tensor of the checkpoint */
     const struct hm_tensor *tensor;
@@ -36,8 +34,8 @@ struct hm_weight {
     const uint8_t *nested_map;    /* f32 [256] */
     float nested_offset;
 
-    const struct hm_checkpoint *ckpt; /* NULL for a caller's matrix */
-    struct weight_part part[WEIGHT_TENSORS_MAX];
+    const struct hm_checkpoint *ckpt; /* borrowed */
+    struct weight_part part[HM_NF4_PARTS];
     size_t n_parts;
 };
 

@@ -3,7 +3,6 @@
  * The verb generate: a prompt continued on standard output, token by token, with or without an
  * adapter.
  */
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -4,7 +4,6 @@
  * (inspect_kinds.c); here the kind is recognised and the object printed, as JSON or as lines.
  */
 #include <stdio.h>
-#include <string.h>
 
 #include "cli.h"
 #include "hanmix/base/file.h"

@@ -3,8 +3,6 @@
  * The verb plan: order, decisions, memory by purpose and disk of a recipe, for people and programs.
  */
 #include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
 
 #include "cli.h"
 #include "plan_text.h"

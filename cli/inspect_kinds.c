@@ -4,11 +4,6 @@
  */
 #include "inspect_kinds.h"
 
-#include <inttypes.h>
-#include <math.h>
-#include <stdio.h>
-#include <string.h>
-
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/corpus/packed.h"
 #include "hanmix/recipes/run.h"

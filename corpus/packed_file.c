@@ -184,15 +184,6 @@ int hm_packed_verify(const struct hm_packed *packed, struct hm_error *err)
     return HM_OK;
 }
 
-static uint32_t window_documents(const uint8_t *starts, uint32_t seq_len)
-{
-    uint32_t documents = 1; /* the one that the first token belongs to */
-
-    for (uint32_t t = 1; t < seq_len; t++)
-        documents += starts[t / 8] >> t % 8 & 1;
-    return documents;
-}
-
 int hm_packed_window(const struct hm_packed *packed, uint64_t index, int32_t *ids,
                      uint8_t *doc_start, struct hm_window *ret_window, struct hm_error *err)
 {
@@ -221,8 +212,7 @@ int hm_packed_window(const struct hm_packed *packed, uint64_t index, int32_t *id
     for (uint32_t t = 0; doc_start && t < packed->seq_len; t++)
         doc_start[t] = starts[t / 8] >> t % 8 & 1;
     *ret_window = (struct hm_window){ .utf8_bytes = packed_get(record + layout.bytes_at, 8),
-                                      .chars = packed_get(record + layout.chars_at, 8),
-                                      .n_docs = window_documents(starts, packed->seq_len) };
+                                      .chars = packed_get(record + layout.chars_at, 8) };
     hm_map_drop(&packed->map, PACKED_HEADER_BYTES + offset, packed->record_bytes + page);
     return HM_OK;
 }

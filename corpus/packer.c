@@ -135,7 +135,7 @@ static void slot_encode(void *context, size_t index, int worker)
     uint64_t hash = hm_hash64(text.ptr, text.len, VALID_HASH_SEED);
 
     (void)worker;
-    slot->valid = (double)(hash >> 11) * 0x1p-53 < packer->options->valid_fraction;
+    slot->valid = hm_unit_interval(hash) < packer->options->valid_fraction;
     slot->chars = hm_utf8_count(text);
     hm_ids_clear(&slot->doc.ids);
     slot->status =
@@ -245,8 +245,7 @@ static int batch_write(struct packer *packer, struct hm_error *err)
     for (size_t i = 0; i < packer->n_slots; i++) {
         struct pack_slot *slot = &packer->slot[i];
         if (slot->status < 0) {
-            hm_fail(err, slot->status, "%s", slot->error.text);
-            return slot->status;
+            return hm_error_pass(err, &slot->error);
         }
         if (packer->options->verify > 0 && slot->number % packer->options->verify == 0)
             HM_TRY(slot_verify(packer, slot, err));

@@ -6,7 +6,6 @@
  * text, so it does not depend on the order of lines.
  */
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 #include "hanmix/base/file.h"
@@ -100,7 +99,7 @@ static int line_text(struct set_reader *reader, int state, struct hm_str line,
         *ret_set = reader->set->name;
     }
     if (status == HM_ERR_NOMEM)
-        return hm_fail(err, status, "%s", found.text);
+        return hm_error_pass(err, &found);
     if (status < 0) {
         *ret_text = (struct hm_str){ "", 0 };
         return bad_line(reader, &found, err);
@@ -124,7 +123,7 @@ static bool in_epoch(const struct set_reader *reader, struct hm_str text)
     if (share >= 1)
         return true;
     uint64_t hash = hm_hash64(text.ptr, text.len, EPOCH_SEED ^ reader->options->seed);
-    return (double)(hash >> 11) < ldexp(share, 53);
+    return hm_unit_interval(hash) < share;
 }
 
 int hm_set_reader_next(struct set_reader *reader, struct hm_str *ret_text, const char **ret_set,

@@ -4,7 +4,6 @@
  * exact duplicates and sampling by hash; names of sets as they appear; statistics. Reading one set
  * is set_reader.c.
  */
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -107,7 +106,7 @@ static int keep(struct source *source, struct hm_str text, bool *ret_keep, struc
     *ret_keep = true;
     if (source->keep_share < 1) {
         uint64_t hash = hm_hash64(text.ptr, text.len, source->options.seed);
-        *ret_keep = (double)(hash >> 11) < ldexp(source->keep_share, 53);
+        *ret_keep = hm_unit_interval(hash) < source->keep_share;
     }
     if (*ret_keep && source->options.dedup) {
         bool is_new = false;
@@ -162,13 +161,6 @@ static void readers_begin(struct source *source)
     }
     source->stats = (struct hm_text_stats){ 0 };
     hm_seen_set_release(&source->seen);
-}
-
-static int source_rewind(void *context, struct hm_error *err)
-{
-    (void)err;
-    readers_begin(context);
-    return HM_OK;
 }
 
 static uint64_t source_position(void *context)
@@ -272,7 +264,6 @@ int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
         goto out;
     *ret_source = (struct hm_text_source){ .context = source,
                                            .next = source_next,
-                                           .rewind = source_rewind,
                                            .position_bytes = source_position,
                                            .total_bytes = total,
                                            .close = source_close };
@@ -285,14 +276,4 @@ out:
 struct hm_text_stats hm_text_files_stats(const struct hm_text_source *text_source)
 {
     return ((const struct source *)text_source->context)->stats;
-}
-
-size_t hm_text_files_set_count(const struct hm_text_source *text_source)
-{
-    return ((const struct source *)text_source->context)->n_names;
-}
-
-const char *hm_text_files_set_name(const struct hm_text_source *text_source, size_t i)
-{
-    return ((const struct source *)text_source->context)->name[i];
 }

@@ -5,7 +5,6 @@
  * beside the logits.
  */
 #include <inttypes.h>
-#include <string.h>
 
 #include "hanmix/eval/eval.h"
 #include "hanmix/model/ids_file.h"

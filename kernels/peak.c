@@ -3,13 +3,12 @@
  * The measured peak of gemm_nt on all threads: row tiles of C, whole rows of B, ordinary random
  * data (products of zeros run faster than real ones).
  */
-#include <time.h>
-
+#include "hanmix/kernels/peak.h"
 #include "hanmix/base/alloc.h"
+#include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 #include "hanmix/base/rng.h"
 #include "hanmix/kernels/kernels.h"
-#include "hanmix/kernels/peak.h"
 
 #define TILE_ROWS 512 /* of C: the library packs B again for every tile */
 
@@ -31,20 +30,12 @@ static void tile_run(void *context, size_t index, int worker)
                         p->c + first * p->n, p->n);
 }
 
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 static double product_seconds(struct product *product)
 {
-    double begin = seconds_now();
+    double begin = hm_clock_seconds();
 
     hm_parallel_for((product->n + TILE_ROWS - 1) / TILE_ROWS, tile_run, product);
-    return seconds_now() - begin;
+    return hm_clock_seconds() - begin;
 }
 
 double hm_gemm_peak_gflops(const struct hm_kernels *kernels, size_t n, double seconds_budget)

@@ -92,13 +92,13 @@ static void copy_unit(void *context, size_t index, int worker)
                      HM_ROUND_NONE, param->value + (size_t)row * param->cols, param->cols);
 }
 
-int hm_adapter_copy_base(const struct hm_checkpoint *ckpt, struct hm_param *param,
-                         struct hm_error *err)
+/* Values of one full matrix (rows from first_row on) out of the base. */
+static int copy_base(const struct hm_checkpoint *ckpt, struct hm_param *param, struct hm_error *err)
 {
     struct hm_weight_slot slot;
     struct hm_weight *weight = NULL;
     struct hm_kernels kernels;
-    char module[HM_MODULE_NAME_BYTES];
+    char module[HM_SLOT_NAME_BYTES];
     struct copy_job job = { .kernels = &kernels, .param = param };
     int status = HM_OK;
 
@@ -150,7 +150,7 @@ int hm_adapter_make(const struct hm_checkpoint *ckpt, const struct hm_adapter_co
         if (param->kind == HM_PARAM_LORA_A)
             init_factor(param, config->seed);
         else if (param->kind != HM_PARAM_LORA_B)
-            status = hm_adapter_copy_base(ckpt, param, err);
+            status = copy_base(ckpt, param, err);
     }
     if (status < 0)
         hm_adapter_free(adapter);

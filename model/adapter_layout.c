@@ -103,7 +103,7 @@ static int lay_out_slot(struct layout *l, size_t slot)
 {
     const struct hm_adapter_config *config = &l->adapter->config;
     struct hm_weight_slot weight;
-    char module[HM_MODULE_NAME_BYTES];
+    char module[HM_SLOT_NAME_BYTES];
     uint32_t rank;
     float scale;
     int matches;

@@ -30,8 +30,4 @@ int hm_adapter_make(const struct hm_checkpoint *ckpt, const struct hm_adapter_co
 /* value (zeroed) and, with gradients, grad of every parameter. */
 int hm_adapter_allocate(struct hm_adapter *adapter, bool with_gradients, struct hm_error *err);
 
-/* Values of one full matrix (rows from first_row on) out of the base. */
-int hm_adapter_copy_base(const struct hm_checkpoint *ckpt, struct hm_param *param,
-                         struct hm_error *err);
-
 #endif

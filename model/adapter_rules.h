@@ -8,8 +8,6 @@
 
 #include "hanmix/model/adapter.h"
 
-#define HM_MODULE_NAME_BYTES 160 /* hm_arch_slot's demand */
-
 struct hm_adapter_rules;
 
 /* Borrows config. Ranks, dropout and patterns are checked here (HM_ERR_USAGE naming the setting).

@@ -7,13 +7,13 @@
  */
 #include <string.h>
 
+#include "hanmix/checkpoint/nf4_format.h"
 #include "internal.h"
 
-#define BLAS_BYTES   ((uint64_t)3 << 20) /* OpenBLAS' packing buffers, per thread */
-#define SLOT_BYTES   ((uint64_t)1 << 10) /* names, views and headers of one weight */
-#define EVAL_RANK    64u                 /* room for an adapter that is attached for evaluation */
-#define NF4_BLOCK    64u
-#define NESTED_BLOCK 256u
+#define BLAS_BYTES ((uint64_t)3 << 20) /* OpenBLAS' packing buffers, per thread */
+#define SLOT_BYTES ((uint64_t)1 << 10) /* names, views and headers of one weight */
+#define EVAL_RANK  64u                 /* room for an adapter that is attached for evaluation */
+#define NF4_BLOCK  64u
 #define NF4_TABLES_BYTES \
     ((uint64_t)2 << 10) /* quant_map, nested_quant_map, quant_state of one matrix */
 
@@ -37,7 +37,7 @@ static uint64_t slot_bytes(const struct hm_arch *arch, const struct hm_weight_sl
         return values * hm_dtype_bytes(arch->dtype);
     if (!arch->quant.double_quant)
         return (values + 1) / 2 + blocks * sizeof(float) + NF4_TABLES_BYTES;
-    return (values + 1) / 2 + blocks + (blocks / NESTED_BLOCK + 1) * sizeof(float) +
+    return (values + 1) / 2 + blocks + (blocks / HM_NF4_NESTED_BLOCK + 1) * sizeof(float) +
            NF4_TABLES_BYTES;
 }
 
@@ -47,7 +47,7 @@ uint64_t hm_memory_plan_weights(const struct hm_arch *arch)
 
     for (size_t i = 0; i < hm_arch_slot_count(arch); i++) {
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         hm_arch_slot(arch, i, &slot, name);
         bytes += slot_bytes(arch, &slot, name);
     }

@@ -151,7 +151,7 @@ static int parse_saved(const struct reader *r)
         bool found = false;
         for (size_t s = 0; s < hm_arch_slot_count(arch); s++) {
             struct hm_weight_slot slot;
-            char module[HM_MODULE_NAME_BYTES];
+            char module[HM_SLOT_NAME_BYTES];
             hm_arch_slot(arch, s, &slot, module);
             if (!*name || !hm_text_ends(module, name))
                 continue;
@@ -295,7 +295,7 @@ static int choose(const struct reader *r, bool *chosen, bool *all)
     bool by_layer = layers && !target.program && !json_is_string(target.json);
     for (size_t s = 0; s < hm_arch_slot_count(r->arch); s++) {
         struct hm_weight_slot slot;
-        char module[HM_MODULE_NAME_BYTES];
+        char module[HM_SLOT_NAME_BYTES];
         int excluded, wanted;
 
         hm_arch_slot(r->arch, s, &slot, module);
@@ -327,7 +327,7 @@ static int parse_targets(const struct reader *r)
     status = chosen && r->config->target ? choose(r, chosen, all) : fail_nomem(r);
     for (size_t s = 0; s < slots && status == HM_OK; s++) {
         struct hm_weight_slot slot;
-        char module[HM_MODULE_NAME_BYTES];
+        char module[HM_SLOT_NAME_BYTES];
 
         hm_arch_slot(r->arch, s, &slot, module);
         if (!chosen[s] || (all[slot.kind] && listed[slot.kind]))

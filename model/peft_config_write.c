@@ -57,7 +57,7 @@ static json_t *target_list(const struct hm_adapter *adapter, const struct hm_arc
         failed = json_array_append_new(list, json_string(config->target[i]));
     for (size_t s = 0; !plain && !failed && s < hm_arch_slot_count(arch); s++) {
         struct hm_weight_slot slot;
-        char module[HM_MODULE_NAME_BYTES];
+        char module[HM_SLOT_NAME_BYTES];
         hm_arch_slot(arch, s, &slot, module);
         if (adapter->lora_of_slot[s] >= 0)
             failed = json_array_append_new(list, json_string(module));

@@ -72,8 +72,7 @@ static int check_tensor(const struct opener *o, const struct hm_tensor *tensor, 
                        o->folder->file.path, tensor->name,
                        hm_shape_text(tensor->n_dims, tensor->shape, found, sizeof found),
                        o->ckpt->dir, hm_shape_text(2, shape, expected, sizeof expected));
-    if (tensor->dtype != HM_DTYPE_F32 && tensor->dtype != HM_DTYPE_BF16 &&
-        tensor->dtype != HM_DTYPE_F16)
+    if (!hm_dtype_is_weight(tensor->dtype))
         return hm_fail(o->err, HM_ERR_FORMAT, "'%s': '%s' is of type %s, expected F32, BF16 or F16",
                        o->folder->file.path, tensor->name, hm_dtype_name(tensor->dtype));
     return HM_OK;
@@ -84,7 +83,7 @@ static int bind_full(const struct opener *o, const struct hm_param *param,
 {
     const struct hm_tensor *copy[COPIES];
     struct hm_weight_slot slot;
-    char module[HM_MODULE_NAME_BYTES];
+    char module[HM_SLOT_NAME_BYTES];
 
     hm_arch_slot(&o->ckpt->arch, param->slot, &slot, module);
     HM_TRY(take_copies(o, module, copy));
@@ -285,10 +284,9 @@ static void load_unit(void *context, size_t index, int worker)
     const struct hm_tensor *tensor = job->folder->tensor[index];
     size_t count = (size_t)param->rows * param->cols;
     size_t skip = (size_t)param->first_row * param->cols * hm_dtype_bytes(tensor->dtype);
-    int status = hm_dtype_to_f32(tensor->dtype, tensor->data + skip, count, param->value, NULL);
 
     (void)worker;
-    HM_BUG(status < 0); /* the type was checked at open */
+    hm_floats_load(tensor->dtype, tensor->data + skip, count, param->value);
     job->finite[index] = true;
     for (size_t i = 0; i < count; i++)
         job->finite[index] = job->finite[index] && isfinite(param->value[i]);

@@ -9,10 +9,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define RECORD_NAME      "hanmix.json"
-#define RECORD_MAX_BYTES (1u << 20)
-#define RECORD_VERSION   1u
-
 static const char *rows_name(enum hm_rows rows)
 {
     return rows == HM_ROWS_NEW ? "new" : rows == HM_ROWS_ALL ? "all" : "none";
@@ -37,12 +33,9 @@ static int parse_record(const json_t *root, const char *path, const struct hm_ch
                         struct hm_adapter_config *config, struct hm_error *err)
 {
     const json_t *block = json_object_get(root, "adapter");
-    uint64_t version = 0, rows = 0;
+    uint64_t rows = 0;
 
-    HM_TRY(hm_json_u64(root, "version", path, &version, err));
-    if (version != RECORD_VERSION)
-        return hm_fail(err, HM_ERR_FORMAT, "'%s': version %" PRIu64 ", expected %u", path, version,
-                       RECORD_VERSION);
+    HM_TRY(hm_record_version_check(root, path, err));
     if (!block)
         return HM_OK;
     HM_TRY(hm_json_u64(block, "vocab_size", path, &rows, err));
@@ -79,10 +72,10 @@ int hm_peft_record_read(const char *dir, const struct hm_checkpoint *ckpt,
     uint64_t old_vocab = ckpt->arch.vocab_size;
     char *path = NULL;
     json_t *root = NULL;
-    int status = hm_path_join(&path, dir, RECORD_NAME, err);
+    int status = hm_path_join(&path, dir, HM_RECORD_FILE, err);
 
     if (status == HM_OK && hm_path_exists(path)) {
-        status = hm_json_load(path, RECORD_MAX_BYTES, &root, err);
+        status = hm_json_load(path, HM_RECORD_MAX_BYTES, &root, err);
         if (status == HM_OK)
             status = parse_record(root, path, ckpt, config, err);
         if (status == HM_OK && json_object_get(root, "vocab_resize"))
@@ -106,18 +99,14 @@ int hm_peft_record_write(const char *dir, const struct hm_adapter *adapter,
 
     HM_TRY(hm_checkpoint_fingerprint(ckpt, false, fingerprint, err));
     HM_TRY(hm_vocab_record_read(ckpt->dir, ckpt->arch.vocab_size, &record, err));
-    HM_TRY(hm_path_join(&path, dir, RECORD_NAME, err));
+    HM_TRY(hm_path_join(&path, dir, HM_RECORD_FILE, err));
     root =
-        json_pack("{s:I, s:{s:s, s:I, s:s, s:s, s:f}}", "version", (json_int_t)RECORD_VERSION,
+        json_pack("{s:I, s:{s:s, s:I, s:s, s:s, s:f}}", "version", (json_int_t)HM_RECORD_VERSION,
                   "adapter", "base", fingerprint, "vocab_size", (json_int_t)ckpt->arch.vocab_size,
                   "train_embeddings", rows_name(config->embed), "train_head",
                   rows_name(config->head), "dropout", config->dropout);
     if (root && record.present &&
-        json_object_set_new(
-            root, "vocab_resize",
-            json_pack("{s:I, s:I, s:s, s:s}", "old_vocab_size", (json_int_t)record.old_vocab_size,
-                      "new_vocab_size", (json_int_t)record.new_vocab_size, "old_tokenizer_sha256",
-                      record.old_tokenizer, "new_tokenizer_sha256", record.new_tokenizer)) < 0) {
+        json_object_set_new(root, "vocab_resize", hm_vocab_record_json(&record)) < 0) {
         json_decref(root);
         root = NULL;
     }

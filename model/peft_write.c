@@ -7,8 +7,6 @@
  */
 #include "hanmix/model/adapter.h"
 
-#include <string.h>
-
 #include "adapter_rules.h"
 #include "hanmix/checkpoint/weight.h"
 #include "peft_config.h"
@@ -31,7 +29,7 @@ static int write_base_rows(struct hm_st_writer *writer, const struct hm_checkpoi
     struct hm_weight_slot slot;
     struct hm_weight *weight = NULL;
     struct hm_kernels kernels;
-    char module[HM_MODULE_NAME_BYTES];
+    char module[HM_SLOT_NAME_BYTES];
     uint32_t grain = BLOCK_VALUES / param->cols + 1;
     float *block = hm_alloc_array(HM_MEM_SCRATCH, (size_t)grain * param->cols, sizeof(float));
     int status = HM_OK;

@@ -9,7 +9,6 @@
  * frozen weight with what the attached adapter trains on it; which of the two is read is decided
  * here and nowhere else.
  */
-#include <string.h>
 
 #include "internal.h"
 
@@ -72,11 +71,6 @@ static size_t index_of(const struct hm_arch *arch, const struct hm_weight_slot *
     return 0;
 }
 
-static bool is_norm(enum hm_weight_kind kind)
-{
-    return kind == HM_WEIGHT_INPUT_NORM || kind == HM_WEIGHT_POST_NORM || kind == HM_WEIGHT_NORM;
-}
-
 struct finite_scan {
     const struct hm_weights *weights;
     bool *finite; /* [n_slots] */
@@ -103,7 +97,7 @@ static int weights_check_finite(const struct hm_model *model, struct hm_error *e
     hm_parallel_for(weights->n_slots, finite_unit, &scan);
     for (size_t i = 0; i < weights->n_slots && status == HM_OK; i++) {
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         if (scan.finite[i])
             continue;
         hm_arch_slot(&model->ckpt.arch, i, &slot, name);
@@ -143,11 +137,11 @@ int hm_weights_open(struct hm_model *model, bool check_finite, struct hm_error *
     HM_TRY(tables_new(model, err));
     for (size_t i = 0; i < weights->n_slots; i++) {
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         hm_arch_slot(arch, i, &slot, name);
         HM_TRY(hm_weight_open(&model->ckpt, &slot, &weights->weight[i], err));
         weights->index[index_of(arch, &slot)] = (uint32_t)i;
-        if (is_norm(slot.kind)) {
+        if (hm_weight_kind_is_norm(slot.kind)) {
             float *out = weights->norms + (size_t)n_norms * arch->hidden;
             weights->norm_of_slot[i] = n_norms++;
             hm_weight_decode(weights->weight[i], model->kernels, 0, arch->hidden, 0, 1,

@@ -32,8 +32,7 @@ static int check(const struct job *job)
                        "'%s' is a 4-bit model: merge onto its dequantised weights "
                        "(onto: dequantised), or give the original model",
                        job->ckpt.dir);
-    if (dtype != HM_DTYPE_COUNT && dtype != HM_DTYPE_BF16 && dtype != HM_DTYPE_F16 &&
-        dtype != HM_DTYPE_F32)
+    if (dtype != HM_DTYPE_COUNT && !hm_dtype_is_weight(dtype))
         return hm_fail(job->err, HM_ERR_USAGE,
                        "dtype: found %s, expected bfloat16, float16 or float32",
                        hm_dtype_hf_name(dtype));
@@ -42,7 +41,7 @@ static int check(const struct job *job)
 
 /* The weight of a slot; name is the tensor's, the spec's once it is made. */
 static int open_weight(const struct job *job, size_t index, struct hm_weight_slot *slot,
-                       char name[160], struct hm_weight **ret_weight)
+                       char name[HM_SLOT_NAME_BYTES], struct hm_weight **ret_weight)
 {
     hm_arch_slot(&job->ckpt.arch, index, slot, name);
     return hm_weight_open(&job->ckpt, slot, ret_weight, job->err);
@@ -58,7 +57,7 @@ static int plan_tensors(struct job *job)
         struct hm_tensor_spec *spec = &job->spec[i];
         struct hm_weight *weight = NULL;
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
 
         HM_TRY(open_weight(job, i, &slot, name, &weight));
         spec->dtype =
@@ -81,7 +80,7 @@ static int write_tensor(struct job *job, struct hm_folder_writer *writer, size_t
                                       .dtype = job->spec[index].dtype };
     struct hm_weight *weight = NULL;
     struct hm_weight_slot slot;
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
     int status;
 
     if (lora >= 0) {
@@ -179,7 +178,7 @@ void hm_adapter_merge_memory(const struct hm_arch *arch, uint32_t rank, int thre
 
     for (size_t i = 0; i < hm_arch_slot_count(arch); i++) {
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
 
         hm_arch_slot(arch, i, &slot, name);
         uint64_t buffers, window;

@@ -79,6 +79,15 @@ static int read_factor(const struct hm_tensor *tensor, float **block, size_t *ca
     return hm_dtype_to_f32(tensor->dtype, tensor->data, (size_t)tensor->count, *block, err);
 }
 
+/* count values of the matrix that takes the weight's place, from row on. */
+static void full_rows(const struct hm_merge_rows *m, uint32_t row, size_t count, float *out)
+{
+    const struct hm_tensor *full = m->source->full;
+    size_t row_bytes = m->cols * hm_dtype_bytes(full->dtype);
+
+    hm_floats_load(full->dtype, full->data + row * row_bytes, count, out);
+}
+
 /* delta of n rows from row on: s * (B A), or new - w. */
 static void delta_rows(const struct hm_merge_rows *m, uint32_t row, uint32_t n, const float *w,
                        float *delta)
@@ -87,10 +96,7 @@ static void delta_rows(const struct hm_merge_rows *m, uint32_t row, uint32_t n, 
     size_t count = (size_t)n * m->cols;
 
     if (source->full) {
-        const uint8_t *at =
-            source->full->data + (size_t)row * m->cols * hm_dtype_bytes(source->full->dtype);
-        HM_BUG(hm_dtype_to_f32(source->full->dtype, at, count, delta, NULL) <
-               0); /* checked at open */
+        full_rows(m, row, count, delta);
         for (size_t i = 0; i < count; i++)
             delta[i] -= w[i];
         return;
@@ -124,8 +130,8 @@ static bool write_values(enum hm_dtype dtype, const float *values, size_t count,
 {
     bool finite = true;
 
-    HM_BUG(hm_dtype_from_f32(dtype, values, count, out, NULL) < 0 ||
-           hm_dtype_to_f32(dtype, out, count, scratch, NULL) < 0);
+    hm_floats_store(dtype, values, count, out);
+    hm_floats_load(dtype, out, count, scratch);
     for (size_t i = 0; i < count; i++)
         finite = finite && isfinite(scratch[i]);
     return finite;
@@ -151,13 +157,10 @@ static void merge_unit(void *context, size_t index, int worker)
     }
     delta_rows(m, row, n, w, delta);
     add_sums(w, delta, count, &result->sums);
-    HM_BUG(hm_dtype_from_f32(source->dtype, w, count, out, NULL) < 0);
+    hm_floats_store(source->dtype, w, count, out);
     memcpy(scratch, out, count * size); /* the base as it would be written */
     if (source->full)
-        HM_BUG(hm_dtype_to_f32(source->full->dtype,
-                               source->full->data +
-                                   (size_t)row * m->cols * hm_dtype_bytes(source->full->dtype),
-                               count, w, NULL) < 0);
+        full_rows(m, row, count, w);
     else
         for (size_t i = 0; i < count; i++)
             w[i] += delta[i];

@@ -7,7 +7,6 @@
 #include "optimizer.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "hanmix/base/parallel.h"
 

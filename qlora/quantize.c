@@ -10,9 +10,7 @@
  */
 #include "hanmix/qlora/quantize.h"
 
-#include <inttypes.h>
 #include <math.h>
-#include <string.h>
 
 #include "hanmix/checkpoint/nf4_format.h"
 #include "quantize_plan.h"
@@ -49,7 +47,7 @@ static int step_done(struct job *job)
     return HM_OK;
 }
 
-static void bind(struct job *job, size_t slot, char name[160])
+static void bind(struct job *job, size_t slot, char name[HM_SLOT_NAME_BYTES])
 {
     struct hm_weight_slot weight;
 
@@ -81,7 +79,7 @@ static int encode(struct job *job, size_t slot, struct hm_folder_writer *writer)
 {
     const struct hm_quantize_module *module = &job->plan.module[slot];
     struct scales *scales = &job->scales;
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
 
     HM_TRY(reserve_scales(job, module->n_blocks));
     bind(job, slot, name);
@@ -131,7 +129,8 @@ static void add_error(struct job *job, const struct hm_quantize_module *module,
         float scale = scales->absmax[b];
 
         if (job->plan.options->double_quant) {
-            float a = map[scales->nested.code[b]] * scales->nested.nested_absmax[b / 256];
+            float a =
+                map[scales->nested.code[b]] * scales->nested.nested_absmax[b / HM_NF4_NESTED_BLOCK];
             scale = a + scales->nested.offset;
         }
         job->energy_sum += sum->energy;
@@ -147,7 +146,7 @@ static int write_part(struct job *job, struct hm_folder_writer *writer, size_t i
     const struct hm_quantize_module *module = &job->plan.module[part->slot];
     const struct scales *scales = &job->scales;
     size_t bytes = (size_t)hm_tensor_spec_bytes(&job->plan.spec[index]);
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
 
     switch (part->kind) {
     case HM_PART_DENSE:
@@ -220,7 +219,7 @@ static int check_folder(const struct job *job, const char *out_dir)
     for (size_t i = 0; i < job->plan.n_slots && status == HM_OK; i++) {
         struct hm_weight *weight = NULL;
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
 
         hm_arch_slot(&out.arch, i, &slot, name);
         status = hm_weight_open(&out, &slot, &weight, job->err);
@@ -285,14 +284,14 @@ void hm_quantize_memory(const struct hm_arch *arch, const struct hm_quantize_opt
 
     for (size_t i = 0; i < hm_arch_slot_count(arch); i++) {
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
 
         hm_arch_slot(arch, i, &slot, name);
         uint64_t values = (uint64_t)slot.rows * slot.cols;
         largest = values > largest ? values : largest;
         nested += sizeof(struct hm_quantize_module) + 1024;
         if (options->double_quant && hm_weight_kind_is_linear(slot.kind))
-            nested += values / options->blocksize / 256 * sizeof(float);
+            nested += values / options->blocksize / HM_NF4_NESTED_BLOCK * sizeof(float);
     }
     *ret_heap_bytes =
         hm_stream_bytes(threads) + nested +

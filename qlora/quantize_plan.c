@@ -8,9 +8,8 @@
 
 #include <string.h>
 
+#include "hanmix/checkpoint/nf4_format.h"
 #include "quantize_rules.h"
-
-enum { PARTS_OF_NF4 = 6, NESTED_BLOCK = 256 };
 
 static const char *const part_suffix[] = {
     [HM_PART_DENSE] = "",
@@ -32,10 +31,10 @@ static int check_options(const struct hm_quantize_options *options, struct hm_er
     uint32_t size = options->blocksize;
     enum hm_dtype dtype = options->compute_dtype;
 
-    if (size < 32 || size > 4096 || (size & (size - 1)) != 0)
+    if (!hm_nf4_blocksize_ok(size))
         return hm_fail(err, HM_ERR_USAGE,
                        "blocksize: found %u, expected a power of two from 32 to 4096", size);
-    if (dtype != HM_DTYPE_BF16 && dtype != HM_DTYPE_F16 && dtype != HM_DTYPE_F32)
+    if (!hm_dtype_is_weight(dtype))
         return hm_fail(err, HM_ERR_USAGE,
                        "compute_dtype: found %s, expected bfloat16, float16 or float32",
                        hm_dtype_hf_name(dtype));
@@ -90,7 +89,7 @@ static int open_modules(struct hm_quantize_plan *plan, struct hm_error *err)
     for (size_t i = 0; i < plan->n_slots && status == HM_OK; i++) {
         struct hm_quantize_module *module = &plan->module[i];
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
 
         hm_arch_slot(&plan->ckpt.arch, i, &slot, name);
         module->nf4 = nf4[i];
@@ -127,7 +126,7 @@ static int add_part(struct hm_quantize_plan *plan, size_t slot, enum hm_quantize
                     struct hm_tensor_spec spec, struct hm_error *err)
 {
     struct hm_weight_slot weight;
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
 
     hm_arch_slot(&plan->arch, slot, &weight, name);
     HM_TRY(hm_format(&spec.name, err, "%s.weight%s", name, part_suffix[kind]));
@@ -149,7 +148,7 @@ static int add_nf4(struct hm_quantize_plan *plan, size_t slot, uint64_t values,
                                     .n_dims = 2,
                                     .shape = { (values + 1) / 2, 1 } };
     bool nested = plan->options->double_quant;
-    size_t n_nested = (module->n_blocks + NESTED_BLOCK - 1) / NESTED_BLOCK;
+    size_t n_nested = (module->n_blocks + HM_NF4_NESTED_BLOCK - 1) / HM_NF4_NESTED_BLOCK;
 
     HM_TRY(add_part(plan, slot, HM_PART_CODES, codes, err));
     HM_TRY(add_part(plan, slot, HM_PART_ABSMAX,
@@ -164,13 +163,13 @@ static int add_nf4(struct hm_quantize_plan *plan, size_t slot, uint64_t values,
 
 int hm_quantize_plan_tensors(struct hm_quantize_plan *plan, struct hm_error *err)
 {
-    plan->spec = hm_calloc(HM_MEM_OTHER, plan->n_slots * PARTS_OF_NF4, sizeof *plan->spec);
-    plan->part = hm_calloc(HM_MEM_OTHER, plan->n_slots * PARTS_OF_NF4, sizeof *plan->part);
+    plan->spec = hm_calloc(HM_MEM_OTHER, plan->n_slots * HM_NF4_PARTS, sizeof *plan->spec);
+    plan->part = hm_calloc(HM_MEM_OTHER, plan->n_slots * HM_NF4_PARTS, sizeof *plan->part);
     if (!plan->spec || !plan->part)
         return fail_nomem(plan, err);
     for (size_t i = 0; i < plan->n_slots; i++) {
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
 
         hm_arch_slot(&plan->arch, i, &slot, name);
         if (plan->module[i].nf4) {
@@ -212,7 +211,7 @@ int hm_quantize_plan_report(const struct hm_quantize_plan *plan, struct hm_quant
                             struct hm_error *err)
 {
     struct hm_weight_slot slot;
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
 
     report->unquantized = hm_calloc(HM_MEM_OTHER, plan->n_slots, sizeof(char *));
     if (!report->unquantized)

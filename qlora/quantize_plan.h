@@ -29,7 +29,7 @@ struct hm_quantize_module { /* one slot */
     bool nf4;
     size_t n_blocks;
     float offset;         /* of nested scales */
-    float *nested_absmax; /* ceil(n_blocks / 256), owned; NULL when scales are plain */
+    float *nested_absmax; /* ceil(n_blocks / HM_NF4_NESTED_BLOCK), owned; NULL: plain */
     struct hm_buf state;  /* quant_state JSON */
 };
 

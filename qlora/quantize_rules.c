@@ -32,7 +32,7 @@ int hm_quantize_select(const struct hm_arch *arch, char *const *skip, size_t n_s
 {
     size_t slots = hm_arch_slot_count(arch);
     struct hm_weight_slot slot;
-    char module[160];
+    char module[HM_SLOT_NAME_BYTES];
 
     for (size_t i = 0; i < slots; i++) {
         hm_arch_slot(arch, i, &slot, module);

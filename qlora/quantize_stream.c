@@ -99,9 +99,8 @@ static bool all_finite(const float *values, size_t n)
 /* Values as the stored type holds them: dense into `stored`, and back into values. */
 static void round_values(const struct hm_stream *s, float *values, size_t n, uint8_t *stored)
 {
-    int status = hm_dtype_from_f32(s->dtype, values, n, stored, NULL);
-
-    HM_BUG(status < 0 || hm_dtype_to_f32(s->dtype, stored, n, values, NULL) < 0);
+    hm_floats_store(s->dtype, values, n, stored);
+    hm_floats_load(s->dtype, stored, n, values);
 }
 
 static void add_sums(const struct hm_stream *s, const float *values, const uint8_t *codes, size_t n,

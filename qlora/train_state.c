@@ -186,7 +186,7 @@ static int digests_text(const char *dir, struct hm_buf *buf, struct hm_error *er
         char hex[HM_SHA256_HEX_BYTES];
         char *path = NULL;
         HM_TRY(hm_path_join(&path, dir, state_file[i], err));
-        int status = hm_sha256_file(path, hex, err);
+        int status = hm_sha256_file(path, NULL, hex, err);
         hm_free(path);
         HM_TRY(status);
         HM_TRY(hm_buf_printf(buf, err, "%s  %s\n", hex, state_file[i]));
@@ -436,7 +436,7 @@ int hm_train_state_load(const char *state_dir, struct hm_optimizer *optimizer,
     }
     state_list_release(&list);
     if (status < 0)
-        return hm_fail(err, status, "%s", why.text);
+        return hm_error_pass(err, &why);
     *ret_cursor = cursor;
     return HM_OK;
 }

@@ -212,7 +212,7 @@ static int save_and_fail(struct trainer *trainer, int status, struct hm_error *e
     uint64_t keep = status == HM_ERR_STOPPED ? trainer->job->config.keep : 0;
     int saved = state_save(trainer, keep, &save_error);
     if (saved < 0)
-        return hm_fail(err, saved, "%s", save_error.text);
+        return hm_error_pass(err, &save_error);
     if (status == HM_ERR_STOPPED)
         return hm_fail(err, status,
                        "stopped after step %" PRIu64 " of %" PRIu64 "; the same command continues",

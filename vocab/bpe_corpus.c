@@ -10,9 +10,7 @@
  * asks for a lower one. Counting is shared among threads by pairs, not by runs, so memory does not
  * grow.
  */
-#include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "bpe_internal.h"
 #include "han_store.h"
@@ -273,7 +271,7 @@ static int pairs_count(struct bpe_trainer *trainer, const struct hm_han_counts *
     hm_parallel_for(SHARDS, shard_unit, &bigrams);
     for (size_t s = 0; status == HM_OK && s < SHARDS; s++)
         if (bigrams.shard[s].err.code < 0)
-            status = hm_fail(err, bigrams.shard[s].err.code, "%s", bigrams.shard[s].err.text);
+            status = hm_error_pass(err, &bigrams.shard[s].err);
     if (status == HM_OK)
         status = floor_choose(trainer, &bigrams, lower, err);
     if (status == HM_OK)

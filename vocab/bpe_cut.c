@@ -92,7 +92,7 @@ static int cut_some(struct cutting *cutting, size_t n, struct hm_han_counts *cut
     hm_parallel_for(n, cut_unit, cutting);
     for (size_t i = 0; i < n; i++)
         if (cutting->err[i].code < 0)
-            return hm_fail(err, cutting->err[i].code, "%s", cutting->err[i].text);
+            return hm_error_pass(err, &cutting->err[i]);
     return hm_han_counts_pour(cut, cutting->list, n, err);
 }
 

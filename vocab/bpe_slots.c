@@ -4,9 +4,7 @@
  * characters the list of its places. Order among segments of one weight does not matter to the
  * merges.
  */
-#include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "bpe_internal.h"
 #include "hanmix/base/parallel.h"

@@ -170,11 +170,8 @@ static int join(struct check_batch *batch, struct hm_line_check *check, struct h
 
     for (size_t i = 0; i < batch->n_units; i++) {
         struct check_unit *unit = &batch->unit[i];
-        if (status == HM_OK && unit->status < 0) {
-            status = unit->status;
-            if (err)
-                *err = unit->error;
-        }
+        if (status == HM_OK && unit->status < 0)
+            status = hm_error_pass(err, &unit->error);
         check->lines += unit->lines;
         check->han_lines += unit->han_lines;
         check->differing += unit->differing;

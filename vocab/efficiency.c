@@ -7,7 +7,6 @@
  * no memory per document. Reading text and showing numbers is the caller's.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "hanmix/base/parallel.h"
 #include "hanmix/base/rng.h"
@@ -111,7 +110,7 @@ static int batch_status(const struct measure *measure, struct hm_error *err)
         if (measure->worker[i].failed != SIZE_MAX &&
             (!first || measure->worker[i].failed < first->failed))
             first = &measure->worker[i];
-    return first ? hm_fail(err, first->err.code, "%s", first->err.text) : HM_OK;
+    return first ? hm_error_pass(err, &first->err) : HM_OK;
 }
 
 /* Poisson(1) by inversion of 32 random bits. */

@@ -5,7 +5,6 @@
  * tokenizer's files make the folder loadable. What the new rows are is embed_rows.c. A tied head is
  * not stored, or stored as a copy, and stays so.
  */
-#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -13,7 +12,6 @@
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/vocab/piece_merge.h"
 
-#define INDEX_NAME      "model.safetensors.index.json"
 #define INDEX_MAX_BYTES (256u << 20)
 #define WRITE_BYTES     (8u << 20)
 
@@ -43,8 +41,7 @@ static int matrix_check(const struct resize *resize, const struct hm_tensor *ten
                        resize->ckpt.dir, tensor->name,
                        hm_shape_text(tensor->n_dims, tensor->shape, found_text, sizeof(found_text)),
                        hm_shape_text(2, expected, expected_text, sizeof(expected_text)));
-    if (tensor->dtype != HM_DTYPE_F32 && tensor->dtype != HM_DTYPE_F16 &&
-        tensor->dtype != HM_DTYPE_BF16)
+    if (!hm_dtype_is_weight(tensor->dtype))
         return hm_fail(err, HM_ERR_FORMAT,
                        "'%s': tensor '%s' is %s; rows can be added to F32, F16 and BF16: grow the "
                        "model before it is quantised",
@@ -144,10 +141,7 @@ static int file_rewrite(struct resize *resize, const struct hm_safetensors *file
     }
     for (size_t i = 0; i < file->count; i++) {
         const struct hm_tensor *tensor = &file->tensor[i];
-        spec[i] = (struct hm_tensor_spec){ .name = (char *)(uintptr_t)tensor->name,
-                                           .dtype = tensor->dtype,
-                                           .n_dims = tensor->n_dims };
-        memcpy(spec[i].shape, tensor->shape, sizeof(spec[i].shape));
+        spec[i] = hm_tensor_spec_of(tensor);
         if (is_grown(resize, tensor))
             spec[i].shape[0] = resize->plan.rows;
     }
@@ -194,10 +188,10 @@ static int index_write(const struct resize *resize, struct hm_error *err)
     char *to = NULL;
     json_t *index = NULL;
     uint64_t total = 0;
-    int status = hm_path_join(&from, resize->ckpt.dir, INDEX_NAME, err);
+    int status = hm_path_join(&from, resize->ckpt.dir, HM_MODEL_INDEX_FILE, err);
 
     if (status == HM_OK)
-        status = hm_path_join(&to, resize->out_dir, INDEX_NAME, err);
+        status = hm_path_join(&to, resize->out_dir, HM_MODEL_INDEX_FILE, err);
     if (status < 0 || resize->ckpt.n_files == 1 || !hm_path_exists(from))
         goto out;
     for (size_t i = 0; i < resize->ckpt.count; i++) {
@@ -242,22 +236,6 @@ static int config_write(const struct resize *resize, struct hm_error *err)
     return status;
 }
 
-static int copy_named(const char *from_dir, const char *to_dir, const char *name,
-                      struct hm_error *err)
-{
-    char *from = NULL;
-    char *to = NULL;
-    int status = hm_path_join(&from, from_dir, name, err);
-
-    if (status == HM_OK)
-        status = hm_path_join(&to, to_dir, name, err);
-    if (status == HM_OK && hm_path_exists(from))
-        status = hm_file_copy(from, to, err);
-    hm_free(from);
-    hm_free(to);
-    return status;
-}
-
 /*
  * tokenizer.json and its companions where the new tokenizer came without: some models (unigram, own
  * normalisers) cannot be said in it, and loaders then read tokenizer.model.
@@ -278,7 +256,7 @@ static int companions_make(const struct resize *resize, const char *base_dir, st
         hm_ctl_message(resize->ctl, "no tokenizer.json is written: %s", reason.text);
         return HM_OK;
     }
-    return status < 0 ? hm_fail(err, status, "%s", reason.text) : HM_OK;
+    return status < 0 ? hm_error_pass(err, &reason) : HM_OK;
 }
 
 /* tokenizer.model as it is, its companions from its folder. */
@@ -326,7 +304,7 @@ static int folder_write(struct resize *resize, struct hm_error *err)
     HM_TRY(index_write(resize, err));
     HM_TRY(config_write(resize, err));
     HM_TRY(tokenizer_write(resize, err));
-    HM_TRY(copy_named(resize->ckpt.dir, resize->out_dir, "generation_config.json", err));
+    HM_TRY(hm_model_file_copy(resize->ckpt.dir, resize->out_dir, "generation_config.json", err));
     return record_write(resize, err);
 }
 

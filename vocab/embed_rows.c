@@ -134,11 +134,7 @@ struct rows {
 
 static void row_read(const struct rows *rows, uint64_t row, float *out)
 {
-    struct hm_error ignored = { 0 };
-    int status = hm_dtype_to_f32(rows->tensor->dtype, rows->tensor->data + row * rows->row_bytes,
-                                 rows->dim, out, &ignored);
-
-    HM_BUG(status < 0); /* the dtype was checked */
+    hm_floats_load(rows->tensor->dtype, rows->tensor->data + row * rows->row_bytes, rows->dim, out);
 }
 
 /* Sums and sums of squares of some rows. */
@@ -238,7 +234,6 @@ static void row_unit(void *context, size_t index, int worker)
     uint8_t *out = rows->block + index * rows->row_bytes;
     enum hm_resize_init init = rows->options->init;
     double noise = init == HM_RESIZE_NORMAL ? 1 : init == HM_RESIZE_MEAN ? rows->options->noise : 0;
-    struct hm_error ignored = { 0 };
 
     row_mean(rows, row, read, sum);
     if (row >= rows->plan->pieces)
@@ -249,8 +244,7 @@ static void row_unit(void *context, size_t index, int worker)
         sum[d] += noise * rows->deviation[d] * hm_rng_normal(rows->key, row * rows->dim + d);
     for (size_t d = 0; d < rows->dim; d++)
         read[d] = rows->tensor->dtype == HM_DTYPE_F32 ? (float)sum[d] : round_to_odd(sum[d]);
-    int status = hm_dtype_from_f32(rows->tensor->dtype, read, rows->dim, out, &ignored);
-    HM_BUG(status < 0);
+    hm_floats_store(rows->tensor->dtype, read, rows->dim, out);
     if (row < rows->plan->pieces)
         rows->hash[row - rows->plan->first_new] = hm_hash64(out, rows->row_bytes, 0);
 }

@@ -4,8 +4,6 @@
  * list of runs, and the lists are poured into the parts of han_store.c: both in parallel, with the
  * same counts for any number of threads. Work is linear in the bytes.
  */
-#include <inttypes.h>
-#include <string.h>
 
 #include "han_store.h"
 #include "hanmix/base/parallel.h"
@@ -28,7 +26,7 @@ int hm_han_counts_new(struct hm_han_counts **ret_counts, struct hm_error *err)
     for (size_t p = 0; p < HM_HAN_PARTS; p++) {
         if (hm_han_part_init(&counts->part[p], &counts->budget, &local) < 0) {
             hm_han_counts_free(counts);
-            return hm_fail(err, local.code, "%s", local.text);
+            return hm_error_pass(err, &local);
         }
     }
     *ret_counts = counts;
@@ -76,7 +74,6 @@ struct pour {
     struct hm_han_counts *counts;
     const struct hm_han_list *list;
     size_t n_lists;
-    const struct hm_han_counts *other; /* to merge, instead of lists */
     struct hm_error err[HM_HAN_PARTS];
 };
 
@@ -87,8 +84,6 @@ static void pour_unit(void *context, size_t number, int worker)
     int status = HM_OK;
 
     (void)worker;
-    if (pour->other)
-        status = hm_han_part_merge(part, &pour->other->part[number], &pour->err[number]);
     for (size_t i = 0; status == HM_OK && i < pour->n_lists; i++)
         status = hm_han_part_add(part, number, &pour->list[i], &pour->err[number]);
 }
@@ -98,7 +93,7 @@ static int pour_run(struct pour *pour, struct hm_error *err)
     hm_parallel_for(HM_HAN_PARTS, pour_unit, pour);
     for (size_t p = 0; p < HM_HAN_PARTS; p++)
         if (pour->err[p].code < 0)
-            return hm_fail(err, pour->err[p].code, "%s", pour->err[p].text);
+            return hm_error_pass(err, &pour->err[p]);
     return HM_OK;
 }
 
@@ -113,25 +108,6 @@ int hm_han_counts_pour(struct hm_han_counts *counts, const struct hm_han_list *l
     int status = pour_run(pour, err);
     hm_free(pour);
     return status;
-}
-
-int hm_han_counts_merge(struct hm_han_counts *counts, const struct hm_han_counts *other,
-                        struct hm_error *err)
-{
-    struct pour *pour = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*pour));
-
-    if (!pour)
-        return hm_fail_nomem(err, "for merging Han runs");
-    *pour = (struct pour){ .counts = counts, .other = other };
-    int status = pour_run(pour, err);
-    hm_free(pour);
-    if (status < 0)
-        return status;
-    counts->documents += other->documents;
-    counts->bytes += other->bytes;
-    counts->characters += other->characters;
-    counts->han_characters += other->han_characters;
-    return HM_OK;
 }
 
 /* --- from text into lists --------------------------------------------------------------------- */
@@ -219,7 +195,7 @@ int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, stru
     if (status == HM_OK)
         status = list_empty(counts, &local);
     if (status < 0)
-        return hm_fail(err, status, "%s", local.text);
+        return hm_error_pass(err, &local);
     counts->documents++;
     counts->bytes += document.len;
     counts->characters += sum.characters;
@@ -252,7 +228,7 @@ int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint6
     if (status == HM_OK)
         status = list_empty(counts, &local);
     if (status < 0)
-        return hm_fail(err, status, "%s", local.text);
+        return hm_error_pass(err, &local);
     counts->bytes += run.len * count;
     counts->characters += characters * count;
     counts->han_characters += characters * count;
@@ -297,7 +273,7 @@ static int batch_count(struct batch *batch, struct hm_error *err)
     for (size_t i = 0; i < batch->n_pieces; i++) {
         struct piece *piece = &batch->piece[i];
         if (piece->err.code < 0)
-            return hm_fail(err, piece->err.code, "%s", piece->err.text);
+            return hm_error_pass(err, &piece->err);
         list[i] = piece->list;
         counts->characters += piece->sum.characters;
         counts->han_characters += piece->sum.han_characters;

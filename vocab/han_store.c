@@ -20,7 +20,8 @@
 #define AHEAD_TABLE   16u /* runs between fetching a table line and using it */
 #define AHEAD_RECORD  8u
 
-int hm_han_budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_error *err)
+/* Take `bytes` within the limit, or HM_ERR_NOFIT. */
+static int budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_error *err)
 {
     uint64_t need = atomic_fetch_add(&budget->used_bytes, bytes) + bytes;
 
@@ -40,7 +41,7 @@ int hm_han_part_init(struct hm_han_part *part, struct hm_han_budget *budget, str
     part->table = hm_calloc(HM_MEM_VOCAB, part->table_size, sizeof(*part->table));
     if (!part->table)
         return hm_fail_nomem(err, "for counting Han runs");
-    return hm_han_budget_take(budget, part->table_size * sizeof(*part->table), err);
+    return budget_take(budget, part->table_size * sizeof(*part->table), err);
 }
 
 void hm_han_part_release(struct hm_han_part *part)
@@ -135,7 +136,7 @@ static int chunk_add(struct hm_han_part *part, size_t bytes, struct hm_error *er
 
     if (part->n_chunks >= REF_MASK >> CHUNK_BITS)
         return hm_fail(err, HM_ERR_NOFIT, "more Han runs than can be addressed");
-    HM_TRY(hm_han_budget_take(part->budget, size, err));
+    HM_TRY(budget_take(part->budget, size, err));
     if (part->n_chunks == part->cap_chunks) {
         size_t cap = part->cap_chunks ? 2 * part->cap_chunks : 64;
         uint8_t **chunk = hm_realloc(HM_MEM_VOCAB, part->chunk, cap * sizeof(*chunk));
@@ -188,7 +189,7 @@ static int table_grow(struct hm_han_part *part, struct hm_error *err)
     uint64_t cursor = 0;
     uint64_t ref = 0;
 
-    HM_TRY(hm_han_budget_take(part->budget, size * sizeof(uint64_t), err));
+    HM_TRY(budget_take(part->budget, size * sizeof(uint64_t), err));
     uint64_t *table = hm_calloc(HM_MEM_VOCAB, size, sizeof(*table));
     if (!table)
         return hm_fail_nomem(err, "for a table of %zu Han runs", size);
@@ -258,19 +259,6 @@ int hm_han_part_add(struct hm_han_part *part, size_t number, const struct hm_han
     return HM_OK;
 }
 
-int hm_han_part_merge(struct hm_han_part *part, const struct hm_han_part *other,
-                      struct hm_error *err)
-{
-    uint64_t cursor = 0;
-    struct hm_run run;
-
-    while (hm_han_part_next(other, &cursor, &run)) {
-        struct hm_han_item item = { unit_hash(run.unit, run.n_units), run.count, 0, run.n_units };
-        HM_TRY(run_add(part, run.unit, &item, err));
-    }
-    return HM_OK;
-}
-
 /* --- lists ------------------------------------------------------------------------------------ */
 
 void hm_han_list_clear(struct hm_han_list *list)
@@ -298,7 +286,7 @@ static void *array_grow(struct hm_han_list *list, void *block, size_t *cap, size
 {
     size_t wanted = need > 2 * *cap ? need : 2 * *cap;
 
-    if (hm_han_budget_take(list->budget, (wanted - *cap) * size, err) < 0)
+    if (budget_take(list->budget, (wanted - *cap) * size, err) < 0)
         return NULL;
     void *grown = hm_realloc(HM_MEM_VOCAB, block, wanted * size);
     if (!grown) {

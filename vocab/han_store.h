@@ -17,9 +17,8 @@ struct hm_han_budget {
     uint64_t limit_bytes; /* 0 = none */
     _Atomic uint64_t used_bytes;
 };
-/* Take `bytes` within the limit, or HM_ERR_NOFIT. Here and below err is not NULL. */
-int hm_han_budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_error *err);
 
+/* Here and below err is not NULL. */
 struct hm_han_part {
     struct hm_han_budget *budget; /* of the counts it belongs to */
     uint8_t **chunk;
@@ -40,10 +39,6 @@ bool hm_han_part_next(const struct hm_han_part *part, uint64_t *cursor, struct h
  * threads. */
 bool hm_han_chunk_next(const struct hm_han_part *part, size_t chunk, uint64_t *cursor,
                        struct hm_run *ret_run);
-/* All runs of `other`, which has the same number. */
-int hm_han_part_merge(struct hm_han_part *part, const struct hm_han_part *other,
-                      struct hm_error *err);
-
 struct hm_han_item { /* a run in a list */
     uint64_t hash, count;
     uint32_t first, n_units; /* in the list's units */

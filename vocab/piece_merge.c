@@ -8,7 +8,6 @@
  * merges, so all of those keep their order and come first.
  */
 #include <math.h>
-#include <string.h>
 
 #include "hanmix/vocab/bpe_train.h"
 #include "hanmix/vocab/piece_merge.h"

@@ -3,7 +3,6 @@
  * The set of character pairs inside the pieces of a vocabulary, and the places in a text where it
  * allows a cut. A malformed byte counts as U+FFFD, one byte long, as the library reads it.
  */
-#include <string.h>
 
 #include "span_cut.h"
 

@@ -5,7 +5,6 @@
  * NUL. The library trusts every offset in it; nothing here interprets the map.
  */
 #include <inttypes.h>
-#include <string.h>
 
 #include "spm_private.h"
 

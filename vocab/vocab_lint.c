@@ -8,7 +8,6 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "hanmix/vocab/bpe_train.h"
 #include "hanmix/vocab/vocab_check.h"

@@ -21,9 +21,6 @@ const float hm_nf4_threshold[15] = {
 };
 /* clang-format on */
 
-/* bitsandbytes' floor under a block's absmax (a denormal f32). */
-#define ABSMAX_FLOOR 1e-38f
-
 static unsigned code_at(const uint8_t *codes, uint64_t i)
 {
     return i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15u;
@@ -56,7 +53,7 @@ static void block_encode(const float *values, size_t n, bool full, uint8_t *code
         float size = __builtin_fabsf(values[i]);
         largest = size > largest ? size : largest;
     }
-    float floored = largest > ABSMAX_FLOOR ? largest : ABSMAX_FLOOR;
+    float floored = largest > HM_NF4_ABSMAX_FLOOR ? largest : HM_NF4_ABSMAX_FLOOR;
     float inverse = 1.0f / floored;
     *absmax = full ? largest : floored;
     for (size_t i = 0; i < n; i++) {

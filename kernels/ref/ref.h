@@ -14,6 +14,9 @@
 #define HM_LANES     64
 #define HM_LANES_F64 32
 
+/* bitsandbytes' floor under a block's absmax (a denormal f32). */
+#define HM_NF4_ABSMAX_FLOOR 1e-38f
+
 /* ((lane[0..31] + lane[32..63]) halved again until one is left), in f64. */
 double hm_lanes_join_ref(const float lane[HM_LANES]);
 

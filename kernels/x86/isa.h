@@ -13,13 +13,6 @@
 #define HM_ISA(name) name##_avx512
 #else
 #define HM_ISA(name) name##_avx2
-void HM_ISA(hm_gemm_nt)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                        const float *b, size_t ldb, float beta, float *c, size_t ldc);
-void HM_ISA(hm_gemm_nn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                        const float *b, size_t ldb, float beta, float *c, size_t ldc);
-void HM_ISA(hm_gemm_tn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                        const float *b, size_t ldb, float beta, float *c, size_t ldc);
-
 #endif
 
 void HM_ISA(hm_nf4_decode)(const uint8_t *codes, const float *scale, uint64_t first, size_t n,

@@ -112,7 +112,7 @@ static void block_encode(const struct search *search, const float *values, size_
     for (size_t i = 0; i < n; i += VW)
         sizes = vf_max(vf_abs(vf_load(values + i)), sizes);
     float largest = vf_largest(sizes);
-    vf inverse = vf_set1(1.0f / (largest > 1e-38f ? largest : 1e-38f));
+    vf inverse = vf_set1(1.0f / (largest > HM_NF4_ABSMAX_FLOOR ? largest : HM_NF4_ABSMAX_FLOOR));
     *absmax = largest;
     for (size_t i = 0; i < n; i += 16) {
         vi found[16 / VW];

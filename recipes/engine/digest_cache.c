@@ -12,10 +12,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#define CACHE_MAX_BYTES     (256ull << 20)
-#define READ_BYTES          (1u << 20)
-#define SETTLED_NS          1000000000 /* one second */
-#define PROGRESS_FROM_BYTES (256ull << 20)
+#define CACHE_MAX_BYTES (256ull << 20)
+#define SETTLED_NS      1000000000 /* one second */
 
 static int fail_nomem(struct hm_error *err, const char *path)
 {
@@ -99,52 +97,6 @@ static int remember(struct hm_digest_cache *cache, const char *key, const struct
     return HM_OK;
 }
 
-/* The bytes of an open file into sha. */
-static int read_all(FILE *stream, const char *path, uint64_t total, const struct hm_ctl *ctl,
-                    struct hm_sha256 *sha, struct hm_error *err)
-{
-    char *buffer = hm_alloc(HM_MEM_OTHER, READ_BYTES);
-    struct hm_progress progress = { .what = "digest", .unit = "bytes", .total = total };
-    int status = buffer ? HM_OK : fail_nomem(err, path);
-
-    progress.detail = path;
-    while (status == HM_OK) {
-        size_t got = fread(buffer, 1, READ_BYTES, stream);
-        hm_sha256_add(sha, buffer, got);
-        progress.done += got;
-        if (got < READ_BYTES && ferror(stream))
-            status = hm_fail(err, HM_ERR_IO, "cannot read '%s': %s", path, strerror(errno));
-        else if (got < READ_BYTES)
-            break;
-        else if (hm_ctl_stopped(ctl))
-            status = hm_fail(err, HM_ERR_STOPPED, "stopped while digesting '%s'", path);
-        else if (total >= PROGRESS_FROM_BYTES)
-            hm_ctl_progress(ctl, &progress);
-    }
-    hm_free(buffer);
-    return status;
-}
-
-static int hash_file(const char *path, const struct stat *info, const struct hm_ctl *ctl,
-                     char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
-{
-    struct hm_sha256 sha = { 0 };
-    FILE *stream = fopen(path, "rbe");
-
-    if (!stream)
-        return hm_fail(err, HM_ERR_IO, "cannot open '%s': %s", path, strerror(errno));
-    setvbuf(stream, NULL, _IONBF, 0);
-    int status = hm_sha256_init(&sha, err);
-    if (status == HM_OK)
-        status = read_all(stream, path, (uint64_t)info->st_size, ctl, &sha, err);
-    if (status == HM_OK)
-        hm_sha256_finish(&sha, hex);
-    else
-        hm_sha256_release(&sha);
-    fclose(stream);
-    return status;
-}
-
 int hm_digest_file(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
                    uint64_t *ret_bytes, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
 {
@@ -158,7 +110,7 @@ int hm_digest_file(struct hm_digest_cache *cache, const char *path, const struct
              (uint64_t)info.st_ino);
     if (!recall(cache, key, &info, hex)) {
         int64_t start = now_ns();
-        HM_TRY(hash_file(path, &info, ctl, hex, err));
+        HM_TRY(hm_sha256_file(path, ctl, hex, err));
         HM_TRY(remember(cache, key, &info, start, hex, err));
     }
     if (ret_bytes)

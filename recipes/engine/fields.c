@@ -6,7 +6,6 @@
  */
 #include "fields.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 

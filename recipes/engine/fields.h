@@ -15,9 +15,6 @@ struct hm_common_config { /* what every stage takes besides its own fields */
 #define HM_COMMON_FIELDS 3
 extern const struct hm_field hm_common_fields[HM_COMMON_FIELDS];
 
-/* The field of that name of the stage, else of the common ones; *ret_common tells which. */
-const struct hm_field *hm_stage_field(const struct hm_stage *stage, const char *name,
-                                      bool *ret_common);
 /* Every key of `map` (may be NULL) names a field; else HM_ERR_USAGE with the nearest one. */
 int hm_stage_check_keys(const struct hm_stage *stage, const struct hm_node *map, const char *prefix,
                         struct hm_error *err);

@@ -3,7 +3,6 @@
  * Whether an existing path can be what an input asks for, by its name and by the files in it.
  * Contents are for the modules that read them.
  */
-#include <string.h>
 
 #include "run_internal.h"
 

@@ -4,7 +4,6 @@
  * relative paths by the folder they refer to. Products that do not exist yet are marked pending and
  * carry what the plan of their stage foretold.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -3,7 +3,6 @@
  * References between stages: what `$id` means to an input of a type, which stages a stage needs,
  * and the order that follows. The order is that of the recipe wherever the needs allow it.
  */
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 

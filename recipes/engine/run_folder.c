@@ -3,7 +3,6 @@
  * The files of a run folder that belong to the engine: names, stage.json, and manifest.json with
  * every output file and its SHA-256.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "run_internal.h"

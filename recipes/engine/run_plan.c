@@ -3,7 +3,6 @@
  * What a run would do: per stage skip, run, continue or wait, why, and its memory and disk. Nothing
  * is written, and inputs are digested only where there is an earlier result to compare with.
  */
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

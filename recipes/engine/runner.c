@@ -198,7 +198,7 @@ static int run_stages(struct runner *runner, struct hm_error *err)
         if (report == HM_OK && hm_path_exists(runner->manifest.path))
             report = hm_run_report_write(runner->recipe->run_dir, &report_err);
         if (status == HM_OK && report < 0)
-            status = hm_fail(err, report, "%s", report_err.text);
+            status = hm_error_pass(err, &report_err);
     }
     return status;
 }

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>

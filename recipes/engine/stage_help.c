@@ -2,9 +2,7 @@
 /*
  * The tables of a stage for people: `hanmix stage NAME --help` and docs/RECIPES.md.
  */
-#include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "fields.h"
 #include "hanmix/recipes/recipe.h"

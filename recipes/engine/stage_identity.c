@@ -4,7 +4,6 @@
  * byte of the output, and the digests of all inputs. Threads, limits and paths are no part of it.
  */
 #include <stdio.h>
-#include <string.h>
 
 #include "run_internal.h"
 

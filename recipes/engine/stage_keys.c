@@ -72,20 +72,15 @@ int hm_fail_unknown(struct hm_error *err, const char *place, const char *what, c
                    n == 0 ? "none" : valid);
 }
 
-const struct hm_field *hm_stage_field(const struct hm_stage *stage, const char *name,
-                                      bool *ret_common)
+static bool is_field(const struct hm_stage *stage, const char *name)
 {
     for (size_t i = 0; i < stage->n_fields; i++)
-        if (strcmp(stage->fields[i].name, name) == 0) {
-            *ret_common = false;
-            return &stage->fields[i];
-        }
+        if (strcmp(stage->fields[i].name, name) == 0)
+            return true;
     for (size_t i = 0; i < HM_COMMON_FIELDS; i++)
-        if (strcmp(hm_common_fields[i].name, name) == 0) {
-            *ret_common = true;
-            return &hm_common_fields[i];
-        }
-    return NULL;
+        if (strcmp(hm_common_fields[i].name, name) == 0)
+            return true;
+    return false;
 }
 
 #define STAGE_MAX_KEYS 128
@@ -96,7 +91,6 @@ int hm_stage_check_keys(const struct hm_stage *stage, const struct hm_node *map,
     const char *names[STAGE_MAX_KEYS];
     char place[HM_NODE_PLACE_BYTES], what[160];
     size_t n = 0;
-    bool common;
 
     for (size_t i = 0; i < stage->n_fields && n < STAGE_MAX_KEYS - HM_COMMON_FIELDS; i++)
         names[n++] = stage->fields[i].name;
@@ -104,7 +98,7 @@ int hm_stage_check_keys(const struct hm_stage *stage, const struct hm_node *map,
         names[n++] = hm_common_fields[i].name;
     for (size_t i = 0; map && i < map->count; i++) {
         const struct hm_node *node = &map->item[i];
-        if (hm_stage_field(stage, node->key, &common))
+        if (is_field(stage, node->key))
             continue;
         snprintf(what, sizeof(what), "key in %s of %s:", prefix, stage->name);
         return hm_fail_unknown(err, hm_node_place(node, place), what, node->key, names, n);

@@ -5,7 +5,6 @@
  */
 #include "hanmix/recipes/report.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "hanmix/base/file.h"

@@ -5,8 +5,6 @@
  */
 #include "report_doc.h"
 
-#include <string.h>
-
 #include "hanmix/base/file.h"
 
 #define PICTURE_MAX_BYTES (8u << 20)

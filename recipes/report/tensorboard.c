@@ -6,8 +6,6 @@
  */
 #include "hanmix/recipes/report.h"
 
-#include <string.h>
-
 #include "hanmix/base/file.h"
 #include "tb_event.pb-c.h"
 

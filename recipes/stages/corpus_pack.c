@@ -3,7 +3,6 @@
  * Stage corpus.pack: text to windows of token ids. The work is corpus/packer.c; a tokenizer meets
  * it only as an encoder.
  */
-#include <inttypes.h>
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/corpus/packed.h"

@@ -3,7 +3,6 @@
  * Stage qlora.train: LoRA adapters, new rows, or every weight, over a frozen base. Settings are
  * train_config.c, logs train_log.c; the loop is qlora/trainer.c.
  */
-#include <string.h>
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/parallel.h"

@@ -4,8 +4,6 @@
  */
 #include "stage_model.h"
 
-#include <string.h>
-
 #include "hanmix/base/alloc.h"
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/model/model.h"

@@ -6,7 +6,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <string.h>
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/corpus/text_files.h"
@@ -202,7 +201,8 @@ int hm_stage_out_end(struct hm_out_file *file, int status, struct hm_error *err)
     return status;
 }
 
-int hm_report_json(json_t *object, const char *key, json_t *owned, struct hm_error *err)
+/* Takes owned. */
+static int report_member(json_t *object, const char *key, json_t *owned, struct hm_error *err)
 {
     if (!owned || json_object_set_new(object, key, owned) != 0)
         return hm_fail_nomem(err, "for the report's '%s'", key);
@@ -211,36 +211,36 @@ int hm_report_json(json_t *object, const char *key, json_t *owned, struct hm_err
 
 int hm_report_u64(json_t *object, const char *key, uint64_t value, struct hm_error *err)
 {
-    return hm_report_json(object, key, json_integer((json_int_t)value), err);
+    return report_member(object, key, json_integer((json_int_t)value), err);
 }
 
 int hm_report_f64(json_t *object, const char *key, double value, struct hm_error *err)
 {
-    return hm_report_json(object, key, isfinite(value) ? json_real(value) : json_null(), err);
+    return report_member(object, key, isfinite(value) ? json_real(value) : json_null(), err);
 }
 
 int hm_report_text(json_t *object, const char *key, const char *value, struct hm_error *err)
 {
-    return hm_report_json(object, key, json_string(value), err);
+    return report_member(object, key, json_string(value), err);
 }
 
 int hm_report_bool(json_t *object, const char *key, bool value, struct hm_error *err)
 {
-    return hm_report_json(object, key, json_boolean(value), err);
+    return report_member(object, key, json_boolean(value), err);
 }
 
 json_t *hm_report_array(json_t *object, const char *key, struct hm_error *err)
 {
     json_t *array = json_array();
 
-    return hm_report_json(object, key, array, err) == HM_OK ? array : NULL;
+    return report_member(object, key, array, err) == HM_OK ? array : NULL;
 }
 
 json_t *hm_report_object(json_t *object, const char *key, struct hm_error *err)
 {
     json_t *child = json_object();
 
-    return hm_report_json(object, key, child, err) == HM_OK ? child : NULL;
+    return report_member(object, key, child, err) == HM_OK ? child : NULL;
 }
 
 json_t *hm_report_item(json_t *array, struct hm_error *err)

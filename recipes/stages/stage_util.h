@@ -85,8 +85,6 @@ int hm_report_f64(json_t *object, const char *key, double value,
                   struct hm_error *err); /* not finite: null */
 int hm_report_text(json_t *object, const char *key, const char *value, struct hm_error *err);
 int hm_report_bool(json_t *object, const char *key, bool value, struct hm_error *err);
-int hm_report_json(json_t *object, const char *key, json_t *owned,
-                   struct hm_error *err); /* takes owned */
 json_t *hm_report_array(json_t *object, const char *key,
                         struct hm_error *err); /* borrowed, or NULL */
 json_t *hm_report_object(json_t *object, const char *key,

@@ -7,7 +7,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <string.h>
 
 #include "hanmix/base/alloc.h"
 #include "stage_util.h"

@@ -67,6 +67,7 @@ static int lines_report(const struct hm_stage_run *run, const struct hm_line_che
         HM_TRY(hm_report_text(item, "text", line->text, err));
         HM_TRY(hm_report_u64(item, "old_ids", line->old_ids, err));
         HM_TRY(hm_report_u64(item, "new_ids", line->new_ids, err));
+        HM_TRY(hm_report_u64(item, "first_difference", line->first_difference, err));
     }
     return list ? HM_OK : HM_ERR_NOMEM;
 }

@@ -11,7 +11,7 @@ static void check_slots(const struct hm_arch *arch)
 {
     size_t count = hm_arch_slot_count(arch);
     struct hm_weight_slot slot;
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
 
     for (size_t i = 0; i < count; i += 1 + count / 1000) {
         hm_arch_slot(arch, i, &slot, name);

@@ -24,7 +24,7 @@ int hm_fuzz_one(const uint8_t *data, size_t size)
     for (size_t i = 0; i < ckpt.count; i++) {
         struct hm_weight_slot slot;
         struct hm_weight *weight = NULL;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         hm_arch_slot(&ckpt.arch, i, &slot, name);
         int status = hm_weight_open(&ckpt, &slot, &weight, NULL);
         HM_BUG(status == HM_ERR_FORMAT || (weight && !hm_weight_is_finite(weight)));

@@ -27,7 +27,7 @@ int hm_fuzz_one(const uint8_t *data, size_t size)
     for (size_t i = 0; i < hm_arch_slot_count(&ckpt.arch); i++) {
         struct hm_weight *weight = NULL;
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         hm_arch_slot(&ckpt.arch, i, &slot, name);
         if (hm_weight_open(&ckpt, &slot, &weight, NULL) < 0)
             continue;

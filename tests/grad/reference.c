@@ -52,7 +52,7 @@ void reference_init(struct reference *reference, const struct hm_model *model,
     for (size_t i = 0; i < reference->slots; i++) {
         struct hm_weight_slot slot;
         struct hm_weight *weight = NULL;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         hm_arch_slot(&ckpt->arch, i, &slot, name);
         reference->slot[i] = slot;
         assert_ok(hm_weight_open(ckpt, &slot, &weight, &err), err);

@@ -62,13 +62,6 @@ static int fixture_next(void *context, struct hm_doc *ret_doc, struct hm_error *
     return 1;
 }
 
-static int fixture_rewind(void *context, struct hm_error *err)
-{
-    (void)err;
-    ((struct fixture_texts *)context)->at = 0;
-    return HM_OK;
-}
-
 static uint64_t fixture_position(void *context)
 {
     return ((struct fixture_texts *)context)->at;
@@ -78,7 +71,6 @@ struct hm_text_source fixture_source(struct fixture_texts *texts)
 {
     return (struct hm_text_source){ .context = texts,
                                     .next = fixture_next,
-                                    .rewind = fixture_rewind,
                                     .position_bytes = fixture_position,
                                     .total_bytes = texts->count };
 }

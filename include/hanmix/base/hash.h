@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "hanmix/base/ctl.h"
 #include "hanmix/base/status.h"
 
 #define HM_SHA256_HEX_BYTES 65 /* 64 digits and NUL */
@@ -23,12 +24,19 @@ void hm_sha256_finish(struct hm_sha256 *sha, char hex[HM_SHA256_HEX_BYTES]); /* 
 void hm_sha256_release(struct hm_sha256 *sha); /* after a failure; finished or {0} is fine */
 
 int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
-int hm_sha256_file(const char *path, char hex[HM_SHA256_HEX_BYTES],
-                   struct hm_error *err); /* pages dropped behind */
+/* Of large files progress is told; a stop is HM_ERR_STOPPED. ctl may be NULL. */
+int hm_sha256_file(const char *path, const struct hm_ctl *ctl, char hex[HM_SHA256_HEX_BYTES],
+                   struct hm_error *err);
 /* Digest of a file, or of a folder: over sorted "relative path, size, sha256" lines. */
 int hm_sha256_path(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
 
 uint64_t hm_hash64(const void *data, size_t len, uint64_t seed); /* stable across machines */
 uint64_t hm_mix64(uint64_t value);                               /* splitmix64 finaliser */
+
+/* The upper 53 bits as a number in [0, 1): to keep a share of things by their hash, or to draw. */
+static inline double hm_unit_interval(uint64_t bits)
+{
+    return (double)(bits >> 11) * 0x1p-53;
+}
 
 #endif

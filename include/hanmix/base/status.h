@@ -43,6 +43,9 @@ int hm_fail(struct hm_error *err, int code, const char *format, ...)
 int hm_fail_nomem(struct hm_error *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* Hand on an error kept apart, such as that of a unit of a parallel loop; returns its code. */
+int hm_error_pass(struct hm_error *err, const struct hm_error *from);
+
 /* Put "context: " before the sentence already recorded. */
 void hm_error_prefix(struct hm_error *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -25,7 +25,6 @@ struct hm_text_source { /* pull interface; owner thread only */
     void *context;
     /* 1 and a document, 0 at the end, negative status on error. */
     int (*next)(void *context, struct hm_doc *ret_doc, struct hm_error *err);
-    int (*rewind)(void *context, struct hm_error *err);
     uint64_t (*position_bytes)(void *context); /* compressed bytes consumed, for progress */
     uint64_t total_bytes;                      /* compressed bytes in all, 0 unknown */
     void (*close)(void *context);              /* frees context; may be NULL */

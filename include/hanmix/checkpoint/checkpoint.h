@@ -12,6 +12,12 @@
 #include "hanmix/checkpoint/model_arch.h"
 #include "hanmix/checkpoint/safetensors.h"
 
+#define HM_MODEL_FILE       "model.safetensors" /* all weights of a folder, or: */
+#define HM_MODEL_INDEX_FILE "model.safetensors.index.json"
+#define HM_RECORD_FILE      "hanmix.json" /* what only this program knows of a folder */
+#define HM_RECORD_MAX_BYTES (1u << 20)
+#define HM_RECORD_VERSION   1u
+
 struct hm_checkpoint {
     char *dir;
     struct hm_safetensors *file;
@@ -58,6 +64,9 @@ void hm_folder_writer_abort(struct hm_folder_writer *writer);
 /* Copy what travels with a model besides weights and config: tokenizer files,
  * generation_config.json, hanmix.json. Absent ones are skipped. */
 int hm_model_files_copy(const char *from_dir, const char *to_dir, struct hm_error *err);
+/* One such file by name; absent is fine. */
+int hm_model_file_copy(const char *from_dir, const char *to_dir, const char *name,
+                       struct hm_error *err);
 /* hanmix.json of a model folder: vocab.resize's record. Absent file: old = new = arch.vocab_size,
  * empty digests. */
 struct hm_vocab_record {
@@ -67,6 +76,10 @@ struct hm_vocab_record {
 };
 int hm_vocab_record_read(const char *dir, uint64_t vocab_size, struct hm_vocab_record *ret,
                          struct hm_error *err);
+/* The "vocab_resize" block; new reference, NULL when memory is out. */
+json_t *hm_vocab_record_json(const struct hm_vocab_record *record);
+/* The "version" member of hanmix.json is the one known here. */
+int hm_record_version_check(const json_t *root, const char *path, struct hm_error *err);
 int hm_vocab_record_write(const char *dir, const struct hm_vocab_record *record,
                           struct hm_error *err);
 

@@ -6,6 +6,7 @@
 #ifndef HANMIX_CHECKPOINT_DTYPE_H
 #define HANMIX_CHECKPOINT_DTYPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,11 +37,17 @@ size_t hm_dtype_bytes(enum hm_dtype dtype);
 int hm_dtype_parse(const char *name, enum hm_dtype *ret_dtype,
                    struct hm_error *err); /* either spelling; also "bf16" */
 
+/* F32, F16, BF16: what weights, adapters and results are stored in. */
+bool hm_dtype_is_weight(enum hm_dtype dtype);
+
 /* count values at `data` (any alignment) of a float dtype (F16, BF16, F32, F64) to f32, and back.
  * Other dtypes: HM_ERR_FORMAT. */
 int hm_dtype_to_f32(enum hm_dtype dtype, const void *data, size_t count, float *out,
                     struct hm_error *err);
 int hm_dtype_from_f32(enum hm_dtype dtype, const float *values, size_t count, void *out,
                       struct hm_error *err);
+/* The same for a dtype that was checked before (HM_BUG otherwise). */
+void hm_floats_load(enum hm_dtype dtype, const void *data, size_t count, float *out);
+void hm_floats_store(enum hm_dtype dtype, const float *values, size_t count, void *out);
 
 #endif

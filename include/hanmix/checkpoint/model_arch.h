@@ -80,19 +80,23 @@ enum hm_weight_kind {
     HM_WEIGHT_HEAD,
     HM_WEIGHT_KINDS
 };
+#define HM_SLOT_NAME_BYTES 160
+
 struct hm_weight_slot {
     enum hm_weight_kind kind;
     uint32_t layer, expert; /* 0 where meaningless */
     uint32_t rows, cols;    /* norms: rows = D, cols = 1 */
 };
 size_t hm_arch_slot_count(const struct hm_arch *arch);
-/* Slot i of the canonical order; name (module path without ".weight", e.g.
- * model.layers.0.self_attn.q_proj) into buf of >= 160 bytes. */
+/* Slot i of the canonical order, and its module path without ".weight", such as
+ * model.layers.0.self_attn.q_proj. */
 void hm_arch_slot(const struct hm_arch *arch, size_t i, struct hm_weight_slot *ret_slot,
-                  char *name);
-void hm_arch_slot_name(const struct hm_arch *arch, const struct hm_weight_slot *slot, char *name);
+                  char name[HM_SLOT_NAME_BYTES]);
+void hm_arch_slot_name(const struct hm_arch *arch, const struct hm_weight_slot *slot,
+                       char name[HM_SLOT_NAME_BYTES]);
 const char *hm_weight_kind_name(const struct hm_arch *arch,
                                 enum hm_weight_kind kind); /* leaf: "q_proj", "w1" or "gate_proj" */
 bool hm_weight_kind_is_linear(enum hm_weight_kind kind);   /* q k v o gate w1 w2 w3 head */
+bool hm_weight_kind_is_norm(enum hm_weight_kind kind);
 
 #endif

@@ -58,6 +58,8 @@ struct hm_tensor_spec { /* what will be written */
     uint32_t n_dims;
     uint64_t shape[HM_TENSOR_MAX_DIMS];
 };
+/* The same type and shape; the name is borrowed. */
+struct hm_tensor_spec hm_tensor_spec_of(const struct hm_tensor *tensor);
 /* UINT64_MAX when the size overflows. */
 uint64_t hm_tensor_spec_bytes(const struct hm_tensor_spec *spec);
 

@@ -20,9 +20,6 @@ struct hm_weight; /* opaque, heap; borrows from the checkpoint */
  * v5 names for experts and gate. */
 int hm_weight_open(const struct hm_checkpoint *ckpt, const struct hm_weight_slot *slot,
                    struct hm_weight **ret_weight, struct hm_error *err);
-/* A view of caller's f32 matrix (tests, trainable full parameters). */
-int hm_weight_from_f32(const float *values_view, uint32_t rows, uint32_t cols,
-                       struct hm_weight **ret_weight, struct hm_error *err);
 void hm_weight_free(struct hm_weight *weight);
 
 uint32_t hm_weight_rows(const struct hm_weight *weight);

@@ -47,7 +47,6 @@ struct hm_packed {
 };
 struct hm_window {
     uint64_t utf8_bytes, chars; /* of the text the window's target tokens stand for */
-    uint32_t n_docs;            /* documents with tokens in the window */
 };
 int hm_packed_open(const char *path, struct hm_packed *ret_packed,
                    struct hm_error *err); /* a .hmp file, or a folder with train.hmp or one .hmp */

@@ -40,7 +40,5 @@ int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
                        const struct hm_text_options *options, struct hm_text_source *ret_source,
                        struct hm_error *err); /* copies sets and options */
 struct hm_text_stats hm_text_files_stats(const struct hm_text_source *source);
-size_t hm_text_files_set_count(const struct hm_text_source *source); /* names seen so far */
-const char *hm_text_files_set_name(const struct hm_text_source *source, size_t i);
 
 #endif

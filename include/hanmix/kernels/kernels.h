@@ -135,8 +135,8 @@ struct hm_kernels {
                     size_t ldc); /* A[k,m]^T B[k,n] */
 };
 
-/* Fill the table for these base/cpu flags (0: reference arithmetic, still cblas for gemm unless
- * HM_CPU=ref). Sets OpenBLAS to one thread. */
+/* Fill the table for these base/cpu flags: 0 gives "portable", reference arithmetic with cblas for
+ * gemm. Sets OpenBLAS to one thread. HM_CPU is looked at by hm_kernels_choose alone. */
 void hm_kernels_init(struct hm_kernels *ret_kernels, unsigned cpu_flags);
 /* The pure C table, gemm included: what every other path is tested against. */
 void hm_kernels_reference(struct hm_kernels *ret_kernels);

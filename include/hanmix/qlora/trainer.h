@@ -43,7 +43,6 @@ uint32_t hm_samples_seq_len(const struct hm_sample_source *source);
 uint64_t hm_samples_count(const struct hm_sample_source *source);
 uint32_t hm_samples_micro_rows(
     const struct hm_sample_source *source); /* rows of a [micro-batches,rows,T] file, else 0 */
-const char *hm_samples_tokenizer(const struct hm_sample_source *source); /* fingerprint, or "" */
 /* Sample at absolute position (epochs counted through: position / count). Views valid until the
  * next call with the same slot (0..). */
 int hm_samples_get(struct hm_sample_source *source, uint64_t position, uint32_t slot,

@@ -24,9 +24,6 @@ int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint6
 /* All documents of a source, in parallel; the counts are those of hm_han_counts_add one by one. */
 int hm_han_counts_read(struct hm_han_counts *counts, struct hm_text_source *source,
                        const struct hm_ctl *ctl, struct hm_error *err);
-/* All of other's runs and totals; the result does not depend on the order of merges. */
-int hm_han_counts_merge(struct hm_han_counts *counts, const struct hm_han_counts *other,
-                        struct hm_error *err);
 void hm_han_counts_limit(struct hm_han_counts *counts,
                          uint64_t bytes); /* beyond it adding is HM_ERR_NOFIT; 0 = none */
 uint64_t hm_han_counts_bytes(const struct hm_han_counts *counts); /* memory held now */

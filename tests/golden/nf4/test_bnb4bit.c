@@ -97,7 +97,7 @@ static void check_folder(const char *name, bool nested, bool gate_4bit)
     assert_int_equal(ckpt.arch.quant.double_quant, nested);
     for (size_t i = 0; i < hm_arch_slot_count(&ckpt.arch); i++) {
         struct hm_weight_slot slot;
-        char module[160];
+        char module[HM_SLOT_NAME_BYTES];
         hm_arch_slot(&ckpt.arch, i, &slot, module);
         bool is_4bit = beside(&ckpt, module, ".quant_state.bitsandbytes__nf4") != NULL;
         assert_int_equal(is_4bit, hm_weight_kind_is_linear(slot.kind) &&

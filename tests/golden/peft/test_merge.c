@@ -129,7 +129,7 @@ static void check_matrix(const struct hm_checkpoint *base, const struct hm_check
     struct hm_weight *from = NULL, *to = NULL;
     struct hm_weight_slot slot;
     struct hm_error err = { 0 };
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
     float *w, *x;
     double worst = 0;
 

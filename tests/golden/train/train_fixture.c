@@ -86,5 +86,5 @@ void train_digest(const struct train_run *run, const char *dir, char hex[HM_SHA2
 
     assert_ok(hm_adapter_save(run->adapter, hm_model_checkpoint(run->model), "base", dir, &err),
               err);
-    assert_ok(hm_sha256_file(tmp_path(dir, "adapter_model.safetensors"), hex, &err), err);
+    assert_ok(hm_sha256_file(tmp_path(dir, "adapter_model.safetensors"), NULL, hex, &err), err);
 }

@@ -61,7 +61,22 @@ static void test_files_and_folders(void **state)
     file_put(tmp_path(dir, "a/x"), "!", 1);
     assert_ok(hm_sha256_path(dir, two, &err), err);
     assert_string_not_equal(one, two);
-    assert_fails(hm_sha256_file(tmp_path(dir, "none"), one, &err), HM_ERR_USAGE, "none", err);
+    assert_fails(hm_sha256_file(tmp_path(dir, "none"), NULL, one, &err), HM_ERR_USAGE, "none", err);
+    tmp_release(dir);
+}
+
+static void test_stop(void **state)
+{
+    static const sig_atomic_t stop = 1;
+    const struct hm_ctl ctl = { .stop = &stop };
+    char *dir = tmp_new();
+    struct hm_error err = { 0 };
+    char hex[HM_SHA256_HEX_BYTES];
+
+    (void)state;
+    file_put(tmp_path(dir, "x"), "abc", 3);
+    assert_fails(hm_sha256_file(tmp_path(dir, "x"), &ctl, hex, &err), HM_ERR_STOPPED, "stopped",
+                 err);
     tmp_release(dir);
 }
 
@@ -92,6 +107,8 @@ static void test_hash64(void **state)
     /* Fixed for good: files written by one version are read by the next. */
     assert_true(hm_mix64(0) ==
                 0xe220a8397b1dcdafu); /* the first output of splitmix64 from seed 0 */
+    assert_true(hm_unit_interval(0) == 0 && hm_unit_interval(UINT64_MAX) < 1);
+    assert_true(hm_unit_interval((uint64_t)1 << 63) == 0.5);
     assert_true(hm_hash64("hanmix", 6, 0) == hm_hash64("hanmix", 6, 0));
     assert_true(hm_hash64("hanmix", 6, 0) != hm_hash64("hanmix", 6, 1));
     for (size_t len = 0; len < sizeof(bytes); len++) { /* zero bytes of any length all differ */
@@ -108,9 +125,8 @@ static void test_hash64(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sha256_vectors),
-        cmocka_unit_test(test_files_and_folders),
-        cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_sha256_vectors), cmocka_unit_test(test_files_and_folders),
+        cmocka_unit_test(test_stop),           cmocka_unit_test(test_without_memory),
         cmocka_unit_test(test_hash64),
     };
 

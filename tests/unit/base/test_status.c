@@ -38,6 +38,19 @@ static void test_argument_may_alias(void **state)
     assert_string_equal(err.text, "shard 2: outer (inner)");
 }
 
+static void test_pass(void **state)
+{
+    struct hm_error from = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    hm_fail(&from, HM_ERR_NUMERIC, "100%% NaN");
+    assert_int_equal(hm_error_pass(&err, &from), HM_ERR_NUMERIC);
+    assert_int_equal(err.code, HM_ERR_NUMERIC);
+    assert_string_equal(err.text, "100% NaN");
+    assert_int_equal(hm_error_pass(NULL, &from), HM_ERR_NUMERIC);
+}
+
 static void test_control_bytes_are_removed(void **state)
 {
     struct hm_error err = { 0 };
@@ -92,6 +105,7 @@ int main(void)
         cmocka_unit_test(test_sentence),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_argument_may_alias),
+        cmocka_unit_test(test_pass),
         cmocka_unit_test(test_control_bytes_are_removed),
         cmocka_unit_test(test_long_text_is_cut_at_a_code_point),
         cmocka_unit_test(test_exit_codes),

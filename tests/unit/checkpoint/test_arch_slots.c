@@ -12,7 +12,7 @@ static void check_folder(const char *relative)
     struct hm_checkpoint ckpt = { 0 };
     struct hm_error err = { 0 };
     struct hm_weight_slot slot;
-    char module[160], name[176], again[160];
+    char module[HM_SLOT_NAME_BYTES], name[176], again[160];
 
     assert_ok(hm_checkpoint_open(golden_path(relative), &ckpt, &err), err);
     assert_int_equal(hm_arch_slot_count(&ckpt.arch), ckpt.count);
@@ -68,7 +68,7 @@ static void test_published(void **state)
                              .top_k = 1,
                              .vocab_size = 32000 };
     struct hm_weight_slot slot;
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
 
     (void)state;
     assert_int_equal(hm_arch_slot_count(&mixtral), 995);

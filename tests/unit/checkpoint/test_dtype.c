@@ -82,12 +82,29 @@ static void test_from_f32(void **state)
                  err);
 }
 
+/* What was checked before needs no status. */
+static void test_floats(void **state)
+{
+    static const float in[] = { 1.00390625f, -2.5f, 0.0f };
+    uint8_t bytes[7];
+    float out[3];
+
+    (void)state;
+    hm_floats_store(HM_DTYPE_BF16, in, 3, bytes + 1);
+    hm_floats_load(HM_DTYPE_BF16, bytes + 1, 3, out);
+    assert_true(out[0] == 1.0f && out[1] == -2.5f && out[2] == 0.0f);
+    for (int i = 0; i < HM_DTYPE_COUNT; i++)
+        assert_int_equal(hm_dtype_is_weight((enum hm_dtype)i),
+                         i == HM_DTYPE_F16 || i == HM_DTYPE_BF16 || i == HM_DTYPE_F32);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_to_f32),
         cmocka_unit_test(test_from_f32),
+        cmocka_unit_test(test_floats),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,7 +30,7 @@ static struct hm_tensor_spec *specs_of(const struct hm_checkpoint *ckpt)
 
     for (size_t i = 0; i < ckpt->count; i++) {
         struct hm_weight_slot slot;
-        char module[160], name[176];
+        char module[HM_SLOT_NAME_BYTES], name[176];
         hm_arch_slot(&ckpt->arch, i, &slot, module);
         snprintf(name, sizeof name, "%s.weight", module);
         const struct hm_tensor *tensor = hm_checkpoint_find(ckpt, name);

@@ -17,7 +17,7 @@ static void fill(const struct hm_arch *arch, const struct small_model *model,
                  const struct hm_weight_slot *slot, struct hm_folder_writer *writer)
 {
     struct hm_error err = { 0 };
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
     size_t count = (size_t)slot->rows * slot->cols;
     float *values = hm_alloc_array(HM_MEM_OTHER, count, sizeof(float));
     void *stored = hm_alloc_array(HM_MEM_OTHER, count, sizeof(float));
@@ -54,7 +54,7 @@ static size_t add(struct hm_tensor_spec *spec, struct piece *piece, size_t n, en
 static size_t add_fused(struct hm_tensor_spec *spec, struct piece *piece, size_t n,
                         enum hm_dtype dtype, const struct hm_weight_slot *w1)
 {
-    char name[160];
+    char name[HM_SLOT_NAME_BYTES];
 
     for (int down = 0; down < 2; down++, n++) {
         struct hm_weight_slot slot = *w1;
@@ -109,7 +109,7 @@ void small_model_write(const char *dir, const struct small_model *model)
 
     for (size_t i = 0; i < hm_arch_slot_count(&arch); i++) {
         struct hm_weight_slot slot;
-        char name[160], tensor[200];
+        char name[HM_SLOT_NAME_BYTES], tensor[200];
         hm_arch_slot(&arch, i, &slot, name);
         bool expert =
             slot.kind == HM_WEIGHT_W1 || slot.kind == HM_WEIGHT_W2 || slot.kind == HM_WEIGHT_W3;

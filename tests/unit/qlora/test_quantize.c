@@ -141,7 +141,7 @@ static void check_values(const char *from, const char *to)
     for (size_t i = 0; i < hm_arch_slot_count(&a.arch); i++) {
         struct hm_weight *x = NULL, *y = NULL;
         struct hm_weight_slot slot;
-        char name[160];
+        char name[HM_SLOT_NAME_BYTES];
         hm_arch_slot(&a.arch, i, &slot, name);
         size_t count = (size_t)slot.rows * slot.cols;
         float *u = hm_alloc_array(HM_MEM_OTHER, count, sizeof *u);

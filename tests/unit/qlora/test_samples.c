@@ -49,7 +49,6 @@ static void test_packed(void **state)
     assert_int_equal(hm_samples_count(source), 8);
     assert_int_equal(hm_samples_seq_len(source), 10);
     assert_int_equal(hm_samples_micro_rows(source), 0);
-    assert_string_equal(hm_samples_tokenizer(source), packed.tokenizer);
     for (uint64_t position = 0; position < 24; position++) {
         uint64_t index = hm_sample_index(8, 11, true, position);
         assert_ok(hm_packed_window(&packed, index, ids, starts, &window, &err), err);
@@ -122,7 +121,6 @@ static void test_ids(void **state)
         assert_int_equal(hm_samples_count(source), 4);
         assert_int_equal(hm_samples_seq_len(source), 3);
         assert_int_equal(hm_samples_micro_rows(source), n_dims == 2 ? 0 : 2);
-        assert_string_equal(hm_samples_tokenizer(source), "");
         for (uint64_t position = 0; position < 9; position++) { /* file order, epoch after epoch */
             assert_ok(hm_samples_get(source, position, 0, &sample, &err), err);
             for (uint32_t t = 0; t < 3; t++) {

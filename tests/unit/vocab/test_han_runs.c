@@ -82,12 +82,10 @@ static void test_cutting(void **state)
     hm_han_counts_free(NULL);
 }
 
-/* Many runs, one longer than a chunk, spread over three counts: merged, they equal one count of
- * all. */
-static void test_growth_and_merge(void **state)
+/* Many runs, one longer than a chunk. */
+static void test_growth(void **state)
 {
     struct hm_han_counts *all = NULL;
-    struct hm_han_counts *part[3] = { NULL };
     struct hm_error err = { 0 };
     struct hm_buf text = { 0 };
     uint64_t cursor = 0;
@@ -96,8 +94,6 @@ static void test_growth_and_merge(void **state)
 
     (void)state;
     assert_ok(hm_han_counts_new(&all, &err), err);
-    for (int i = 0; i < 3; i++)
-        assert_ok(hm_han_counts_new(&part[i], &err), err);
     for (uint32_t i = 0; i < 300000; i++) {
         hm_buf_clear(&text);
         for (uint32_t value = i * 7919u % 200000; value > 0; value /= 1000) {
@@ -109,13 +105,8 @@ static void test_growth_and_merge(void **state)
             assert_ok(hm_buf_text(&text, "一", &err), err);
         struct hm_str doc = { text.ptr, text.len };
         assert_ok(hm_han_counts_add(all, doc, &err), err);
-        assert_ok(hm_han_counts_add(part[i % 3], doc, &err), err);
     }
-    for (int i = 1; i < 3; i++)
-        assert_ok(hm_han_counts_merge(part[0], part[i], &err), err);
     struct hm_han_totals a = hm_han_counts_totals(all);
-    struct hm_han_totals b = hm_han_counts_totals(part[0]);
-    assert_memory_equal(&a, &b, sizeof(a));
     assert_int_equal(a.distinct_runs, 199999); /* the empty one is none */
     assert_true(hm_han_counts_bytes(all) > 2 * 3000000);
     while (hm_han_counts_next(all, &cursor, &run)) {
@@ -123,8 +114,6 @@ static void test_growth_and_merge(void **state)
         seen++;
     }
     assert_int_equal(seen, a.distinct_runs);
-    for (int i = 0; i < 3; i++)
-        hm_han_counts_free(part[i]);
     hm_han_counts_free(all);
     hm_buf_release(&text);
 }
@@ -161,7 +150,7 @@ static void test_read(void **state)
         size_t n = 0;
         hm_threads_set(t);
         assert_ok(hm_han_counts_new(&all, &err), err);
-        assert_ok(source.rewind(source.context, &err), err);
+        fixture.at = 0; /* from the start */
         assert_ok(hm_han_counts_read(all, &source, NULL, &err), err);
         struct hm_han_totals a = hm_han_counts_totals(one);
         struct hm_han_totals b = hm_han_counts_totals(all);
@@ -258,12 +247,9 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),
-        cmocka_unit_test(test_cutting),
-        cmocka_unit_test(test_growth_and_merge),
-        cmocka_unit_test(test_read),
-        cmocka_unit_test(test_read_failures),
-        cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_table),         cmocka_unit_test(test_cutting),
+        cmocka_unit_test(test_growth),        cmocka_unit_test(test_read),
+        cmocka_unit_test(test_read_failures), cmocka_unit_test(test_limit),
         cmocka_unit_test(test_out_of_memory),
     };
 
