@@ -90,7 +90,7 @@ static int layouts_compare(const struct hm_arch *arch, const struct hm_adapter *
 {
     for (size_t slot = 0; slot < hm_arch_slot_count(arch); slot++) {
         struct hm_weight_slot weight;
-        char module[HM_MODULE_NAME_BYTES];
+        char module[HM_SLOT_NAME_BYTES];
 
         hm_arch_slot(arch, slot, &weight, module);
         if (lora_at(asked, slot) || lora_at(held, slot))

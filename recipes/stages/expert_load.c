@@ -21,7 +21,7 @@ int hm_expert_load_open(struct hm_model *model, struct expert_load *ret_load, st
     ret_load->counts =
         hm_calloc(HM_MEM_OTHER, 2 * (size_t)arch->layers * arch->experts, sizeof(uint64_t));
     if (!ret_load->counts)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory to count tokens by expert");
+        return hm_fail_nomem(err, "counting tokens by expert");
     ret_load->model = model;
     return HM_OK;
 }
@@ -89,7 +89,7 @@ int hm_expert_load_write(const struct expert_load *load, const char *plots_dir,
     const struct hm_arch *arch = hm_model_arch(load->model);
     share = hm_alloc_array(HM_MEM_OTHER, (size_t)arch->layers * arch->experts, sizeof(*share));
     if (!share)
-        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the picture of expert load");
+        return hm_fail_nomem(err, "for the picture of expert load");
     shares(load, share);
     int r = hm_path_join(&path, plots_dir, "expert_load.csv", err);
     if (r == HM_OK)
