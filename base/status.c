@@ -65,7 +65,7 @@ int hm_fail_nomem(struct hm_error *err, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    return hm_fail_nomem(err, "%s", text);
+    return hm_fail(err, HM_ERR_NOMEM, "out of memory %s", text);
 }
 
 int hm_error_pass(struct hm_error *err, const struct hm_error *from)
