@@ -7,6 +7,7 @@
 
 #include "hanmix/base/ctl.h"
 #include "hanmix/base/file.h"
+#include "hanmix/base/str.h"
 
 bool hm_ctl_stopped(const struct hm_ctl *ctl)
 {
@@ -33,5 +34,6 @@ void hm_ctl_message(const struct hm_ctl *ctl, const char *format, ...)
     va_start(args, format);
     vsnprintf(sentence, sizeof(sentence), format, args);
     va_end(args);
+    hm_text_clean(sentence);
     ctl->message(ctl->context, sentence);
 }

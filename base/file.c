@@ -29,6 +29,12 @@ int hm_fail_errno_reading(struct hm_error *err, const char *action, const char *
     return hm_fail_errno(err, action, path);
 }
 
+static int fail_not_regular(const char *path, mode_t mode, struct hm_error *err)
+{
+    return hm_fail(err, HM_ERR_USAGE, "'%s' is %s, not a regular file", path,
+                   S_ISDIR(mode) ? "a folder" : "a device or pipe");
+}
+
 /* Open a regular file for reading and learn its size. */
 static int open_regular(const char *path, int *ret_fd, uint64_t *ret_size, struct hm_error *err)
 {
@@ -44,12 +50,20 @@ static int open_regular(const char *path, int *ret_fd, uint64_t *ret_size, struc
     }
     if (!S_ISREG(info.st_mode)) {
         close(fd);
-        return hm_fail(err, HM_ERR_USAGE, "'%s' is %s, not a regular file", path,
-                       S_ISDIR(info.st_mode) ? "a folder" : "a device or pipe");
+        return fail_not_regular(path, info.st_mode, err);
     }
     *ret_fd = fd;
     *ret_size = (uint64_t)info.st_size;
     return HM_OK;
+}
+
+int hm_regular_check(const char *path, struct hm_error *err)
+{
+    struct stat info;
+
+    if (stat(path, &info) < 0)
+        return hm_fail_errno_reading(err, "look at", path);
+    return S_ISREG(info.st_mode) ? HM_OK : fail_not_regular(path, info.st_mode, err);
 }
 
 int hm_map_open(const char *path, struct hm_map *ret_map, struct hm_error *err)

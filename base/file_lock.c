@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -17,6 +18,15 @@ static long holder_pid(int fd)
     ssize_t got = pread(fd, text, sizeof(text) - 1, 0);
 
     return got > 0 ? strtol(text, NULL, 10) : 0;
+}
+
+/* The holder before us may have removed the file between our open and our lock. */
+static bool is_still_named(int fd, const char *path)
+{
+    struct stat held, named;
+
+    return fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_dev == named.st_dev &&
+           held.st_ino == named.st_ino;
 }
 
 int hm_lock_acquire(const char *path, int *ret_fd, struct hm_error *err)
@@ -36,6 +46,10 @@ int hm_lock_acquire(const char *path, int *ret_fd, struct hm_error *err)
             status = hm_fail_errno(err, "lock", path);
         close(fd);
         return status;
+    }
+    if (!is_still_named(fd, path)) {
+        close(fd);
+        return hm_lock_acquire(path, ret_fd, err);
     }
     int len = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
     if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)len, 0) < 0) {

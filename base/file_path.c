@@ -18,6 +18,7 @@
 
 #define REMOVE_DEPTH_MAX 64
 #define FOLDER_DEPTH_MAX 32
+#define FOLDERS_MAX      10000 /* links that lead back up would make a walk without end */
 
 bool hm_path_exists(const char *path)
 {
@@ -280,17 +281,24 @@ int hm_dir_list(const char *path, struct hm_names *ret_names, struct hm_error *e
     return HM_OK;
 }
 
+struct walk {
+    const char *root;
+    struct hm_names *names;
+    size_t folders;
+};
+
 /* Add the files below root/relative to names, as paths relative to root. */
-static int folder_walk(const char *root, const char *relative, int depth, struct hm_names *names,
-                       struct hm_error *err)
+static int folder_walk(struct walk *walk, const char *relative, int depth, struct hm_error *err)
 {
     struct hm_names here = { 0 };
     char *path = NULL;
-    int status = hm_path_join(&path, root, relative, err);
+    int status = hm_path_join(&path, walk->root, relative, err);
 
-    if (status == HM_OK && depth > FOLDER_DEPTH_MAX)
-        status = hm_fail(err, HM_ERR_FORMAT, "'%s' is nested more than %d folders deep", path,
-                         FOLDER_DEPTH_MAX);
+    if (status == HM_OK && (depth > FOLDER_DEPTH_MAX || ++walk->folders > FOLDERS_MAX))
+        status = hm_fail(err, HM_ERR_FORMAT,
+                         "'%s' holds folders more than %d deep or more than %d of them; is there "
+                         "a link that leads back up?",
+                         walk->root, FOLDER_DEPTH_MAX, FOLDERS_MAX);
     if (status == HM_OK)
         status = hm_dir_list(path, &here, err);
     for (size_t i = 0; status == HM_OK && i < here.count; i++) {
@@ -298,11 +306,11 @@ static int folder_walk(const char *root, const char *relative, int depth, struct
         char *full = NULL;
         status = hm_path_join(&child, relative, here.item[i], err);
         if (status == HM_OK)
-            status = hm_path_join(&full, root, child, err);
+            status = hm_path_join(&full, walk->root, child, err);
         if (status == HM_OK && hm_path_is_dir(full))
-            status = folder_walk(root, child, depth + 1, names, err);
+            status = folder_walk(walk, child, depth + 1, err);
         else if (status == HM_OK)
-            status = names_add(names, child, err);
+            status = names_add(walk->names, child, err);
         hm_free(full);
         hm_free(child);
     }
@@ -314,7 +322,8 @@ static int folder_walk(const char *root, const char *relative, int depth, struct
 int hm_dir_files(const char *path, struct hm_names *ret_names, struct hm_error *err)
 {
     struct hm_names names = { 0 };
-    int status = folder_walk(path, "", 0, &names, err);
+    struct walk walk = { .root = path, .names = &names };
+    int status = folder_walk(&walk, "", 0, err);
 
     if (status < 0) {
         hm_names_release(&names);

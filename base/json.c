@@ -38,12 +38,16 @@ int hm_json_parse(struct hm_str text, const char *what, json_t **ret_value, stru
 
     if (nesting_depth(text) > DEPTH_MAX)
         return hm_fail(err, HM_ERR_FORMAT, "'%s': JSON is nested deeper than %d", what, DEPTH_MAX);
-    json_t *value = json_loadb(text.ptr ? text.ptr : "", text.len,
+    const char *start = text.ptr ? text.ptr : "";
+    json_t *value = json_loadb(start, text.len,
                                JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &found);
     if (!value) {
         /* jansson 2.14 leaves the sentence empty on most paths that run out of memory */
         if (json_error_code(&found) == json_error_out_of_memory || found.text[0] == '\0')
             return hm_fail_nomem(err, "parsing '%s'", what);
+        if (!memchr(start, '\n', text.len)) /* one line of a file, that `what` names */
+            return hm_fail(err, HM_ERR_FORMAT, "'%s': not JSON at column %d: %s", what,
+                           found.column, found.text);
         return hm_fail(err, HM_ERR_FORMAT, "'%s': not JSON at line %d, column %d: %s", what,
                        found.line, found.column, found.text);
     }

@@ -2,22 +2,16 @@
 /*
  * Status codes and error sentences: formatting, prefixing, exit codes. Owns no state.
  *
- * A sentence never holds a line break or control byte, so that hostile names inside it cannot forge
- * terminal output; it is cut at a code point boundary when too long.
+ * A sentence is valid UTF-8 without line breaks and control characters, so that hostile names
+ * inside it can neither forge terminal output nor spoil a report; it is cut at a code point
+ * boundary when too long.
  */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "hanmix/base/status.h"
-
-static void sentence_clean(char *text)
-{
-    for (char *c = text; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = ' ';
-}
+#include "hanmix/base/str.h"
 
 /* Drop a multi-byte sequence that the end of the buffer cut in two. */
 static void sentence_trim(char *text, size_t len)
@@ -37,9 +31,9 @@ static void sentence_trim(char *text, size_t len)
 static void sentence_store(struct hm_error *err, const char *text, int formatted_len)
 {
     snprintf(err->text, sizeof(err->text), "%s", text);
-    sentence_clean(err->text);
     if (formatted_len >= (int)sizeof(err->text))
         sentence_trim(err->text, strlen(err->text));
+    hm_text_clean(err->text);
 }
 
 int hm_fail(struct hm_error *err, int code, const char *format, ...)

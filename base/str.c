@@ -181,6 +181,21 @@ bool hm_utf8_valid(struct hm_str text, size_t *ret_bad_offset)
     return true;
 }
 
+void hm_text_clean(char *text)
+{
+    size_t len = strlen(text);
+
+    for (size_t at = 0; at < len;) {
+        uint32_t code = 0;
+        unsigned used = hm_utf8_decode(text + at, len - at, &code);
+        if (used == 0)
+            text[at] = '?';
+        else if (code < 0x20 || (code >= 0x7f && code < 0xa0))
+            memset(text + at, ' ', used);
+        at += used ? used : 1;
+    }
+}
+
 size_t hm_utf8_count(struct hm_str text)
 {
     uint32_t code;

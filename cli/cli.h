@@ -73,6 +73,13 @@ void hm_terminal_close(struct hm_terminal *terminal); /* ends an open progress l
 /* "12.3 MiB" */
 const char *hm_bytes_text(uint64_t bytes, char *buf, size_t size);
 
+/* --- process.c --- */
+
+void hm_process_begin(void); /* once, first */
+/* Work that goes on when nobody reads its progress any more: a pipe without reader is an error like
+ * any other. */
+void hm_process_outlive_reader(void);
+
 /* --- output.c --- */
 
 int hm_print_json(json_t *value, struct hm_error *err);     /* takes the reference; indented */

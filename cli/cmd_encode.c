@@ -107,7 +107,7 @@ static int each_line(struct codec *codec,
         else if (ferror(stdout))
             status = hm_print_flush(err);
     }
-    if (status == HM_OK && ferror(stdin))
+    if (status == HM_OK && !feof(stdin))
         status = hm_fail(err, HM_ERR_IO, "cannot read standard input: %s", strerror(errno));
     free(line);
     return status == HM_OK ? hm_print_flush(err) : status;

@@ -73,6 +73,7 @@ int hm_cmd_run(int argc, char **argv, struct hm_error *err)
     HM_TRY(check_threads(threads, err));
     HM_TRY(load(argv, words, run_dir, &recipe, err));
     options.threads = (int)threads;
+    hm_process_outlive_reader();
     int status = dry ? dry_run(&recipe, options.threads, &ctl, err)
                      : run_recipe(&recipe, &options, terminal.quiet, err);
     hm_terminal_close(&terminal);
@@ -166,6 +167,7 @@ int hm_cmd_stage(int argc, char **argv, struct hm_error *err)
     HM_TRY(check_threads(threads, err));
     HM_TRY(hm_recipe_single(argv[1], (const char *const *)argv + 2, words - 1, out, &recipe, err));
     options.threads = (int)threads;
+    hm_process_outlive_reader();
     int status =
         dry ? dry_run(&recipe, options.threads, &ctl, err) : hm_run(&recipe, &options, err);
     hm_terminal_close(&terminal);

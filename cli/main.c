@@ -2,7 +2,6 @@
 /*
  * The program: the table of verbs, help, and the exit code.
  */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,8 +183,7 @@ int main(int argc, char **argv)
     struct hm_error err = { 0 };
 
     wait_asleep(argv);
-
-    signal(SIGXFSZ, SIG_IGN); /* a write beyond the file size limit is an error like any other */
+    hm_process_begin();
     int status = dispatch(argc, argv, &err);
     if (status < 0)
         fprintf(stderr, "hanmix: %s\n", err.text[0] ? err.text : hm_status_text(status));

@@ -20,7 +20,7 @@ int hm_print_json(json_t *value, struct hm_error *err)
     int failed = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 
     json_decref(value);
-    if (failed)
+    if (failed && !ferror(stdout))
         return hm_fail(err, HM_ERR_NOMEM, "cannot print the result as JSON");
     putchar('\n');
     return hm_print_flush(err);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "hanmix/base/file.h"
 #include "internal.h"
 
 int hm_byte_stream_fill(struct byte_stream *stream, void *out, size_t cap, size_t *ret_len,
@@ -30,10 +31,10 @@ int hm_byte_stream_open(const char *path, struct byte_stream *ret_stream, struct
     struct byte_stream stream = { .path = path, .read = hm_byte_stream_fill };
     int status = HM_OK;
 
+    HM_TRY(hm_regular_check(path, err)); /* files are read more than once, a pipe cannot be */
     stream.fd = open(path, O_RDONLY | O_CLOEXEC);
     if (stream.fd < 0)
-        return hm_fail(err, errno == ENOENT ? HM_ERR_USAGE : HM_ERR_IO, "'%s': cannot open: %s",
-                       path, strerror(errno));
+        return hm_fail(err, HM_ERR_IO, "'%s': cannot open: %s", path, strerror(errno));
     posix_fadvise(stream.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     if (hm_text_ends(path, ".gz"))
         status = hm_gz_stream_open(&stream, err);

@@ -41,13 +41,24 @@ uint64_t hm_set_reader_position(const struct set_reader *reader)
     return reader->done_bytes + (reader->is_open ? reader->stream.consumed_bytes : 0);
 }
 
+/* By the name without the ending of its compression. */
+static bool is_jsonl(const char *path)
+{
+    static const char *const ending[] = { ".jsonl", ".jsonl.zst", ".jsonl.gz" };
+
+    for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
+        if (hm_text_ends(path, ending[i]))
+            return true;
+    return false;
+}
+
 static int file_open(struct set_reader *reader, struct hm_error *err)
 {
     const char *path = reader->set->file[reader->file];
 
     HM_TRY(hm_byte_stream_open(path, &reader->stream, err));
     hm_line_reader_init(&reader->lines, &reader->stream);
-    reader->is_json = strstr(path, ".jsonl") != NULL || hm_text_ends(path, ".json");
+    reader->is_json = is_jsonl(path);
     reader->is_open = true;
     return HM_OK;
 }

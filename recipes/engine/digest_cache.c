@@ -103,9 +103,9 @@ int hm_digest_file(struct hm_digest_cache *cache, const char *path, const struct
     struct stat info;
     char key[64];
 
+    HM_TRY(hm_regular_check(path, err)); /* opening a pipe would wait for its writer */
     if (stat(path, &info) < 0)
-        return hm_fail(err, errno == ENOENT ? HM_ERR_USAGE : HM_ERR_IO, "cannot look at '%s': %s",
-                       path, strerror(errno));
+        return hm_fail(err, HM_ERR_IO, "cannot look at '%s': %s", path, strerror(errno));
     snprintf(key, sizeof(key), "%" PRIu64 ":%" PRIu64, (uint64_t)info.st_dev,
              (uint64_t)info.st_ino);
     if (!recall(cache, key, &info, hex)) {

@@ -97,6 +97,8 @@ static int parse_scalar(const struct hm_field *field, const char *text, void *co
         HM_TRY(hm_parse_size(text, &whole, err));
         break;
     }
+    if (whole > INT64_MAX) /* JSON keeps no more */
+        return hm_fail(err, HM_ERR_USAGE, "%s is out of range: at most %" PRId64, text, INT64_MAX);
     HM_TRY(check_range(field, (double)whole, text, err));
     *(uint64_t *)at = whole;
     return HM_OK;

@@ -94,6 +94,8 @@ int hm_input_check(enum hm_input_type type, const char *path, struct hm_error *e
 
     if (is_dir)
         HM_TRY(find_content(type, path, &found, err));
+    else
+        HM_TRY(hm_regular_check(path, err));
     const char *what = fault(type, path, is_dir, found);
     return what ? hm_fail(err, HM_ERR_USAGE, "'%s' %s", path, what) : (int)HM_OK;
 }

@@ -7,6 +7,7 @@
 #include "hanmix/recipes/recipe.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -277,6 +278,9 @@ static int read_seed(struct hm_recipe *recipe, const struct hm_node *root, struc
 
     HM_TRY(text_of(root, "seed", "1", &text, err));
     int status = hm_parse_count(text, &recipe->seed, err);
+    if (status == HM_OK && recipe->seed > INT64_MAX)
+        status =
+            hm_fail(err, HM_ERR_USAGE, "%s is out of range: at most %" PRId64, text, INT64_MAX);
     if (status < 0)
         hm_error_prefix(err, "%s: seed", hm_node_place(hm_node_find(root, "seed"), place));
     return status;

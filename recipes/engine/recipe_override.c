@@ -41,7 +41,7 @@ static int set_value(struct hm_node *node, const char *value, struct hm_error *e
 
     if (value[0] == '[' || value[0] == '{')
         status = hm_yaml_parse(hm_str_of(value), NULL, &fresh, err);
-    else if (value[0] != '\0')
+    else if (strcmp(value, "~") != 0)
         status = hm_node_set_text(&fresh, value, err);
     if (status < 0) {
         hm_node_release(&fresh);
@@ -93,9 +93,19 @@ static const char *split(const char *text, char path[PATH_MAX_BYTES], struct hm_
 {
     const char *mark = strchr(text, '=');
 
-    if (!mark || mark == text || (size_t)(mark - text) >= PATH_MAX_BYTES ||
-        !hm_utf8_valid(hm_str_of(text), NULL)) {
+    if (!hm_utf8_valid(hm_str_of(text), NULL)) {
+        hm_fail(err, HM_ERR_USAGE, "command line: '%.200s' is not UTF-8 text", text);
+        return NULL;
+    }
+    if (!mark || mark == text || (size_t)(mark - text) >= PATH_MAX_BYTES) {
         fail_form(err, text);
+        return NULL;
+    }
+    if (mark[1] == '\0') {
+        hm_fail(err, HM_ERR_USAGE,
+                "command line: no value after '%.200s'; write ~ for the default, [] for an empty "
+                "list",
+                text);
         return NULL;
     }
     memcpy(path, text, (size_t)(mark - text));

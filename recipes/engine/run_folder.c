@@ -46,6 +46,38 @@ const char *hm_stage_json_state(const json_t *stage_json)
     return state ? state : "";
 }
 
+/* Unreadable is not foreign: out of memory must not be taken for somebody's data. */
+static int check_stage_json(const char *folder, const char *path, struct hm_error *err)
+{
+    json_t *found = NULL;
+
+    if (!hm_path_exists(path))
+        return hm_fail(
+            err, HM_ERR_USAGE,
+            "'%s' exists and was not made by a stage; choose another name or move it away", folder);
+    HM_TRY(hm_json_load(path, HM_STAGE_JSON_MAX_BYTES, &found, err));
+    bool is_object = json_is_object(found);
+    json_decref(found);
+    return is_object ? HM_OK : hm_fail(err, HM_ERR_FORMAT, "'%s' is not a JSON object", path);
+}
+
+int hm_stage_name_check(const struct hm_recipe *recipe, const char *id, struct hm_error *err)
+{
+    char *folder = NULL, *path = NULL;
+
+    HM_TRY(hm_run_path(recipe, id, "", &folder, err));
+    int status = hm_path_join(&path, folder, "stage.json", err);
+    if (status == HM_OK && hm_path_exists(folder)) {
+        status = check_stage_json(folder, path, err);
+        if (status == HM_ERR_FORMAT)
+            hm_error_prefix(err, "the record of '%s' is damaged, remove the folder to make it anew",
+                            folder);
+    }
+    hm_free(path);
+    hm_free(folder);
+    return status;
+}
+
 /* --- manifest --- */
 
 static json_t *stage_entry(const json_t *root, const char *id)

@@ -54,6 +54,9 @@ int hm_run_path(const struct hm_recipe *recipe, const char *id, const char *suff
                 struct hm_error *err);
 /* stage.json of a folder: NULL when there is none or it cannot be read. */
 json_t *hm_stage_json_load(const char *folder);
+/* A folder of the stage's name that no stage made is somebody's data: HM_ERR_USAGE. One whose
+ * stage.json is damaged: HM_ERR_FORMAT. */
+int hm_stage_name_check(const struct hm_recipe *recipe, const char *id, struct hm_error *err);
 const char *hm_stage_json_state(const json_t *stage_json); /* "" when NULL */
 
 /* The manifest of a run in memory. */

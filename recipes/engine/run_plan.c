@@ -147,6 +147,7 @@ static int decide(const struct hm_recipe *recipe, size_t stage, const struct hm_
     struct hm_identity identity = { 0 };
 
     planned->decision = HM_DECIDE_RUN;
+    HM_TRY(hm_stage_name_check(recipe, entry->id, err));
     if (!has_earlier(recipe, entry->id))
         return hm_format(&planned->reason, err, "%s", "");
     if (any_pending(inputs, entry->stage->n_inputs)) {

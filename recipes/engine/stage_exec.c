@@ -159,21 +159,6 @@ static int take_name(const struct exec *exec, struct hm_error *err)
     return hm_dir_remove(exec->old_dir, err);
 }
 
-/* A folder of that name which no stage made is somebody's data. */
-static int check_name(const struct exec *exec, struct hm_error *err)
-{
-    json_t *found = hm_stage_json_load(exec->final_dir);
-    bool foreign = !found && hm_path_exists(exec->final_dir);
-
-    json_decref(found);
-    if (foreign)
-        return hm_fail(
-            err, HM_ERR_USAGE,
-            "'%s' exists and was not made by a stage; choose another name or move it away",
-            exec->final_dir);
-    return HM_OK;
-}
-
 /* A .partial that is complete but was killed before its rename. */
 static bool adopt(const struct exec *exec, int *ret_status, struct hm_error *err)
 {
@@ -292,7 +277,7 @@ int hm_stage_exec(const struct hm_recipe *recipe, size_t stage, enum hm_decision
     int status = name_folders(&exec, err);
 
     if (status == HM_OK)
-        status = check_name(&exec, err);
+        status = hm_stage_name_check(recipe, exec.entry->id, err);
     if (status == HM_OK) {
         hm_stage_run_fill(recipe, stage, threads, inputs, ctl, &exec.run);
         if (decision != HM_DECIDE_CONTINUE || !adopt(&exec, &status, err))

@@ -77,7 +77,7 @@ static int digest_path_fields(const struct hm_recipe_stage *stage, struct hm_dig
         char hex[HM_SHA256_HEX_BYTES];
         if (!hm_field_is_path(field, text))
             continue;
-        int status = hm_digest_path(cache, text, ctl, hex, err);
+        int status = hm_digest_file(cache, text, ctl, NULL, hex, err);
         if (status < 0) {
             hm_error_prefix(err, "%s.set.%s", stage->id, field->name);
             return status;

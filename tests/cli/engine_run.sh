@@ -118,6 +118,6 @@ fi
 # a run folder whose own files are broken
 rm -rf b && expect 0 "$HANMIX" run r.yaml --run-dir b
 echo '{' >b/.digests.json; expect 0 "$HANMIX" run r.yaml --run-dir b; hasnt err starts
-echo '{' >b/zh/stage.json; expect 2 "$HANMIX" run r.yaml --run-dir b; has err "was not made by a stage"
+echo '{' >b/zh/stage.json; expect 4 "$HANMIX" run r.yaml --run-dir b; one_sentence; has err "remove the folder to make it anew"
 echo '{' >b/manifest.json; expect 4 "$HANMIX" status b; one_sentence
 finish

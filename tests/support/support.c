@@ -209,7 +209,7 @@ unsigned oom_sweep(int (*attempt)(void *context, struct hm_error *err), void *co
             return failures;
         }
         /* jansson's lexer takes a failed allocation for a syntax error; nothing outside can tell */
-        bool by_jansson = status == HM_ERR_FORMAT && strstr(err.text, ": not JSON at line");
+        bool by_jansson = status == HM_ERR_FORMAT && strstr(err.text, ": not JSON at ");
         if ((status != HM_ERR_NOMEM && !by_jansson) || err.text[0] == '\0')
             fail_msg("with allocation %u failing: status %d, '%s'", failures, status, err.text);
     }

@@ -57,6 +57,8 @@ int hm_file_append(const char *path, const void *data, size_t len, struct hm_err
 
 bool hm_path_exists(const char *path);
 bool hm_path_is_dir(const char *path);
+/* HM_ERR_USAGE when it is a folder, device or pipe */
+int hm_regular_check(const char *path, struct hm_error *err);
 int hm_path_join(char **ret_path, const char *dir, const char *name,
                  struct hm_error *err); /* hm_free */
 int hm_file_size(const char *path, uint64_t *ret_bytes, struct hm_error *err);

@@ -52,6 +52,8 @@ int hm_format(char **ret_text, struct hm_error *err, const char *format, ...)
 unsigned hm_utf8_decode(const char *text, size_t len, uint32_t *ret_code);
 unsigned hm_utf8_encode(uint32_t code, char out[4]); /* length 1..4, 0 for an invalid code point */
 bool hm_utf8_valid(struct hm_str text, size_t *ret_bad_offset); /* ret_bad_offset may be NULL */
+/* Make a name fit to be shown: malformed UTF-8 becomes '?', control characters become spaces. */
+void hm_text_clean(char *text);
 size_t hm_utf8_count(struct hm_str text); /* code points; malformed bytes count one each */
 
 /* "64K 2M 24G" (binary units) to bytes; plain numbers pass. */

@@ -60,6 +60,15 @@ static void test_control_bytes_are_removed(void **state)
     assert_string_equal(err.text, "name 'a  [31mb '");
 }
 
+static void test_malformed_bytes_are_replaced(void **state)
+{
+    struct hm_error err = { 0 };
+
+    (void)state;
+    hm_fail(&err, HM_ERR_IO, "name '\xff\xe4\xb8x\xe4\xb8\xad\xc2\x9b'");
+    assert_string_equal(err.text, "name '???x\xe4\xb8\xad  '");
+}
+
 static void test_long_text_is_cut_at_a_code_point(void **state)
 {
     char text[2000] = { 0 };
@@ -107,6 +116,7 @@ int main(void)
         cmocka_unit_test(test_argument_may_alias),
         cmocka_unit_test(test_pass),
         cmocka_unit_test(test_control_bytes_are_removed),
+        cmocka_unit_test(test_malformed_bytes_are_replaced),
         cmocka_unit_test(test_long_text_is_cut_at_a_code_point),
         cmocka_unit_test(test_exit_codes),
     };

@@ -172,7 +172,7 @@ static void test_overrides(void **state)
         "command line: unknown key in zh.set of test.make: 'byte'; did you mean 'bytes'?");
     override_fails("zh.set.bytes=x", "command line: zh.set.bytes: 'x' is not a size");
     override_fails("zh.set.list=[1", "command line: not valid YAML");
-    override_fails("zh.set.word=\xff", "is not STAGE.in.KEY=VALUE");
+    override_fails("zh.set.word=\xff", "is not UTF-8 text");
 }
 
 static void test_single(void **state)
