@@ -10,6 +10,7 @@ import tempfile
 import time
 import traceback
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch and hanmix take turns; neither is to spin meanwhile
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
