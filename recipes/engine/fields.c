@@ -6,6 +6,7 @@
  */
 #include "fields.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
