@@ -13,6 +13,7 @@
 #include "hanmix/base/json.h"
 #include "hanmix/base/status.h"
 #include "hanmix/base/str.h"
+#include "hanmix/kernels/kernels.h"
 
 struct hm_verb {
     const char *name;
@@ -70,6 +71,8 @@ struct hm_terminal { /* where progress goes; zero for defaults */
  * SIGUSR1. */
 struct hm_ctl hm_terminal_ctl(struct hm_terminal *terminal);
 void hm_terminal_close(struct hm_terminal *terminal); /* ends an open progress line */
+/* 90 -> "1:30", 4000 -> "1:06:40" */
+const char *hm_time_text(double seconds, char *buf, size_t size);
 /* "12.3 MiB" */
 const char *hm_bytes_text(uint64_t bytes, char *buf, size_t size);
 
@@ -79,6 +82,12 @@ void hm_process_begin(void); /* once, first */
 /* Work that goes on when nobody reads its progress any more: a pipe without reader is an error like
  * any other. */
 void hm_process_outlive_reader(void);
+
+/* --- cmd_doctor.c --- */
+
+/* f32 products a second on all threads, measured with square matrices of *ret_size; 0: out of
+ * memory. */
+double hm_machine_gflops(const struct hm_kernels *kernels, uint32_t *ret_size);
 
 /* --- output.c --- */
 

@@ -14,29 +14,27 @@
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 #include "hanmix/kernels/kernels.h"
+#include "hanmix/kernels/peak.h"
 
 #define TABLE(rows)   (rows), sizeof(rows) / sizeof((rows)[0])
 #define BENCH_SECONDS 0.5
-#define GEMM_SIZE     512u
+#define GEMM_SIZE     2048u
+#define REF_GEMM_SIZE 256u
 #define DECODE_VALUES (1u << 20)
 #define DISK_BYTES    (64u << 20)
 #define BLOCK         64u
 
-struct bench { /* one unit of work per worker */
-    const struct hm_kernels *kernels;
-    float *a, *b, *c; /* gemm: shared a, b; own c per worker */
-    uint8_t *codes;   /* decode: shared */
-    float *scale, *out;
+struct rates {
+    double gflops, gvalues;
+    uint32_t gemm_size;
+    const char *kernels;
 };
 
-static void gemm_unit(void *context, size_t index, int worker)
-{
-    struct bench *bench = context;
-    size_t n = GEMM_SIZE;
-
-    (void)worker;
-    bench->kernels->gemm_nt(n, n, n, 1, bench->a, n, bench->b, n, 0, bench->c + index * n * n, n);
-}
+struct bench { /* one unit of work per worker */
+    const struct hm_kernels *kernels;
+    uint8_t *codes; /* shared */
+    float *scale, *out;
+};
 
 static void decode_unit(void *context, size_t index, int worker)
 {
@@ -47,49 +45,48 @@ static void decode_unit(void *context, size_t index, int worker)
                                bench->out + index * DECODE_VALUES);
 }
 
-/* Units a second over all threads, for about BENCH_SECONDS after one round of warming up. */
-static double rate(void (*unit)(void *, size_t, int), struct bench *bench)
+/* Decoded values a second over all threads, for about BENCH_SECONDS after one round of warming up.
+ */
+static double decode_rate(struct bench *bench)
 {
     size_t threads = (size_t)hm_threads();
     uint64_t done = 0;
 
-    hm_parallel_for(threads, unit, bench);
+    hm_parallel_for(threads, decode_unit, bench);
     double start = hm_clock_seconds(), now = start;
     while (now - start < BENCH_SECONDS) {
-        hm_parallel_for(threads, unit, bench);
+        hm_parallel_for(threads, decode_unit, bench);
         done += threads;
         now = hm_clock_seconds();
     }
-    return (double)done / (now - start);
+    return (double)done * DECODE_VALUES / (now - start);
 }
 
-static int measure(double *ret_gflops, double *ret_gvalues, const char **ret_kernels,
-                   struct hm_error *err)
+/* The plain C loops need a smaller product to end in time. */
+double hm_machine_gflops(const struct hm_kernels *kernels, uint32_t *ret_size)
+{
+    *ret_size = strcmp(kernels->name, "ref") == 0 ? REF_GEMM_SIZE : GEMM_SIZE;
+    return hm_gemm_peak_gflops(kernels, *ret_size, BENCH_SECONDS);
+}
+
+static int measure(struct rates *ret_rates, struct hm_error *err)
 {
     struct hm_kernels kernels;
     struct bench bench = { .kernels = &kernels };
-    size_t threads = (size_t)hm_threads(), square = (size_t)GEMM_SIZE * GEMM_SIZE;
-    int status;
+    size_t threads = (size_t)hm_threads();
+    int status = HM_OK;
 
     HM_TRY(hm_kernels_choose(&kernels, NULL, err));
-    bench.a = hm_calloc(HM_MEM_OTHER, square, sizeof(float));
-    bench.b = hm_calloc(HM_MEM_OTHER, square, sizeof(float));
-    bench.c = hm_calloc(HM_MEM_OTHER, threads * square, sizeof(float));
     bench.codes = hm_calloc(HM_MEM_OTHER, DECODE_VALUES / 2, 1);
     bench.scale = hm_calloc(HM_MEM_OTHER, DECODE_VALUES / BLOCK, sizeof(float));
     bench.out = hm_calloc(HM_MEM_OTHER, threads * DECODE_VALUES, sizeof(float));
-    if (bench.a && bench.b && bench.c && bench.codes && bench.scale && bench.out) {
-        double flops = 2.0 * GEMM_SIZE * GEMM_SIZE * GEMM_SIZE;
-        *ret_gflops = rate(gemm_unit, &bench) * flops / 1e9;
-        *ret_gvalues = rate(decode_unit, &bench) * DECODE_VALUES / 1e9;
-        *ret_kernels = kernels.name;
-        status = HM_OK;
+    if (bench.codes && bench.scale && bench.out) {
+        ret_rates->gflops = hm_machine_gflops(&kernels, &ret_rates->gemm_size);
+        ret_rates->gvalues = decode_rate(&bench) / 1e9;
+        ret_rates->kernels = kernels.name;
     } else {
         status = hm_fail_nomem(err, "for the measurement");
     }
-    hm_free(bench.a);
-    hm_free(bench.b);
-    hm_free(bench.c);
     hm_free(bench.codes);
     hm_free(bench.scale);
     hm_free(bench.out);
@@ -144,19 +141,19 @@ static json_t *isa_json(void)
     return array;
 }
 
-static json_t *describe(double gflops, double gvalues, const char *kernels, double disk)
+static json_t *describe(const struct rates *rates, double disk)
 {
     const char *slurm = getenv("SLURM_JOB_ID");
 
-    return json_pack("{s:s, s:s, s:i, s:i, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:b, s:f, s:f}",
-                     "hanmix", HM_VERSION, "cpu", hm_cpu_model(), "cores", hm_cpu_count(),
-                     "threads", hm_threads(), "isa", isa_json(), "kernels", kernels, "memory_bytes",
-                     (json_int_t)hm_memory_total_bytes(), "memory_limit_bytes",
-                     (json_int_t)hm_memory_limit_bytes(), "memory_available_bytes",
-                     (json_int_t)hm_memory_available_bytes(), "slurm_job",
-                     slurm ? json_string(slurm) : json_null(), "disk_read_bytes_per_s",
-                     isnan(disk) ? json_null() : json_real(disk), "mpi", 0, "gemm_gflops", gflops,
-                     "nf4_decode_gvalues_per_s", gvalues);
+    return json_pack(
+        "{s:s, s:s, s:i, s:i, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:b, s:f, s:i, s:f}", "hanmix",
+        HM_VERSION, "cpu", hm_cpu_model(), "cores", hm_cpu_count(), "threads", hm_threads(), "isa",
+        isa_json(), "kernels", rates->kernels, "memory_bytes", (json_int_t)hm_memory_total_bytes(),
+        "memory_limit_bytes", (json_int_t)hm_memory_limit_bytes(), "memory_available_bytes",
+        (json_int_t)hm_memory_available_bytes(), "slurm_job",
+        slurm ? json_string(slurm) : json_null(), "disk_read_bytes_per_s",
+        isnan(disk) ? json_null() : json_real(disk), "mpi", 0, "gemm_gflops", rates->gflops,
+        "gemm_size", (int)rates->gemm_size, "nf4_decode_gvalues_per_s", rates->gvalues);
 }
 
 static void print_text(const json_t *facts)
@@ -183,8 +180,9 @@ static void print_text(const json_t *facts)
     else
         printf("disk     not measured: this folder cannot be written\n");
     printf("mpi      not built in; one process\n");
-    printf("gemm     %.1f GFLOP/s f32, %u cubed, all threads\n",
-           json_number_value(json_object_get(facts, "gemm_gflops")), GEMM_SIZE);
+    printf("gemm     %.1f GFLOP/s f32, %d cubed, all threads\n",
+           json_number_value(json_object_get(facts, "gemm_gflops")),
+           (int)json_integer_value(json_object_get(facts, "gemm_size")));
     printf("nf4      %.2f G values/s decoded, all threads\n",
            json_number_value(json_object_get(facts, "nf4_decode_gvalues_per_s")));
     if (json_array_size(json_object_get(facts, "isa")) == 0)
@@ -199,15 +197,14 @@ int hm_cmd_doctor(int argc, char **argv, struct hm_error *err)
     bool as_json = false, quiet = false;
     const struct hm_arg table[] = { { "json", HM_ARG_FLAG, &as_json },
                                     { "quiet", HM_ARG_FLAG, &quiet } };
-    double gflops = 0, gvalues = 0;
-    const char *kernels = "";
+    struct rates rates = { 0 };
     size_t words;
 
     HM_TRY(hm_args_take(argc, argv, TABLE(table), &words, err));
     HM_TRY(hm_args_count(argv[0], words, 0, 0, err));
     hm_threads_set(0);
-    HM_TRY(measure(&gflops, &gvalues, &kernels, err));
-    json_t *facts = describe(gflops, gvalues, kernels, disk_rate());
+    HM_TRY(measure(&rates, err));
+    json_t *facts = describe(&rates, disk_rate());
     if (!facts)
         return hm_fail_nomem(err, "for the result");
     if (as_json)

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 
 #include "cli.h"
+#include "hanmix/base/parallel.h"
 #include "plan_text.h"
 
 #define TABLE(rows) (rows), sizeof(rows) / sizeof((rows)[0])
@@ -53,17 +54,75 @@ int hm_plan_text(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
                          hm_bytes_text(plan->disk_bytes, disk, sizeof(disk)));
 }
 
-static int print_plan(const struct hm_recipe *recipe, const struct hm_run_plan *plan, bool as_json,
-                      struct hm_error *err)
+/* --- --bench --- */
+
+/* Share of the peak that training reaches with wide matrices; short batches and narrow models reach
+ * less. */
+#define TRAIN_SHARE 0.5
+
+static int measure(double *ret_gflops, uint32_t *ret_size, struct hm_error *err)
 {
+    struct hm_kernels kernels;
+
+    HM_TRY(hm_kernels_choose(&kernels, NULL, err));
+    hm_threads_set(0);
+    *ret_gflops = hm_machine_gflops(&kernels, ret_size);
+    if (*ret_gflops <= 0)
+        return hm_fail(err, HM_ERR_NOMEM, "out of memory for the measurement");
+    return HM_OK;
+}
+
+static double seconds_of(const struct hm_planned_stage *planned, double gflops)
+{
+    return planned->plan.flops / (TRAIN_SHARE * gflops * 1e9);
+}
+
+static int bench_text(const struct hm_recipe *recipe, const struct hm_run_plan *plan, double gflops,
+                      uint32_t size, struct hm_buf *text, struct hm_error *err)
+{
+    char time[40];
+
+    HM_TRY(hm_buf_printf(text, err, "bench: %.1f GFLOP/s f32 (%u cubed, %d threads)\n", gflops,
+                         size, hm_threads()));
+    for (size_t i = 0; i < plan->n_stages; i++)
+        if (plan->stage[i].plan.flops > 0)
+            HM_TRY(hm_buf_printf(
+                text, err, "  %s: %.3g GFLOP, about %s at half of that rate\n", recipe->stage[i].id,
+                plan->stage[i].plan.flops / 1e9,
+                hm_time_text(seconds_of(&plan->stage[i], gflops), time, sizeof(time))));
+    return HM_OK;
+}
+
+static void bench_json(const struct hm_run_plan *plan, double gflops, json_t *root)
+{
+    json_t *stages = json_object_get(root, "stages");
+
+    (void)json_object_set_new(root, "gemm_gflops", json_real(gflops));
+    for (size_t i = 0; i < plan->n_stages; i++)
+        if (plan->stage[i].plan.flops > 0)
+            (void)json_object_set_new(json_array_get(stages, i), "estimated_seconds",
+                                      json_real(seconds_of(&plan->stage[i], gflops)));
+}
+
+static int print_plan(const struct hm_recipe *recipe, const struct hm_run_plan *plan, bool as_json,
+                      bool bench, struct hm_error *err)
+{
+    double gflops = 0;
+    uint32_t size = 0;
     struct hm_buf text = { 0 };
     json_t *value = NULL;
 
+    if (bench)
+        HM_TRY(measure(&gflops, &size, err));
     if (as_json) {
         HM_TRY(hm_run_plan_json(recipe, plan, &value, err));
+        if (bench)
+            bench_json(plan, gflops, value);
         return hm_print_json(value, err);
     }
     int status = hm_plan_text(recipe, plan, &text, err);
+    if (status == HM_OK && bench)
+        status = bench_text(recipe, plan, gflops, size, &text, err);
     if (status == HM_OK)
         return hm_print_buf(&text, err);
     hm_buf_release(&text);
@@ -90,15 +149,11 @@ int hm_cmd_plan(int argc, char **argv, struct hm_error *err)
     HM_TRY(hm_args_count(argv[0], words, 1, SIZE_MAX, err));
     if (ranks != 1)
         return hm_fail(err, HM_ERR_USAGE, "--ranks: this build runs as one process, without MPI");
-    if (bench)
-        return hm_fail(err, HM_ERR_USAGE,
-                       "--bench: times are not estimated; `hanmix doctor` measures this machine, "
-                       "and stage.json records the throughput of every run");
     HM_TRY(
         hm_recipe_load(argv[1], (const char *const *)argv + 2, words - 1, run_dir, &recipe, err));
     int status = hm_run_plan_make(&recipe, 0, &ctl, &plan, err);
     if (status == HM_OK)
-        status = print_plan(&recipe, &plan, as_json, err);
+        status = print_plan(&recipe, &plan, as_json, bench, err);
     if (status == HM_OK)
         status = hm_run_plan_fits(&recipe, &plan, memory, err);
     hm_terminal_close(&terminal);

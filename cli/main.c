@@ -21,8 +21,9 @@ const struct hm_verb hm_verbs[] = {
       "example: hanmix run recipes/quickstart.yaml lora.set.rank=4 --run-dir runs/r4\n",
       hm_cmd_run },
     { "plan", "tell order, skips, memory by purpose and disk; nothing is written",
-      "plan RECIPE [key=value ...] [--run-dir DIR] [--memory 24G] [--json]",
-      "--memory 24G: exit 3 when a stage needs more.\n"
+      "plan RECIPE [key=value ...] [--run-dir DIR] [--memory 24G] [--bench] [--ranks 1] [--json]",
+      "--memory 24G: exit 3 when a stage needs more. --bench: measure this machine and estimate "
+      "the time of training.\n"
       "example: hanmix plan recipes/quickstart.yaml --memory 2G\n",
       hm_cmd_plan },
     { "validate", "check keys, values, references, paths and cycles of a recipe",

@@ -50,8 +50,7 @@ const char *hm_bytes_text(uint64_t bytes, char *buf, size_t size)
     return buf;
 }
 
-/* 90 -> "1:30", 4000 -> "1:06:40" */
-static const char *time_text(double seconds, char *buf, size_t size)
+const char *hm_time_text(double seconds, char *buf, size_t size)
 {
     uint64_t s = seconds < 0 ? 0 : (uint64_t)seconds;
 
@@ -100,9 +99,10 @@ static void progress_line(const struct hm_terminal *terminal, const struct hm_pr
                                  amount_text(progress, per_second, rate, sizeof(rate)),
                                  bytes ? "" : " ", bytes ? "" : progress->unit);
     if (per_second > 0 && progress->total > progress->done && seconds >= ETA_FROM_SECONDS)
-        used += (size_t)snprintf(
-            line + used, size - used, ", %s left",
-            time_text((double)(progress->total - progress->done) / per_second, left, sizeof(left)));
+        used +=
+            (size_t)snprintf(line + used, size - used, ", %s left",
+                             hm_time_text((double)(progress->total - progress->done) / per_second,
+                                          left, sizeof(left)));
     if (progress->detail && used < size)
         snprintf(line + used, size - used, ", %s", progress->detail);
 }

@@ -78,6 +78,9 @@ int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan
         (settings->keep + 1) * (memory.adapter + memory.optimizer) + memory.adapter;
     ret_plan->work = config.steps;
     ret_plan->work_unit = "steps";
+    ret_plan->flops = (double)config.steps * (double)config.accumulate *
+                      hm_model_step_flops(&model.arch, (uint64_t)config.micro_batch * shape.seq_len,
+                                          true, config.recompute);
     if (r == HM_OK)
         r = hm_train_adapter_foretell(ret_plan, &adapter, err);
     hm_adapter_config_release(&adapter);

@@ -21,7 +21,8 @@ expect 3 "$HANMIX" plan r/good.yaml --memory 90M; one_sentence; has err "stage '
 expect 0 "$HANMIX" plan r/good.yaml --memory 1G
 expect 0 "$HANMIX" run r/good.yaml --dry-run; has out "zh (test.make): run"; gone runs
 expect 2 "$HANMIX" plan r/good.yaml --ranks 2; has err "MPI"
-expect 2 "$HANMIX" plan r/good.yaml --bench; has err "doctor"
+expect 0 env HM_CPU=ref "$HANMIX" plan r/good.yaml --bench; has out "GFLOP/s"; has out "lora: 2e+03 GFLOP, about"
+expect 0 env HM_CPU=ref "$HANMIX" plan r/good.yaml --bench --json; has out '"estimated_seconds"'
 expect 2 "$HANMIX" plan r/good.yaml --memry 3; has err "did you mean 'memory'?"
 expect 2 "$HANMIX" plan r/good.yaml --memory; has err "--memory needs a value"
 expect 2 "$HANMIX" plan; has err "usage: hanmix plan RECIPE"

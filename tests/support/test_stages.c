@@ -216,6 +216,7 @@ static int train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_
 
     ret_plan->work = config->steps;
     ret_plan->work_unit = "steps";
+    ret_plan->flops = 2e12;
     if (input->set[0].pending &&
         json_integer_value(json_object_get(input->set[0].facts, "vocab_size")) <= 0)
         return hm_fail(err, HM_ERR_USAGE, "%s: nothing is known of its input", run->id);

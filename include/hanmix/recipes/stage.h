@@ -97,6 +97,7 @@ struct hm_stage_plan { /* filled by plan(): nothing is written, inputs are check
     uint64_t disk_bytes;
     uint64_t work;
     const char *work_unit; /* steps, bytes, tensors; 0 unknown */
+    double flops;          /* of matrix products, for `plan --bench`; 0 unknown */
     json_t *facts; /* object, owned; what later plans need of a product that does not exist yet:
                       "config" (config.json to be, an object), "vocab_size", "windows", "seq_len";
                       NULL = nothing. hm_stage_plan_release drops it. */
