@@ -100,8 +100,12 @@ static json_t *entry_for(const struct hm_recipe_stage *stage, const json_t *olde
     json_t *entry = stage_entry(older, stage->id);
     const char *name = json_string_value(json_object_get(entry, "stage"));
 
-    if (name && strcmp(name, stage->stage->name) == 0)
+    if (name && strcmp(name, stage->stage->name) == 0) {
+        const char *state = json_string_value(json_object_get(entry, "state"));
+        if (state && strcmp(state, "running") == 0) /* its process was killed: we hold the lock */
+            (void)json_object_set_new(entry, "state", json_string("waiting"));
         return json_incref(entry);
+    }
     return json_pack("{s:s, s:s, s:s, s:[]}", "id", stage->id, "stage", stage->stage->name, "state",
                      "waiting", "files");
 }

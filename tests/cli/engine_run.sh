@@ -88,6 +88,7 @@ for moment in l0.partial zh.partial zh lora.partial/metrics.jsonl; do
     "$HANMIX" run r.yaml --run-dir k zh.set.slow_ms=150 lora.set.slow_ms=50 2>kill.err & pid=$!
     [ $moment = l0.partial ] || wait_for 10 test -e k/$moment
     kill -KILL $pid; wait $pid 2>/dev/null
+    if [ -d k/zh ]; then expect 0 "$HANMIX" status k; hasnt out running; fi
     expect 0 "$HANMIX" run r.yaml --run-dir k
     same k/zh/tokenizer.model whole/zh/tokenizer.model; same k/use/used.txt whole/use/used.txt
     same k/lora/metrics.jsonl whole/lora/metrics.jsonl
