@@ -15,8 +15,6 @@
 
 #include "module_pattern.h"
 
-enum { RANK_LIMIT = 65536 };
-
 struct target {
     const char *text;                   /* borrowed */
     struct hm_pattern_program *program; /* NULL: a plain name */
@@ -40,9 +38,9 @@ struct hm_adapter_rules {
 
 static int check_rank(double rank, const char *what, struct hm_error *err)
 {
-    if (!(rank >= 1 && rank <= RANK_LIMIT) || rank != floor(rank))
+    if (!(rank >= 1 && rank <= HM_ADAPTER_RANK_MAX) || rank != floor(rank))
         return hm_fail(err, HM_ERR_USAGE, "%s: a rank is a whole number from 1 to %d, found %g",
-                       what, RANK_LIMIT, rank);
+                       what, HM_ADAPTER_RANK_MAX, rank);
     return HM_OK;
 }
 

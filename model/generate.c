@@ -141,7 +141,9 @@ static int choose(struct generation *gen, const float *logits, uint32_t pos, int
     for (uint32_t v = 0; v < vocab; v++) {
         if (!isfinite(logits[v]))
             return hm_fail(err, HM_ERR_NUMERIC,
-                           "the logit of token %u at position %u is not finite", v, pos);
+                           "'%s': the logit of token %u at position %u is not finite; the model "
+                           "or the adapter is damaged",
+                           gen->model->ckpt.dir, v, pos);
         best = logits[v] > logits[best] ? v : best;
     }
     for (uint32_t v = 0; v < vocab; v++)

@@ -84,9 +84,9 @@ static int parse_numbers(const struct reader *r)
     uint64_t rank = 8;
 
     HM_TRY(hm_json_u64_opt(r->json, "r", r->what, &rank, r->err));
-    if (rank < 1 || rank > UINT32_MAX)
-        return hm_fail(r->err, HM_ERR_FORMAT, "'%s': r is %llu, expected a rank", r->what,
-                       (unsigned long long)rank);
+    if (rank < 1 || rank > HM_ADAPTER_RANK_MAX)
+        return hm_fail(r->err, HM_ERR_FORMAT, "'%s': r is %llu, expected a rank from 1 to %d",
+                       r->what, (unsigned long long)rank, HM_ADAPTER_RANK_MAX);
     r->config->rank = (uint32_t)rank;
     r->config->alpha = 8; /* PEFT's default */
     HM_TRY(hm_json_f64_opt(r->json, "lora_alpha", r->what, &r->config->alpha, r->err));

@@ -244,8 +244,8 @@ int hm_quantize(const char *model_dir, const struct hm_quantize_options *options
     HM_TRY(hm_quantize_plan_open(model_dir, options, &job.plan, err));
     for (size_t i = 0; i < job.plan.n_slots; i++)
         job.steps += job.plan.module[i].nf4 && options->double_quant ? 2 : 1;
-    if ((status = hm_stream_new(kernels, options->compute_dtype, options->blocksize, &job.stream,
-                                err)) < 0 ||
+    if ((status = hm_stream_new(kernels, model_dir, options->compute_dtype, options->blocksize,
+                                &job.stream, err)) < 0 ||
         (status = make_states(&job)) < 0 ||
         (status = hm_quantize_plan_tensors(&job.plan, err)) < 0 ||
         (status = write_folder(&job, out_dir)) < 0 || (status = check_folder(&job, out_dir)) < 0 ||

@@ -18,6 +18,7 @@ struct hm_stream {
     enum hm_dtype dtype;
     uint32_t blocksize;
     const struct hm_weight *weight;
+    const char *model_dir; /* borrowed */
     const char *name;
     uint64_t count;  /* values of the weight */
     float *values;   /* [threads][UNIT_VALUES] */
@@ -29,14 +30,15 @@ struct hm_stream {
     struct hm_block_sums *sums;
 };
 
-int hm_stream_new(const struct hm_kernels *kernels, enum hm_dtype dtype, uint32_t blocksize,
-                  struct hm_stream **ret_stream, struct hm_error *err)
+int hm_stream_new(const struct hm_kernels *kernels, const char *model_dir, enum hm_dtype dtype,
+                  uint32_t blocksize, struct hm_stream **ret_stream, struct hm_error *err)
 {
     struct hm_stream *stream = hm_calloc(HM_MEM_SCRATCH, 1, sizeof *stream);
 
     HM_BUG(UNIT_VALUES % blocksize != 0);
     if (stream) {
         stream->kernels = kernels;
+        stream->model_dir = model_dir;
         stream->dtype = dtype;
         stream->blocksize = blocksize;
         stream->values =
@@ -167,8 +169,8 @@ static int run(struct hm_stream *s, struct hm_folder_writer *writer, size_t half
         for (size_t u = 0; u < units; u++) {
             if (!s->finite[u])
                 return hm_fail(err, HM_ERR_FORMAT,
-                               "weight '%s' holds NaN or Inf, or a value beyond %s", s->name,
-                               hm_dtype_name(s->dtype));
+                               "'%s': tensor '%s.weight' holds NaN or Inf, or a value beyond %s",
+                               s->model_dir, s->name, hm_dtype_name(s->dtype));
         }
         if (writer)
             HM_TRY(write_window(s, writer, units, half_bytes, err));

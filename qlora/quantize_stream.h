@@ -11,9 +11,10 @@
 
 struct hm_stream;
 
-/* Buffers for hm_threads() workers; blocksize divides the grain. */
-int hm_stream_new(const struct hm_kernels *kernels, enum hm_dtype dtype, uint32_t blocksize,
-                  struct hm_stream **ret_stream, struct hm_error *err);
+/* Buffers for hm_threads() workers; blocksize divides the grain. model_dir is borrowed, for
+ * messages. */
+int hm_stream_new(const struct hm_kernels *kernels, const char *model_dir, enum hm_dtype dtype,
+                  uint32_t blocksize, struct hm_stream **ret_stream, struct hm_error *err);
 void hm_stream_free(struct hm_stream *stream);
 uint64_t hm_stream_bytes(int threads);  /* of its buffers */
 uint64_t hm_stream_window_values(void); /* of a weight that are resident at once */

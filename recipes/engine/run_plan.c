@@ -254,6 +254,17 @@ static void sum_up(struct hm_run_plan *plan)
     }
 }
 
+/* Does the sentence tell the stage: "a.in.text", "a.set.rank", "stage 'a'"? */
+static bool names_stage(const char *sentence, const char *id)
+{
+    char in[100], set[100], stage[100];
+
+    snprintf(in, sizeof(in), "%.80s.in.", id);
+    snprintf(set, sizeof(set), "%.80s.set.", id);
+    snprintf(stage, sizeof(stage), "stage '%.80s'", id);
+    return strstr(sentence, in) || strstr(sentence, set) || strstr(sentence, stage);
+}
+
 int hm_run_plan_make(const struct hm_recipe *recipe, int threads, const struct hm_ctl *ctl,
                      struct hm_run_plan *ret_plan, struct hm_error *err)
 {
@@ -272,7 +283,7 @@ int hm_run_plan_make(const struct hm_recipe *recipe, int threads, const struct h
         struct hm_resolver resolver = { recipe, plan.stage, false, &plan };
         plan.n_stages = i + 1;
         status = plan_stage(&resolver, i, threads, &cache, ctl, &plan.stage[i], err);
-        if (status < 0 && !strstr(err ? err->text : "", recipe->stage[i].id))
+        if (status < 0 && !names_stage(err ? err->text : "", recipe->stage[i].id))
             hm_error_prefix(err, "stage '%s' (%s)", recipe->stage[i].id,
                             recipe->stage[i].stage->name);
     }

@@ -4,6 +4,8 @@
  * `verify` runs a text through base + adapter and through the result.
  */
 
+#include <inttypes.h>
+
 #include "hanmix/base/alloc.h"
 #include "hanmix/eval/compare.h"
 #include "hanmix/model/model.h"
@@ -161,6 +163,9 @@ static int adapter_rank(const struct hm_stage_run *run, uint64_t *ret_rank, stru
     int r = hm_json_load(path, ADAPTER_CONFIG_MAX_BYTES, &config, err);
     if (r == HM_OK)
         r = hm_json_u64_opt(config, "r", path, ret_rank, err);
+    if (r == HM_OK && *ret_rank > HM_ADAPTER_RANK_MAX)
+        r = hm_fail(err, HM_ERR_FORMAT, "'%s': r is %" PRIu64 ", expected a rank from 1 to %d",
+                    path, *ret_rank, HM_ADAPTER_RANK_MAX);
     json_decref(config);
     hm_free(path);
     return r;

@@ -11,6 +11,8 @@
 
 #include "hanmix/checkpoint/checkpoint.h"
 
+#define HM_ADAPTER_RANK_MAX 65536
+
 enum hm_param_kind {
     HM_PARAM_LORA_A,
     HM_PARAM_LORA_B,

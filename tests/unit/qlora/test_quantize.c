@@ -266,13 +266,15 @@ static void test_refusals(void **state)
     bad.poison = "model.layers.1.block_sparse_moe.experts.2.w3";
     bad.poison_value = NAN;
     small_model_write(tmp_path(dir, "nan"), &bad);
-    refuse("nan", &options, HM_ERR_FORMAT, "layers.1.block_sparse_moe.experts.2.w3' holds NaN");
+    refuse("nan", &options, HM_ERR_FORMAT,
+           "layers.1.block_sparse_moe.experts.2.w3.weight' holds NaN");
     options.double_quant = false;
-    refuse("nan", &options, HM_ERR_FORMAT, "layers.1.block_sparse_moe.experts.2.w3' holds NaN");
+    refuse("nan", &options, HM_ERR_FORMAT,
+           "layers.1.block_sparse_moe.experts.2.w3.weight' holds NaN");
     bad.poison = "model.norm";
     bad.poison_value = INFINITY;
     small_model_write(tmp_path(dir, "inf"), &bad);
-    refuse("inf", &options, HM_ERR_FORMAT, "'model.norm' holds NaN or Inf");
+    refuse("inf", &options, HM_ERR_FORMAT, "'model.norm.weight' holds NaN or Inf");
     bad.poison_value = 1e6F;
     small_model_write(tmp_path(dir, "large"), &bad);
     options.compute_dtype = HM_DTYPE_F16;
