@@ -8,11 +8,12 @@ if ! command -v clang-format-14 >/dev/null; then
     exit 77
 fi
 cd "$root" || exit 2
-list=$(mktemp) && trap 'rm -f "$list"' EXIT
+list=$(mktemp) && trap 'rm -f "$list" "$list.out" "$list.bad"' EXIT
 modules=$(sed -n 's/^\([a-z]*\):.*/\1/p' tests/lint/layers.txt)
-find $modules include tests bench examples \( -name '*.[ch]' -o -name '*.cc' \) 2>/dev/null | sort |
-    while read -r file; do
-        clang-format-14 "$file" | cmp -s - "$file" || echo "$file: run clang-format-14 -i on it"
-    done >"$list"
-cat "$list"
-[ ! -s "$list" ] || exit 77
+find $modules include tests bench examples \( -name '*.[ch]' -o -name '*.cc' \) 2>/dev/null >"$list"
+[ -s "$list" ] || { echo "no sources below $root"; exit 2; }
+xargs -P 2 -n 16 clang-format-14 --dry-run <"$list" >"$list.out" 2>&1 || { cat "$list.out"; exit 1; }
+sed -n 's/^\([^ :]*\):[0-9]*:[0-9]*: warning:.*clang-format.*/\1: run clang-format-14 -i on it/p' "$list.out" |
+    sort -u >"$list.bad"
+cat "$list.bad"
+[ ! -s "$list.bad" ] || exit 77

@@ -51,8 +51,7 @@
 /* --- folders and files
  * ----------------------------------------------------------------------------- */
 
-/* A fresh folder below $TMPDIR; the path is static to the caller: tmp_release removes all and
- * frees. */
+/* A fresh folder below $TMPDIR, or in memory, or below /tmp; tmp_release removes all and frees. */
 char *tmp_new(void);
 void tmp_release(char *dir);
 
