@@ -222,7 +222,7 @@ int hm_quantize_plan_report(const struct hm_quantize_plan *plan, struct hm_quant
         report->quantized_tensors += plan->part[i].kind == HM_PART_CODES;
         if (plan->part[i].kind != HM_PART_DENSE || plan->spec[i].n_dims != 2)
             continue;
-        report->unquantized[report->n_unquantized] = hm_strdup(HM_MEM_OTHER, name);
+        report->unquantized[report->n_unquantized] = hm_strdup(HM_MEM_OTHER, plan->spec[i].name);
         if (!report->unquantized[report->n_unquantized])
             return fail_nomem(plan, err);
         report->n_unquantized++;

@@ -22,7 +22,7 @@ struct hm_quantize_options {
 struct hm_quantize_report {
     uint64_t bytes_by_class[6]; /* expert, attention, gate, embed, head, norm: enum hm_byte_class */
     uint64_t quantized_tensors;
-    char **unquantized; /* module names of 2-D weights left dense, owned */
+    char **unquantized; /* tensor names of 2-D weights left dense, owned */
     size_t n_unquantized;
     double rms_error; /* relative rms of dequantised against original over quantised weights */
 };

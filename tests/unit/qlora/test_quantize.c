@@ -188,9 +188,9 @@ static void test_report(void **state)
     assert_ok(run("plain", "report", &options, &report, &err), err);
     assert_int_equal(report.quantized_tensors, 2 * (4 + 9));
     assert_int_equal(report.n_unquantized, 4);
-    assert_string_equal(report.unquantized[0], "model.embed_tokens");
-    assert_string_equal(report.unquantized[1], "model.layers.0.block_sparse_moe.gate");
-    assert_string_equal(report.unquantized[3], "lm_head");
+    assert_string_equal(report.unquantized[0], "model.embed_tokens.weight");
+    assert_string_equal(report.unquantized[1], "model.layers.0.block_sparse_moe.gate.weight");
+    assert_string_equal(report.unquantized[3], "lm_head.weight");
     assert_int_equal(report.bytes_by_class[HM_BYTES_EMBED], 40 * 32 * 2);
     assert_int_equal(report.bytes_by_class[HM_BYTES_HEAD], 40 * 32 * 2);
     assert_int_equal(report.bytes_by_class[HM_BYTES_GATE], 2 * 3 * 32 * 2);
