@@ -274,6 +274,7 @@ int hm_stage_exec(const struct hm_recipe *recipe, size_t stage, enum hm_decision
                   struct hm_error *err)
 {
     struct exec exec = { .recipe = recipe, .entry = &recipe->stage[stage], .identity = identity };
+    int threads_before = hm_threads(); /* a stage's own number is for it alone */
     int status = name_folders(&exec, err);
 
     if (status == HM_OK)
@@ -283,6 +284,7 @@ int hm_stage_exec(const struct hm_recipe *recipe, size_t stage, enum hm_decision
         if (decision != HM_DECIDE_CONTINUE || !adopt(&exec, &status, err))
             status = work(&exec, decision, err);
     }
+    hm_threads_set(threads_before);
     json_decref(exec.run.report);
     json_decref(exec.run.stage_info);
     hm_stage_plan_release(&exec.planned.plan);

@@ -52,6 +52,10 @@ expect 5 "$HANMIX" run r.yaml zh.set.fail=numeric; has err "step 3: the loss is 
 there o/zh/report.json # the older result is still there
 expect 0 "$HANMIX" run r.yaml
 
+# threads of one stage are for it alone
+expect 0 env OMP_NUM_THREADS=3 "$HANMIX" run r.yaml --run-dir t zh.set.threads=1; has t/zh/stage.json '"threads": 1'; has t/lora/stage.json '"threads": 3'
+expect 0 "$HANMIX" run r.yaml --run-dir t2 zh.set.threads=1 --threads 2; has t2/zh/stage.json '"threads": 1'; has t2/lora/stage.json '"threads": 2'
+
 # a foreign folder in the way is not touched
 mkdir -p p/zh && echo mine >p/zh/mine
 expect 2 "$HANMIX" run r.yaml --run-dir p; has err "was not made by a stage"; there p/zh/mine
