@@ -35,8 +35,7 @@ static float *worker_scratch(const struct hm_step *step, int worker)
     return hm_f32(step->ws, HM_BUF_SCORE) + (size_t)worker * step->ws->buffer[HM_BUF_SCORE].cols;
 }
 
-/* --- geometry ----------------------------------------------------------------------------------
- */
+/* --- geometry --------------------------------------------------------------------------------- */
 
 /* Runs of unmasked keys of sequence b, cut at HM_K_TILE; returns the number of tiles so far. */
 static int32_t key_tiles(const struct hm_step *step, uint32_t b, uint32_t keys, int32_t count)
@@ -131,8 +130,7 @@ void hm_rope_rows(const struct hm_step *step, float *x, uint32_t heads, float si
     hm_parallel_for(hm_cuts(step->N, HM_ROW_BLOCK), rope_unit, &loop);
 }
 
-/* --- forward: one query tile of one head --------------------------------------------------------
- */
+/* --- forward: one query tile of one head ------------------------------------------------------ */
 
 struct unit {           /* where a query tile lies */
     size_t b, head, q0; /* q0: row in the batch */
@@ -212,8 +210,7 @@ void hm_attention_forward(const struct hm_step *step, const struct hm_attention 
     hm_parallel_for((size_t)step->B * step->arch->heads * loop.q_tiles, forward_unit, &loop);
 }
 
-/* --- backward ------------------------------------------------------------------------------------
- */
+/* --- backward --------------------------------------------------------------------------------- */
 
 /* P and dS of one tile pair: score = P, dscore = dS. */
 static void tile_gradient(const struct attention_loop *loop, const struct tile *tile, size_t head,

@@ -84,12 +84,11 @@ void hm_expert_acquire(struct hm_model *model, uint32_t layer, uint32_t expert,
 void hm_expert_release(struct hm_model *model, uint32_t layer, uint32_t expert);
 /* The ends are held for the life of the model. */
 void hm_embed_view(const struct hm_model *model, struct hm_linear *ret_view); /* rows V, cols D */
-void hm_head_view(const struct hm_model *model,
-                  struct hm_linear *ret_view); /* the embedding when tied */
+/* the embedding when tied */
+void hm_head_view(const struct hm_model *model, struct hm_linear *ret_view);
 void hm_final_norm_view(const struct hm_model *model, struct hm_norm *ret_view);
 
-/* --- workspace.c: every buffer of a step, from one table ----------------------------------------
- */
+/* --- workspace.c: every buffer of a step, from one table -------------------------------------- */
 
 #define HM_ROW_BLOCK 128u /* rows of activations in one unit of a row-wise loop */
 #define HM_PANEL_ROWS \
@@ -188,8 +187,8 @@ enum hm_mem_tag hm_buffer_tag(enum hm_buffer buffer);
 int hm_workspace_make(const struct hm_shape *shape, struct hm_workspace **ret_workspace,
                       struct hm_error *err);
 uint32_t hm_adapter_rank(const struct hm_adapter *adapter); /* largest of its LoRA ranks; NULL: 0 */
-float *hm_f32(const struct hm_workspace *workspace,
-              enum hm_buffer buffer); /* row 0; checks the tag */
+/* row 0; checks the tag */
+float *hm_f32(const struct hm_workspace *workspace, enum hm_buffer buffer);
 int32_t *hm_i32(const struct hm_workspace *workspace, enum hm_buffer buffer);
 double *hm_f64(const struct hm_workspace *workspace, enum hm_buffer buffer);
 
@@ -202,8 +201,7 @@ static inline size_t hm_cuts(size_t width, size_t cut)
 uint32_t hm_head_rows(const struct hm_arch *arch, size_t tokens); /* rows of logits held at once */
 size_t hm_expert_round_rows(const struct hm_shape *shape);        /* X */
 
-/* --- one step ------------------------------------------------------------------------------------
- */
+/* --- one step --------------------------------------------------------------------------------- */
 
 struct hm_step {
     struct hm_model *model;
@@ -225,8 +223,7 @@ struct hm_step {
  * mark. */
 void hm_step_lap(const struct hm_step *step, int worker, enum hm_phase phase, double *mark);
 
-/* --- linear.c: frozen weight plus low-rank delta, forward and backward --------------------------
- */
+/* --- linear.c: frozen weight plus low-rank delta, forward and backward ------------------------ */
 
 struct hm_branch { /* one linear of a fan */
     struct hm_linear w;
@@ -249,24 +246,29 @@ struct hm_fan {           /* linears that read the same input */
 /* The `which`-th (0..2) linear of a fan whose rows begin at `row` of the low-rank buffers. */
 struct hm_branch hm_branch_make(const struct hm_step *step, const struct hm_linear *w, float *y,
                                 size_t which, size_t row);
-void hm_linear_row(const struct hm_step *step, const struct hm_linear *w, uint32_t row,
-                   float *out); /* [cols] */
+/* [cols] */
+void hm_linear_row(const struct hm_step *step, const struct hm_linear *w, uint32_t row, float *out);
 
 /* Units: they open no parallel region. `block` is a HM_ROW_BLOCK of rows, `cut` a hm_cut of rows or
  * columns of W. */
+/* u */
 void hm_fan_down(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
-                 size_t block, int worker); /* u */
+                 size_t block, int worker);
+/* y */
 void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
-                    size_t cut, int worker); /* y */
+                    size_t cut, int worker);
+/* v */
 void hm_fan_up_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
-                        size_t block, int worker); /* v */
+                        size_t block, int worker);
 /* dx points at the first column of the cut, rows ld_dx apart. */
 void hm_fan_input_gradient(const struct hm_step *step, const struct hm_fan *fan, size_t cut,
                            float *dx, size_t ld_dx, int worker);
+/* dA */
 void hm_fan_a_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
-                       size_t cut, int worker); /* dA */
+                       size_t cut, int worker);
+/* dB, dW */
 void hm_fan_weight_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
-                            size_t cut, int worker); /* dB, dW */
+                            size_t cut, int worker);
 
 /* Whole fans, as parallel loops: for everything outside experts. */
 void hm_fan_forward(const struct hm_step *step, const struct hm_fan *fan);
@@ -277,8 +279,7 @@ void hm_dropout(const struct hm_step *step, const struct hm_fan *fan, uint64_t m
                 size_t n_rows, uint32_t col0, uint32_t n_cols, const float *in, size_t ld_in,
                 float *out, size_t ld_out);
 
-/* --- attention.c: softmax(q k^T / sqrt(C)) v over tiles, no T x T matrix ------------------------
- */
+/* --- attention.c: softmax(q k^T / sqrt(C)) v over tiles, no T x T matrix ---------------------- */
 
 struct hm_attention { /* one layer; q rows follow each other by sequence, k and v likewise with
                          `context` rows each */
@@ -296,11 +297,10 @@ struct hm_attention { /* one layer; q rows follow each other by sequence, k and 
 void hm_attention_prepare(const struct hm_step *step, uint32_t first_pos, uint32_t keys);
 void hm_attention_forward(const struct hm_step *step, const struct hm_attention *attention);
 void hm_attention_backward(const struct hm_step *step, const struct hm_attention *attention);
-void hm_rope_rows(const struct hm_step *step, float *x, uint32_t heads,
-                  float sign); /* [N][heads*C] in place */
+/* [N][heads*C] in place */
+void hm_rope_rows(const struct hm_step *step, float *x, uint32_t heads, float sign);
 
-/* --- router.c ------------------------------------------------------------------------------------
- */
+/* --- router.c --------------------------------------------------------------------------------- */
 
 struct hm_routing { /* of one layer; views into the workspace */
     float *prob;    /* [N][E] */
@@ -320,8 +320,7 @@ void hm_router_backward(const struct hm_step *step, uint32_t layer,
                         const struct hm_layer_view *view, const float *h, const float *gamma,
                         float *dh);
 
-/* --- moe.c: the schedule over experts; expert.c: what its units compute -------------------------
- */
+/* --- moe.c: the schedule over experts; expert.c: what its units compute ----------------------- */
 
 struct hm_expert_job { /* one expert with tokens in this round */
     struct hm_fan in; /* w1, w3: x -> a1, a3; in the backward pass y holds their gradients and dx is
@@ -365,16 +364,15 @@ void hm_moe_forward(const struct hm_step *step, uint32_t layer, const float *h, 
 void hm_moe_backward(const struct hm_step *step, uint32_t layer, const float *h, float *dout,
                      float *dh, float *gamma);
 
-/* --- block.c: one layer, both ways; norm rows ----------------------------------------------------
- */
+/* --- block.c: one layer, both ways; norm rows ------------------------------------------------- */
 
 struct hm_block_state { /* what one layer keeps; views into the workspace */
     float *x;           /* [N][D] layer input */
     float *mid;         /* [N][D] after attention; without backward the same as x */
     float *rho1, *rho2; /* [N] */
     float *q, *k, *v, *attn, *lse;
-    const float *keys,
-        *values; /* what attention reads: k and v, or the cache that they were written into */
+    /* what attention reads: k and v, or the cache that they were written into */
+    const float *keys, *values;
 };
 
 struct hm_block_state hm_block_state(const struct hm_step *step, uint32_t layer);
@@ -387,8 +385,9 @@ void hm_block_backward(const struct hm_step *step, uint32_t layer,
 
 void hm_norm_rows(const struct hm_step *step, const struct hm_norm *norm, const float *x, float *y,
                   float *rho);
+/* dx += */
 void hm_norm_backward(const struct hm_step *step, const struct hm_norm *norm, const float *x,
-                      const float *rho, const float *dy, float *dx); /* dx += */
+                      const float *rho, const float *dy, float *dx);
 
 /* --- embed.c, loss.c, forward.c, backward.c
  * -------------------------------------------------------- */

@@ -110,8 +110,7 @@ static void unit_run(void *context, size_t index, int worker)
     }
 }
 
-/* --- lists of units -----------------------------------------------------------------------------
- */
+/* --- lists of units --------------------------------------------------------------------------- */
 
 static struct schedule schedule_begin(const struct hm_moe *moe)
 {

@@ -50,8 +50,8 @@ struct bpe_pair {
     uint32_t *position;   /* first slots, ascending; some may be stale */
     uint32_t n_positions;
     uint32_t block; /* whose memory position is: 0 = the first, else 1 + number of the merge */
-    uint64_t
-        tie; /* order among equal counts: fewer characters, then code points, as far as they fit */
+    /* order among equal counts: fewer characters, then code points, as far as they fit */
+    uint64_t tie;
     bool dead; /* merged, refused, or too rare to matter */
 };
 
@@ -155,8 +155,8 @@ int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err);
 void hm_bpe_slots_unload(struct bpe_trainer *trainer);
 
 /* bpe_pairs.c */
-uint32_t hm_bpe_pair_find(const struct bpe_trainer *trainer, uint32_t left,
-                          uint32_t right); /* 0 = none */
+/* 0 = none */
+uint32_t hm_bpe_pair_find(const struct bpe_trainer *trainer, uint32_t left, uint32_t right);
 int hm_bpe_pair_new(struct bpe_trainer *trainer, uint32_t left, uint32_t right, uint64_t count,
                     uint32_t *ret_pair, struct hm_error *err);
 int hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err);

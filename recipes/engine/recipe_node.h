@@ -30,8 +30,8 @@ void hm_node_release(struct hm_node *node);
 int hm_node_add(struct hm_node *parent, const char *key, struct hm_node **ret_child,
                 struct hm_error *err);
 int hm_node_set_text(struct hm_node *node, const char *text, struct hm_error *err);
-struct hm_node *hm_node_find(const struct hm_node *map,
-                             const char *key); /* NULL: none, or no map */
+/* NULL: none, or no map */
+struct hm_node *hm_node_find(const struct hm_node *map, const char *key);
 /* "recipe.yaml:12" or "command line". */
 const char *hm_node_place(const struct hm_node *node, char buf[HM_NODE_PLACE_BYTES]);
 const char *hm_node_kind_name(const struct hm_node *node); /* "a list" */

@@ -81,8 +81,8 @@ int hm_stage_kernels(const struct hm_stage_run *run, struct hm_kernels *ret_kern
 
 /* Members of the report; failures of the heap are HM_ERR_NOMEM. */
 int hm_report_u64(json_t *object, const char *key, uint64_t value, struct hm_error *err);
-int hm_report_f64(json_t *object, const char *key, double value,
-                  struct hm_error *err); /* not finite: null */
+/* not finite: null */
+int hm_report_f64(json_t *object, const char *key, double value, struct hm_error *err);
 int hm_report_text(json_t *object, const char *key, const char *value, struct hm_error *err);
 int hm_report_bool(json_t *object, const char *key, bool value, struct hm_error *err);
 json_t *hm_report_array(json_t *object, const char *key,

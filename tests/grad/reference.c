@@ -116,8 +116,7 @@ double reference_gradient(struct reference *reference, double *value)
     return (above - below) / (2 * h);
 }
 
-/* --- the pieces ----------------------------------------------------------------------------------
- */
+/* --- the pieces ------------------------------------------------------------------------------- */
 
 /* Inverted dropout of element `col` of a row of width `cols` at token n. */
 static double kept(const struct reference *r, size_t slot, size_t n, uint32_t col, uint32_t cols)

@@ -34,8 +34,8 @@ enum hm_mem_tag {
 void *hm_alloc(enum hm_mem_tag tag, size_t size);
 void *hm_calloc(enum hm_mem_tag tag, size_t count, size_t size);      /* overflow checked, zeroed */
 void *hm_alloc_array(enum hm_mem_tag tag, size_t count, size_t size); /* overflow checked */
-void *hm_realloc(enum hm_mem_tag tag, void *block,
-                 size_t size); /* block NULL allocates; contents kept */
+/* block NULL allocates; contents kept */
+void *hm_realloc(enum hm_mem_tag tag, void *block, size_t size);
 char *hm_strdup(enum hm_mem_tag tag, const char *text);
 char *hm_strndup(enum hm_mem_tag tag, const char *text, size_t len);
 void hm_free(void *block); /* NULL is fine */

@@ -20,11 +20,11 @@ enum hm_cpu_flag {
 };
 
 unsigned hm_cpu_flags(void); /* by cpuid and OS support; 0 off x86 */
-int hm_cpu_flags_capped(unsigned *ret_flags,
-                        struct hm_error *err); /* after HM_CPU; an unknown name is HM_ERR_USAGE */
-const char *hm_cpu_model(void);                /* static text; "unknown" */
-int hm_cpu_count(void);                        /* cores this process may run on */
-uint64_t hm_memory_total_bytes(void);          /* physical */
+/* after HM_CPU; an unknown name is HM_ERR_USAGE */
+int hm_cpu_flags_capped(unsigned *ret_flags, struct hm_error *err);
+const char *hm_cpu_model(void);       /* static text; "unknown" */
+int hm_cpu_count(void);               /* cores this process may run on */
+uint64_t hm_memory_total_bytes(void); /* physical */
 uint64_t hm_memory_limit_bytes(void); /* least of physical, cgroup v1/v2, Slurm, RLIMIT_AS */
 uint64_t hm_memory_available_bytes(void);
 

@@ -25,8 +25,8 @@ struct hm_map {          /* a read-only mapping of a whole file */
 
 int hm_map_open(const char *path, struct hm_map *ret_map, struct hm_error *err);
 void hm_map_close(struct hm_map *map); /* {0} or closed is fine */
-void hm_map_drop(const struct hm_map *map, uint64_t offset,
-                 uint64_t bytes); /* madvise away pages read */
+/* madvise away pages read */
+void hm_map_drop(const struct hm_map *map, uint64_t offset, uint64_t bytes);
 
 /* Whole file into a NUL-terminated buffer; refuses more than max_bytes. */
 int hm_file_read(const char *path, uint64_t max_bytes, struct hm_buf *ret_buf,
@@ -59,13 +59,13 @@ bool hm_path_exists(const char *path);
 bool hm_path_is_dir(const char *path);
 /* HM_ERR_USAGE when it is a folder, device or pipe */
 int hm_regular_check(const char *path, struct hm_error *err);
-int hm_path_join(char **ret_path, const char *dir, const char *name,
-                 struct hm_error *err); /* hm_free */
+/* hm_free */
+int hm_path_join(char **ret_path, const char *dir, const char *name, struct hm_error *err);
 int hm_file_size(const char *path, uint64_t *ret_bytes, struct hm_error *err);
 int hm_dir_make(const char *path, struct hm_error *err); /* with parents; existing is fine */
 int hm_dir_sync(const char *path, struct hm_error *err);
-int hm_dir_remove(const char *path,
-                  struct hm_error *err); /* recursively; absent is fine; does not follow links */
+/* recursively; absent is fine; does not follow links */
+int hm_dir_remove(const char *path, struct hm_error *err);
 int hm_path_rename(const char *from, const char *to, struct hm_error *err); /* fsyncs the parent */
 int hm_file_copy(const char *from, const char *to, struct hm_error *err);   /* atomic */
 int hm_file_link_or_copy(const char *from, const char *to, struct hm_error *err);
@@ -75,12 +75,12 @@ struct hm_names { /* sorted list of owned strings */
     char **item;
     size_t count;
 };
-int hm_glob(const char *pattern, struct hm_names *ret_names,
-            struct hm_error *err); /* sorted; none is HM_ERR_USAGE */
-int hm_dir_list(const char *path, struct hm_names *ret_names,
-                struct hm_error *err); /* plain names, sorted */
-int hm_dir_files(const char *path, struct hm_names *ret_names,
-                 struct hm_error *err); /* files at any depth, relative, sorted */
+/* sorted; none is HM_ERR_USAGE */
+int hm_glob(const char *pattern, struct hm_names *ret_names, struct hm_error *err);
+/* plain names, sorted */
+int hm_dir_list(const char *path, struct hm_names *ret_names, struct hm_error *err);
+/* files at any depth, relative, sorted */
+int hm_dir_files(const char *path, struct hm_names *ret_names, struct hm_error *err);
 void hm_names_release(struct hm_names *names);
 
 /* Advisory lock on path (created); held by another process is HM_ERR_IO naming its pid. *ret_fd

@@ -17,7 +17,7 @@ void hm_rng_block(struct hm_rng_key key, uint64_t counter, uint32_t out[4]);
 uint64_t hm_rng_u64(struct hm_rng_key key, uint64_t counter);
 double hm_rng_uniform(struct hm_rng_key key, uint64_t counter); /* [0, 1), 53 bits */
 double hm_rng_normal(struct hm_rng_key key, uint64_t counter);  /* Box-Muller */
-uint64_t hm_rng_below(struct hm_rng_key key, uint64_t counter,
-                      uint64_t bound); /* unbiased enough: 128-bit product */
+/* unbiased enough: 128-bit product */
+uint64_t hm_rng_below(struct hm_rng_key key, uint64_t counter, uint64_t bound);
 
 #endif

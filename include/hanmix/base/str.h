@@ -60,8 +60,8 @@ size_t hm_utf8_count(struct hm_str text); /* code points; malformed bytes count 
 int hm_parse_size(const char *text, uint64_t *ret_bytes, struct hm_error *err);
 /* Integer counts, also "1e6" and "2.5e3" when integral. */
 int hm_parse_count(const char *text, uint64_t *ret_count, struct hm_error *err);
-int hm_parse_double(const char *text, double *ret_value,
-                    struct hm_error *err); /* finite, whole string */
+/* finite, whole string */
+int hm_parse_double(const char *text, double *ret_value, struct hm_error *err);
 int hm_parse_bool(const char *text, bool *ret_value, struct hm_error *err);
 
 /* The shortest decimal text that reads back as value, laid out as Python's repr (0.1, 1e-05, 3.0).

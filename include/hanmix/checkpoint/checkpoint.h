@@ -30,8 +30,8 @@ struct hm_checkpoint {
 
 int hm_checkpoint_open(const char *dir, struct hm_checkpoint *ret_ckpt, struct hm_error *err);
 void hm_checkpoint_close(struct hm_checkpoint *ckpt);
-const struct hm_tensor *hm_checkpoint_find(const struct hm_checkpoint *ckpt,
-                                           const char *name); /* or NULL */
+/* or NULL */
+const struct hm_tensor *hm_checkpoint_find(const struct hm_checkpoint *ckpt, const char *name);
 int hm_checkpoint_need(const struct hm_checkpoint *ckpt, const char *name,
                        const struct hm_tensor **ret, struct hm_error *err);
 void hm_checkpoint_drop(const struct hm_checkpoint *ckpt, const struct hm_tensor *tensor,

@@ -34,8 +34,8 @@ enum hm_dtype { /* in the order that safetensors' writer sorts by, ascending */
 const char *hm_dtype_name(enum hm_dtype dtype);    /* safetensors' spelling: "BF16" */
 const char *hm_dtype_hf_name(enum hm_dtype dtype); /* torch's spelling: "bfloat16" */
 size_t hm_dtype_bytes(enum hm_dtype dtype);
-int hm_dtype_parse(const char *name, enum hm_dtype *ret_dtype,
-                   struct hm_error *err); /* either spelling; also "bf16" */
+/* either spelling; also "bf16" */
+int hm_dtype_parse(const char *name, enum hm_dtype *ret_dtype, struct hm_error *err);
 
 /* F32, F16, BF16: what weights, adapters and results are stored in. */
 bool hm_dtype_is_weight(enum hm_dtype dtype);

@@ -94,9 +94,9 @@ void hm_arch_slot(const struct hm_arch *arch, size_t i, struct hm_weight_slot *r
                   char name[HM_SLOT_NAME_BYTES]);
 void hm_arch_slot_name(const struct hm_arch *arch, const struct hm_weight_slot *slot,
                        char name[HM_SLOT_NAME_BYTES]);
-const char *hm_weight_kind_name(const struct hm_arch *arch,
-                                enum hm_weight_kind kind); /* leaf: "q_proj", "w1" or "gate_proj" */
-bool hm_weight_kind_is_linear(enum hm_weight_kind kind);   /* q k v o gate w1 w2 w3 head */
+/* leaf: "q_proj", "w1" or "gate_proj" */
+const char *hm_weight_kind_name(const struct hm_arch *arch, enum hm_weight_kind kind);
+bool hm_weight_kind_is_linear(enum hm_weight_kind kind); /* q k v o gate w1 w2 w3 head */
 bool hm_weight_kind_is_norm(enum hm_weight_kind kind);
 
 #endif

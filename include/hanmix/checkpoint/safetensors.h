@@ -39,8 +39,8 @@ struct hm_safetensors {
 
 int hm_safetensors_open(const char *path, struct hm_safetensors *ret_file, struct hm_error *err);
 void hm_safetensors_close(struct hm_safetensors *file);
-const struct hm_tensor *hm_safetensors_find(const struct hm_safetensors *file,
-                                            const char *name); /* or NULL */
+/* or NULL */
+const struct hm_tensor *hm_safetensors_find(const struct hm_safetensors *file, const char *name);
 /* Same, missing or of another shape/dtype is an error. shape may be NULL (n_dims ignored); dtype
  * HM_DTYPE_COUNT = any. */
 int hm_safetensors_need(const struct hm_safetensors *file, const char *name, enum hm_dtype dtype,
@@ -75,8 +75,8 @@ int hm_st_writer_open(const char *path, const struct hm_tensor_spec *specs, size
 /* Bytes of the current tensor; may come in pieces; a tensor is complete when all its bytes came. */
 int hm_st_writer_data(struct hm_st_writer *writer, const void *data, size_t len,
                       struct hm_error *err);
-int hm_st_writer_commit(struct hm_st_writer *writer,
-                        struct hm_error *err); /* fails if bytes are missing; frees */
+/* fails if bytes are missing; frees */
+int hm_st_writer_commit(struct hm_st_writer *writer, struct hm_error *err);
 void hm_st_writer_abort(struct hm_st_writer *writer);
 
 /* Convenience: whole small files from memory. */

@@ -28,8 +28,8 @@ bool hm_weight_is_nf4(const struct hm_weight *weight);
 uint64_t hm_weight_stored_bytes(const struct hm_weight *weight);
 enum hm_dtype
 hm_weight_dtype(const struct hm_weight *weight); /* of the values: quant_state dtype for NF4 */
-const float *hm_weight_f32_view(
-    const struct hm_weight *weight); /* aligned f32 storage usable in place, or NULL */
+/* aligned f32 storage usable in place, or NULL */
+const float *hm_weight_f32_view(const struct hm_weight *weight);
 
 /*
  * Decode rows row0..row0+n_rows-1, columns col0..col0+n_cols-1 into out[n_rows][ld] as f32, through
@@ -41,7 +41,7 @@ void hm_weight_decode(const struct hm_weight *weight, const struct hm_kernels *k
                       enum hm_round round, float *out, size_t ld);
 /* True when all stored values (or scales) are finite; names nothing. Reads the whole weight. */
 bool hm_weight_is_finite(const struct hm_weight *weight);
-void hm_weight_drop_pages(
-    const struct hm_weight *weight); /* tell the kernel its mapped pages are no longer needed */
+/* tell the kernel its mapped pages are no longer needed */
+void hm_weight_drop_pages(const struct hm_weight *weight);
 
 #endif

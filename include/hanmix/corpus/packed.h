@@ -23,8 +23,8 @@ struct hm_pack_options {
 };
 struct hm_pack_report {
     uint64_t documents, bytes, chars; /* of the text read */
-    uint64_t
-        tokens; /* bos and eos included: (windows + valid_windows) * seq_len + dropped_tokens */
+    /* bos and eos included: (windows + valid_windows) * seq_len + dropped_tokens */
+    uint64_t tokens;
     uint64_t windows, valid_windows, dropped_tokens;
 };
 /* Writes out_dir/train.hmp and, when valid_fraction > 0, out_dir/valid.hmp. text_digest: identity
@@ -48,8 +48,8 @@ struct hm_packed {
 struct hm_window {
     uint64_t utf8_bytes, chars; /* of the text the window's target tokens stand for */
 };
-int hm_packed_open(const char *path, struct hm_packed *ret_packed,
-                   struct hm_error *err); /* a .hmp file, or a folder with train.hmp or one .hmp */
+/* a .hmp file, or a folder with train.hmp or one .hmp */
+int hm_packed_open(const char *path, struct hm_packed *ret_packed, struct hm_error *err);
 void hm_packed_close(struct hm_packed *packed);
 /* Reads the whole file and compares its digest; every window is checked on its own when it is read.
  */

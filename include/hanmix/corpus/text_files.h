@@ -27,8 +27,8 @@ struct hm_text_options {
                                = the set's own name */
     uint64_t max_bad_lines; /* beyond it: HM_ERR_FORMAT with file and line; default 0 */
     bool dedup;             /* drop exact duplicates by 128-bit hash */
-    uint64_t
-        sample_bytes; /* 0 = all; else keep documents by hash until about this many text bytes */
+    /* 0 = all; else keep documents by hash until about this many text bytes */
+    uint64_t sample_bytes;
     uint64_t seed;
 };
 struct hm_text_stats {

@@ -119,8 +119,8 @@ struct hm_kernels {
     void (*axpy)(float a, const float *x, size_t n, float *y); /* y += a x */
     void (*scale)(float a, float *x, size_t n);
     void (*add)(const float *x, size_t n, float *y); /* y += x */
-    double (*dot)(const float *x, const float *y,
-                  size_t n); /* 64 f32 lanes, joined in f64 by halving; same bits on every path */
+    /* 64 f32 lanes, joined in f64 by halving; same bits on every path */
+    double (*dot)(const float *x, const float *y, size_t n);
 
     /* --- gemm.c --- one thread. C[m,n] = alpha * op(A) op(B) + beta * C; beta 0 does not read C;
        k = 0 gives beta * C. ref: plain loops, portable: cblas_sgemm, else our own products. */

@@ -52,13 +52,13 @@ struct hm_step_options {
     double aux_weight;  /* d(objective)/d(aux); 0: exactly no gradient */
     bool want_aux;      /* compute the auxiliary loss value */
     bool train;         /* dropout active */
-    uint64_t dropout_seed, step,
-        sample; /* dropout key: mask depends on (seed, step, module, sample, position) only */
+    /* dropout key: mask depends on (seed, step, module, sample, position) only */
+    uint64_t dropout_seed, step, sample;
     float *logits_out;      /* [B*T][V] or NULL */
     double *token_loss_out; /* [B*T] loss of the target of position t (0 where ignored) or NULL */
     float **router_logits_out; /* [L] pointers to [B*T][E], or NULL */
-    float
-        *hidden_out; /* [(L+2)][B*T][D]: embedding, after each block, final norm; tests; or NULL */
+    /* [(L+2)][B*T][D]: embedding, after each block, final norm; tests; or NULL */
+    float *hidden_out;
 };
 
 struct hm_step_result {

@@ -41,8 +41,8 @@ int hm_samples_open_ids(
 void hm_samples_close(struct hm_sample_source *source);
 uint32_t hm_samples_seq_len(const struct hm_sample_source *source);
 uint64_t hm_samples_count(const struct hm_sample_source *source);
-uint32_t hm_samples_micro_rows(
-    const struct hm_sample_source *source); /* rows of a [micro-batches,rows,T] file, else 0 */
+/* rows of a [micro-batches,rows,T] file, else 0 */
+uint32_t hm_samples_micro_rows(const struct hm_sample_source *source);
 /* Sample at absolute position (epochs counted through: position / count). Views valid until the
  * next call with the same slot (0..). */
 int hm_samples_get(struct hm_sample_source *source, uint64_t position, uint32_t slot,
@@ -57,9 +57,9 @@ struct hm_train_config {
     enum hm_loss_norm loss_norm;
     double aux_coef;
     uint64_t steps; /* resolved by the stage from steps/epochs/tokens */
-    uint64_t eval_every,
-        save_every; /* steps; 0: evaluate before and after only, save at the end only */
-    uint64_t keep;  /* newest states kept; 0 all */
+    /* steps; 0: evaluate before and after only, save at the end only */
+    uint64_t eval_every, save_every;
+    uint64_t keep; /* newest states kept; 0 all */
     bool recompute;
     uint64_t seed;
     uint64_t dump_gradients; /* step, 0 none */
@@ -98,10 +98,10 @@ struct hm_train_job {
     size_t n_eval;
     struct hm_train_config config;
     const char *state_dir; /* state-<step>/ folders live here */
-    const char
-        *gradients_dir; /* gradients-<step>.safetensors goes here; NULL: the parent of state_dir */
-    const char *
-        config_digest; /* identity of settings and inputs; a state with another digest is refused */
+    /* gradients-<step>.safetensors goes here; NULL: the parent of state_dir */
+    const char *gradients_dir;
+    /* identity of settings and inputs; a state with another digest is refused */
+    const char *config_digest;
     struct hm_train_callbacks callbacks;
 };
 struct hm_train_report {

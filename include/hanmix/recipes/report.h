@@ -43,8 +43,8 @@ int hm_tb_open(const char *dir, struct hm_tb_writer **ret_writer,
                                          keep_step by hm_tb_cut */
 int hm_tb_scalar(struct hm_tb_writer *writer, const char *tag, uint64_t step, double wall_time,
                  double value, struct hm_error *err);
-int hm_tb_cut(const char *dir, uint64_t keep_step,
-              struct hm_error *err); /* after a resume: drop records beyond keep_step */
+/* after a resume: drop records beyond keep_step */
+int hm_tb_cut(const char *dir, uint64_t keep_step, struct hm_error *err);
 void hm_tb_close(struct hm_tb_writer *writer);
 
 /* metrics.jsonl to one SVG each for loss, bits_per_byte and lr, with CSV beside, in plots_dir. */

@@ -24,8 +24,8 @@ struct hm_planned_stage {
     enum hm_decision decision;
     char *reason; /* "set.rank: 8 -> 16"; "" when there is nothing to say */
     struct hm_stage_plan plan;
-    uint64_t memory_bytes,
-        mapped_bytes; /* sum of plan.memory, and the part of it that may be evicted */
+    /* sum of plan.memory, and the part of it that may be evicted */
+    uint64_t memory_bytes, mapped_bytes;
 };
 struct hm_run_plan {
     struct hm_planned_stage *stage; /* as recipe->stage */

@@ -108,8 +108,9 @@ int hm_stage_plan_memory(struct hm_stage_plan *plan, const char *purpose, uint64
  * adds the program itself. */
 int hm_stage_plan_mapped(struct hm_stage_plan *plan, const char *purpose, uint64_t bytes,
                          struct hm_error *err);
+/* steals value */
 int hm_stage_plan_fact(struct hm_stage_plan *plan, const char *name, json_t *value,
-                       struct hm_error *err); /* steals value */
+                       struct hm_error *err);
 void hm_stage_plan_release(struct hm_stage_plan *plan);
 
 struct hm_stage_run {   /* what plan() and run() see */
@@ -153,12 +154,12 @@ struct hm_stage {
     const char *product_path[3]; /* "" = the folder itself, "adapter" = a subfolder; NULL = none */
     bool own_memory;             /* keeps within set.memory by itself; its plan may be above that */
     bool resumable; /* a .partial folder is kept and continued (training); else cleared */
-    int (*check)(const struct hm_stage_run *run,
-                 struct hm_error *err); /* settings that exclude each other; may be NULL */
+    /* settings that exclude each other; may be NULL */
+    int (*check)(const struct hm_stage_run *run, struct hm_error *err);
     int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                 struct hm_error *err);
-    int (*run)(const struct hm_stage_run *run,
-               struct hm_error *err); /* HM_ERR_CHECK: folder is completed, state failed */
+    /* HM_ERR_CHECK: folder is completed, state failed */
+    int (*run)(const struct hm_stage_run *run, struct hm_error *err);
 };
 
 size_t hm_stage_count(void);

@@ -24,8 +24,8 @@ int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint6
 /* All documents of a source, in parallel; the counts are those of hm_han_counts_add one by one. */
 int hm_han_counts_read(struct hm_han_counts *counts, struct hm_text_source *source,
                        const struct hm_ctl *ctl, struct hm_error *err);
-void hm_han_counts_limit(struct hm_han_counts *counts,
-                         uint64_t bytes); /* beyond it adding is HM_ERR_NOFIT; 0 = none */
+/* beyond it adding is HM_ERR_NOFIT; 0 = none */
+void hm_han_counts_limit(struct hm_han_counts *counts, uint64_t bytes);
 uint64_t hm_han_counts_bytes(const struct hm_han_counts *counts); /* memory held now */
 struct hm_han_totals {
     uint64_t documents, bytes, characters, han_characters, runs, distinct_runs, distinct_characters;

@@ -12,8 +12,8 @@
 struct hm_set_efficiency {
     char *name;
     uint64_t documents, bytes, chars, han_chars, tokens, byte_fallback_tokens, unk_tokens;
-    double reduction, reduction_low,
-        reduction_high; /* against the first tokenizer: 1 - tokens/tokens_first */
+    /* against the first tokenizer: 1 - tokens/tokens_first */
+    double reduction, reduction_low, reduction_high;
 };
 struct hm_efficiency {
     struct hm_set_efficiency *cell; /* [n_tokenizers][n_sets] */

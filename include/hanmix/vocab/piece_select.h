@@ -22,8 +22,8 @@ struct hm_select_options {
     struct hm_str list; /* LIST: UTF-8 text; its Han-class characters, each once, in order */
 };
 struct hm_selection {
-    struct hm_bpe_piece
-        *piece; /* merges in merge order, then singles; texts borrow from trained and from list */
+    /* merges in merge order, then singles; texts borrow from trained and from list */
+    struct hm_bpe_piece *piece;
     size_t n_merges, n_singles;
     size_t n_merges_skipped; /* for a character that is no piece, or because the base has them */
 };

@@ -42,8 +42,8 @@ struct hm_spm_model {
     bool escape_whitespaces, whitespace_as_suffix;
     bool has_charsmap;     /* non-identity normaliser */
     bool has_denormalizer; /* text is changed when decoding */
-    int32_t unk_id, bos_id, eos_id,
-        pad_id; /* -1 absent; found as the library does, by name and type */
+    /* -1 absent; found as the library does, by name and type */
+    int32_t unk_id, bos_id, eos_id, pad_id;
     char sha256[HM_SHA256_HEX_BYTES];
     void *index; /* owned: piece text -> id, and the texts */
 };
@@ -54,8 +54,8 @@ int hm_spm_model_load(const char *path, struct hm_spm_model *ret_model, struct h
 int hm_spm_model_parse(struct hm_str bytes, const char *what, struct hm_spm_model *ret_model,
                        struct hm_error *err);
 void hm_spm_model_release(struct hm_spm_model *model);
-int32_t hm_spm_model_find(const struct hm_spm_model *model,
-                          struct hm_str piece); /* -1 when absent */
+/* -1 when absent */
+int32_t hm_spm_model_find(const struct hm_spm_model *model, struct hm_str piece);
 /* The byte of "<0xNN>", or -1 when text is not written so. */
 int hm_spm_byte_of(struct hm_str text);
 

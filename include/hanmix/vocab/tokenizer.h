@@ -19,8 +19,9 @@ int hm_tokenizer_open(const char *path, struct hm_tokenizer **ret_tokenizer, str
 int hm_tokenizer_open_bytes(struct hm_str model_bytes, const char *what,
                             struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
 void hm_tokenizer_free(struct hm_tokenizer *tokenizer);
+/* appends */
 int hm_tokenizer_encode(const struct hm_tokenizer *tokenizer, struct hm_str text,
-                        struct hm_ids *ids, struct hm_error *err); /* appends */
+                        struct hm_ids *ids, struct hm_error *err);
 /* Encode without the dummy prefix: the real subtokens of a piece's surface. */
 int hm_tokenizer_encode_bare(const struct hm_tokenizer *tokenizer, struct hm_str text,
                              struct hm_ids *ids, struct hm_error *err);

@@ -46,8 +46,8 @@ struct hm_line_check {
     uint64_t lines;     /* that are not empty */
     uint64_t han_lines; /* of these, with a Han character: not compared */
     uint64_t differing; /* of the others, with other ids than before */
-    struct hm_differing_line
-        *first; /* the first HM_CHECK_FIRST_LINES of them, in the order of the text */
+    /* the first HM_CHECK_FIRST_LINES of them, in the order of the text */
+    struct hm_differing_line *first;
     size_t n_first;
 };
 

@@ -22,8 +22,8 @@ struct recorded_batch {
 float *recorded_f32(const struct hm_safetensors *file, const char *name, size_t count);
 void recorded_batch_read(const char *path, struct recorded_batch *ret_batch);
 void recorded_batch_release(struct recorded_batch *batch);
-double recorded_number(const char *path,
-                       const char *const keys[]); /* of a JSON file; keys end with NULL */
+/* of a JSON file; keys end with NULL */
+double recorded_number(const char *path, const char *const keys[]);
 
 /* A copy of a recorded model folder below dir with one config value replaced. */
 const char *model_with_config(const char *dir, const char *model, const char *key, int value);

@@ -13,8 +13,7 @@
 #define NAIVE_RUNS  400
 #define NAIVE_CHARS 24
 
-/* --- the trainer by definition: symbols are strings of letters, every step counts everything ---
- */
+/* --- the trainer by definition: symbols are strings of letters, every step counts everything -- */
 
 struct naive {
     char run[NAIVE_RUNS][NAIVE_CHARS][NAIVE_CHARS]; /* symbols of every run */
