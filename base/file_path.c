@@ -34,6 +34,17 @@ bool hm_path_is_dir(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+const char *hm_path_tail(const char *path, int names)
+{
+    const char *end = path + strlen(path);
+
+    for (const char *c = end; c > path; c--) {
+        if (c[-1] == '/' && c != end && --names == 0)
+            return c;
+    }
+    return path;
+}
+
 int hm_path_join(char **ret_path, const char *dir, const char *name, struct hm_error *err)
 {
     size_t len = strlen(dir);

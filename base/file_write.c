@@ -62,6 +62,17 @@ int hm_out_open(const char *path, struct hm_out_file *ret_file, struct hm_error 
     return HM_OK;
 }
 
+int hm_out_open_in(const char *dir, const char *name, struct hm_out_file *ret_file,
+                   struct hm_error *err)
+{
+    char *path = NULL;
+
+    HM_TRY(hm_path_join(&path, dir, name, err));
+    int status = hm_out_open(path, ret_file, err);
+    hm_free(path);
+    return status;
+}
+
 static int out_put(struct hm_out_file *file, const void *data, size_t len, struct hm_error *err)
 {
     if (write_all(file->fd, data, len) < 0)
@@ -149,15 +160,30 @@ void hm_out_abort(struct hm_out_file *file)
     out_release(file);
 }
 
+int hm_out_end(struct hm_out_file *file, int status, struct hm_error *err)
+{
+    if (status == HM_OK)
+        return hm_out_commit(file, err);
+    hm_out_abort(file);
+    return status;
+}
+
 int hm_file_write(const char *path, const void *data, size_t len, struct hm_error *err)
 {
     struct hm_out_file file = { 0 };
 
     HM_TRY(hm_out_open(path, &file, err));
-    int status = hm_out_write(&file, data, len, err);
-    if (status == HM_OK)
-        return hm_out_commit(&file, err);
-    hm_out_abort(&file);
+    return hm_out_end(&file, hm_out_write(&file, data, len, err), err);
+}
+
+int hm_file_write_in(const char *dir, const char *name, const void *data, size_t len,
+                     struct hm_error *err)
+{
+    char *path = NULL;
+
+    HM_TRY(hm_path_join(&path, dir, name, err));
+    int status = hm_file_write(path, data, len, err);
+    hm_free(path);
     return status;
 }
 
@@ -210,13 +236,8 @@ int hm_file_copy(const char *from, const char *to, struct hm_error *err)
     if (fd < 0)
         return hm_fail_errno_reading(err, "open", from);
     int status = hm_out_open(to, &out, err);
-    if (status == HM_OK) {
-        status = copy_bytes(fd, from, &out, err);
-        if (status == HM_OK)
-            status = hm_out_commit(&out, err);
-        else
-            hm_out_abort(&out);
-    }
+    if (status == HM_OK)
+        status = hm_out_end(&out, copy_bytes(fd, from, &out, err), err);
     close(fd);
     return status;
 }

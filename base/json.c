@@ -187,6 +187,16 @@ int hm_json_save(const char *path, const json_t *value, struct hm_error *err)
     return status;
 }
 
+int hm_json_save_in(const char *dir, const char *name, const json_t *value, struct hm_error *err)
+{
+    char *path = NULL;
+
+    HM_TRY(hm_path_join(&path, dir, name, err));
+    int status = hm_json_save(path, value, err);
+    hm_free(path);
+    return status;
+}
+
 static const char *type_name(const json_t *value)
 {
     switch (json_typeof(value)) {

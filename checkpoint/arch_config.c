@@ -108,10 +108,5 @@ int hm_arch_config_new(const struct hm_arch *arch, json_t **ret_config, struct h
 
 int hm_config_write(const json_t *config, const char *dir, struct hm_error *err)
 {
-    char *path = NULL;
-
-    HM_TRY(hm_path_join(&path, dir, "config.json", err));
-    int status = hm_json_save(path, config, err);
-    hm_free(path);
-    return status;
+    return hm_json_save_in(dir, "config.json", config, err);
 }

@@ -239,34 +239,26 @@ static int build_index(const struct hm_folder_writer *writer, json_t *map, struc
 static int write_index(const struct hm_folder_writer *writer, struct hm_error *err)
 {
     uint64_t total = 0;
-    char *path = NULL;
 
     for (size_t i = 0; i < writer->count; i++)
         total += hm_tensor_spec_bytes(&writer->tensor[i].spec);
-    HM_TRY(hm_path_join(&path, writer->dir, HM_MODEL_INDEX_FILE, err));
     json_t *index =
         json_pack("{s:{s:I}, s:{}}", "metadata", "total_size", (json_int_t)total, "weight_map");
     int status = index ? build_index(writer, json_object_get(index, "weight_map"), err)
                        : fail_nomem(writer->dir, err);
     if (status == HM_OK)
-        status = hm_json_save(path, index, err);
+        status = hm_json_save_in(writer->dir, HM_MODEL_INDEX_FILE, index, err);
     json_decref(index);
-    hm_free(path);
     return status;
 }
 
 static int write_digests(const struct hm_folder_writer *writer, struct hm_error *err)
 {
     struct hm_out_file out = { 0 };
-    char *path = NULL;
     char shape[192];
 
-    HM_TRY(hm_path_join(&path, writer->dir, "digests.tsv", err));
-    int status = hm_out_open(path, &out, err);
-    hm_free(path);
-    if (status < 0)
-        return status;
-    status = hm_out_printf(&out, err, "tensor\tdtype\tshape\tsha256\n");
+    HM_TRY(hm_out_open_in(writer->dir, "digests.tsv", &out, err));
+    int status = hm_out_printf(&out, err, "tensor\tdtype\tshape\tsha256\n");
     for (size_t i = 0; i < writer->count && status == HM_OK; i++) {
         const struct hm_tensor_spec *spec = &writer->tensor[i].spec;
         status =
@@ -274,10 +266,7 @@ static int write_digests(const struct hm_folder_writer *writer, struct hm_error 
                           hm_shape_text(spec->n_dims, spec->shape, shape, sizeof shape),
                           writer->tensor[i].sha256);
     }
-    if (status == HM_OK)
-        return hm_out_commit(&out, err);
-    hm_out_abort(&out);
-    return status;
+    return hm_out_end(&out, status, err);
 }
 
 int hm_folder_writer_finish(struct hm_folder_writer *writer, bool digests, struct hm_error *err)

@@ -324,3 +324,14 @@ void hm_arch_release(struct hm_arch *arch)
     hm_free(arch->quant.skip);
     *arch = (struct hm_arch){ 0 };
 }
+
+int hm_arch_vocab_check(const struct hm_arch *arch, uint64_t pieces, const char *what,
+                        struct hm_error *err)
+{
+    if (pieces <= arch->vocab_size)
+        return HM_OK;
+    return hm_fail(err, HM_ERR_FORMAT,
+                   "%s has a vocabulary of %" PRIu64 " pieces, the model embeds %u: they do not "
+                   "belong together",
+                   what, pieces, arch->vocab_size);
+}

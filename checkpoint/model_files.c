@@ -112,13 +112,10 @@ json_t *hm_vocab_record_json(const struct hm_vocab_record *record)
 int hm_vocab_record_write(const char *dir, const struct hm_vocab_record *record,
                           struct hm_error *err)
 {
-    char *path = NULL;
-
-    HM_TRY(hm_path_join(&path, dir, HM_RECORD_FILE, err));
     json_t *root = json_pack("{s:I, s:o}", "version", (json_int_t)HM_RECORD_VERSION, "vocab_resize",
                              hm_vocab_record_json(record));
-    int status = hm_json_save(path, root, err); /* tells of a NULL root itself */
+    int status = hm_json_save_in(dir, HM_RECORD_FILE, root, err);
+
     json_decref(root);
-    hm_free(path);
     return status;
 }

@@ -63,7 +63,8 @@ int hm_args_count(const char *verb, size_t count, size_t least, size_t most, str
 
 struct hm_terminal { /* where progress goes; zero for defaults */
     bool quiet;
-    double shown_at, began_at; /* private */
+    double shown_at, began_at; /* private from here */
+    uint64_t began_done, done;
     const char *what;
     bool line_open;
 };

@@ -87,12 +87,8 @@ static int open_all(struct generation *run, struct hm_error *err)
     HM_TRY(hm_model_open(run->model_dir, &options, &run->model, err));
     HM_TRY(hm_tokenizer_open(run->tokenizer_path ? run->tokenizer_path : run->model_dir,
                              &run->tokenizer, err));
-    if (run->tokenizer->model.count > hm_model_arch(run->model)->vocab_size)
-        return hm_fail(err, HM_ERR_FORMAT,
-                       "the tokenizer has %zu pieces, the model '%s' %u embedding rows; name the "
-                       "model's own with --tokenizer",
-                       run->tokenizer->model.count, run->model_dir,
-                       hm_model_arch(run->model)->vocab_size);
+    HM_TRY(hm_arch_vocab_check(hm_model_arch(run->model), run->tokenizer->model.count,
+                               run->tokenizer->model.path, err));
     if (!run->adapter_dir)
         return HM_OK;
     HM_TRY(hm_adapter_load(run->adapter_dir, hm_model_checkpoint(run->model), false, &run->adapter,

@@ -80,7 +80,9 @@ static void progress_line(const struct hm_terminal *terminal, const struct hm_pr
     char done[40], total[40], rate[40], left[40];
     bool bytes = strcmp(progress->unit, "bytes") == 0;
     double seconds = now - terminal->began_at;
-    double per_second = seconds > 0 ? (double)progress->done / seconds : 0;
+    double advance =
+        (double)progress->done - (double)terminal->began_done; /* a resumed run's own */
+    double per_second = seconds > 0 && advance > 0 ? advance / seconds : 0;
     size_t used = 0;
 
     used += (size_t)snprintf(line, size, "%s: %s", progress->what,
@@ -130,9 +132,13 @@ static void on_progress(void *context, const struct hm_progress *progress)
     double now = hm_clock_seconds();
     char line[512];
 
-    if (!terminal->what || strcmp(terminal->what, progress->what) != 0) {
+    bool begins = !terminal->what || strcmp(terminal->what, progress->what) != 0 ||
+                  progress->done < terminal->done; /* the next stage's, of the same name */
+    terminal->done = progress->done;
+    if (begins) {
         terminal->what = progress->what;
         terminal->began_at = terminal->shown_at = now;
+        terminal->began_done = progress->done;
         if (!terminal_line)
             return;
     }
@@ -151,11 +157,16 @@ static void on_progress(void *context, const struct hm_progress *progress)
     terminal->line_open = true;
 }
 
-void hm_terminal_close(struct hm_terminal *terminal)
+static void line_clear(struct hm_terminal *terminal)
 {
     if (terminal->line_open)
         fputs("\r\033[K", stderr);
     terminal->line_open = false;
+}
+
+void hm_terminal_close(struct hm_terminal *terminal)
+{
+    line_clear(terminal);
     terminal->what = NULL;
 }
 
@@ -163,7 +174,7 @@ static void on_message(void *context, const char *sentence)
 {
     struct hm_terminal *terminal = context;
 
-    hm_terminal_close(terminal);
+    line_clear(terminal);
     if (!terminal->quiet)
         fprintf(stderr, "%s\n", sentence);
 }

@@ -149,19 +149,6 @@ static int source_score(struct scorer *scorer, struct hm_text_source *source,
     return scorer_flush(scorer, err);
 }
 
-static int vocabulary_check(const struct hm_model *model, uint32_t vocab_size, const char *what,
-                            struct hm_error *err)
-{
-    uint32_t rows = hm_model_arch(model)->vocab_size;
-
-    if (vocab_size > rows)
-        return hm_fail(err, HM_ERR_FORMAT,
-                       "%s has a vocabulary of %u pieces, the model embeds %u: they do not belong "
-                       "together",
-                       what, vocab_size, rows);
-    return HM_OK;
-}
-
 int hm_eval_loss_text(struct hm_model *model, struct hm_text_source *source,
                       const struct hm_text_encoder *encoder, uint32_t window, uint32_t stride,
                       const struct hm_ctl *ctl, struct hm_loss_set **ret_sets, size_t *ret_n,
@@ -170,7 +157,7 @@ int hm_eval_loss_text(struct hm_model *model, struct hm_text_source *source,
     struct scorer scorer = { 0 };
     struct hm_ids ids = { 0 };
 
-    HM_TRY(vocabulary_check(model, encoder->vocab_size, "the tokenizer", err));
+    HM_TRY(hm_arch_vocab_check(hm_model_arch(model), encoder->vocab_size, "the tokenizer", err));
     if (encoder->bos_id < 0)
         return hm_fail(err, HM_ERR_USAGE,
                        "the tokenizer has no bos, which the first token of a document is scored "
@@ -211,7 +198,7 @@ int hm_eval_loss_packed(struct hm_model *model, const struct hm_packed *packed, 
     struct scorer scorer = { 0 };
     size_t set = 0, n = 0;
 
-    HM_TRY(vocabulary_check(model, packed->vocab_size, packed->path, err));
+    HM_TRY(hm_arch_vocab_check(hm_model_arch(model), packed->vocab_size, packed->path, err));
     int status = scorer_new(model, packed->seq_len, packed->seq_len, ctl, &scorer, err);
     if (status == HM_OK)
         status = hm_sums_set(&scorer.sums, name, &set, err);

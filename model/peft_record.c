@@ -94,12 +94,10 @@ int hm_peft_record_write(const char *dir, const struct hm_adapter *adapter,
     const struct hm_adapter_config *config = &adapter->config;
     struct hm_vocab_record record = { 0 };
     char fingerprint[HM_SHA256_HEX_BYTES];
-    char *path = NULL;
     json_t *root = NULL;
 
     HM_TRY(hm_checkpoint_fingerprint(ckpt, false, fingerprint, err));
     HM_TRY(hm_vocab_record_read(ckpt->dir, ckpt->arch.vocab_size, &record, err));
-    HM_TRY(hm_path_join(&path, dir, HM_RECORD_FILE, err));
     root =
         json_pack("{s:I, s:{s:s, s:I, s:s, s:s, s:f}}", "version", (json_int_t)HM_RECORD_VERSION,
                   "adapter", "base", fingerprint, "vocab_size", (json_int_t)ckpt->arch.vocab_size,
@@ -110,8 +108,7 @@ int hm_peft_record_write(const char *dir, const struct hm_adapter *adapter,
         json_decref(root);
         root = NULL;
     }
-    int status = hm_json_save(path, root, err); /* tells of a NULL root itself */
+    int status = hm_json_save_in(dir, HM_RECORD_FILE, root, err);
     json_decref(root);
-    hm_free(path);
     return status;
 }

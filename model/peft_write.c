@@ -108,23 +108,21 @@ out:
 int hm_adapter_save(const struct hm_adapter *adapter, const struct hm_checkpoint *ckpt,
                     const char *base_path, const char *dir, struct hm_error *err)
 {
-    char *weights = NULL, *config = NULL;
+    char *weights = NULL;
     json_t *json = NULL;
     int status;
 
     HM_BUG(adapter->config.all);
     if ((status = hm_dir_make(dir, err)) < 0 ||
         (status = hm_path_join(&weights, dir, "adapter_model.safetensors", err)) < 0 ||
-        (status = hm_path_join(&config, dir, "adapter_config.json", err)) < 0 ||
         (status = hm_peft_config_json(adapter, &ckpt->arch, base_path, &json, err)) < 0 ||
         (status = write_tensors(adapter, ckpt, weights, err)) < 0 ||
         (status = hm_peft_record_write(dir, adapter, ckpt, err)) < 0)
         goto out;
-    status = hm_json_save(config, json, err);
+    status = hm_json_save_in(dir, "adapter_config.json", json, err);
 out:
     json_decref(json);
     hm_free(weights);
-    hm_free(config);
     return status;
 }
 

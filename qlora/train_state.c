@@ -107,7 +107,7 @@ static int tensors_load(struct hm_optimizer *optimizer, const char *path, struct
 /* --- the cursor ------------------------------------------------------------------------------- */
 
 static int cursor_save(const struct hm_train_cursor *cursor,
-                       const struct hm_train_identity *identity, const char *path,
+                       const struct hm_train_identity *identity, const char *dir,
                        struct hm_error *err)
 {
     json_t *value =
@@ -115,10 +115,8 @@ static int cursor_save(const struct hm_train_cursor *cursor,
                   (json_int_t)cursor->step, "tokens", (json_int_t)cursor->tokens, "position",
                   (json_int_t)cursor->position, "evaluated", cursor->evaluated, "loss",
                   cursor->loss, "kernels", identity->kernels, "config", identity->config_digest);
+    int status = hm_json_save_in(dir, state_file[0], value, err);
 
-    if (!value)
-        return hm_fail_nomem(err, "writing '%s'", path);
-    int status = hm_json_save(path, value, err);
     json_decref(value);
     return status;
 }
@@ -197,14 +195,10 @@ static int digests_text(const char *dir, struct hm_buf *buf, struct hm_error *er
 static int done_write(const char *dir, struct hm_error *err)
 {
     struct hm_buf text = { 0 };
-    char *path = NULL;
     int status = digests_text(dir, &text, err);
 
     if (status == HM_OK)
-        status = hm_path_join(&path, dir, "DONE", err);
-    if (status == HM_OK)
-        status = hm_file_write(path, text.ptr, text.len, err);
-    hm_free(path);
+        status = hm_file_write_in(dir, "DONE", text.ptr, text.len, err);
     hm_buf_release(&text);
     return status;
 }
@@ -332,22 +326,19 @@ static int state_write(const char *dir, const struct hm_optimizer *optimizer,
                        const struct hm_train_cursor *cursor,
                        const struct hm_train_identity *identity, struct hm_error *err)
 {
-    char *json_path = NULL, *tensors_path = NULL;
+    char *tensors_path = NULL;
     int status = hm_dir_remove(dir, err); /* what an interrupted attempt left */
 
     if (status == HM_OK)
         status = hm_dir_make(dir, err);
     if (status == HM_OK)
-        status = hm_path_join(&json_path, dir, state_file[0], err);
-    if (status == HM_OK)
         status = hm_path_join(&tensors_path, dir, state_file[1], err);
     if (status == HM_OK)
-        status = cursor_save(cursor, identity, json_path, err);
+        status = cursor_save(cursor, identity, dir, err);
     if (status == HM_OK)
         status = tensors_save(optimizer, tensors_path, err);
     if (status == HM_OK)
         status = done_write(dir, err);
-    hm_free(json_path);
     hm_free(tensors_path);
     return status;
 }

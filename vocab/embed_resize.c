@@ -185,13 +185,10 @@ static int file_write(struct resize *resize, size_t number, struct hm_error *err
 static int index_write(const struct resize *resize, struct hm_error *err)
 {
     char *from = NULL;
-    char *to = NULL;
     json_t *index = NULL;
     uint64_t total = 0;
     int status = hm_path_join(&from, resize->ckpt.dir, HM_MODEL_INDEX_FILE, err);
 
-    if (status == HM_OK)
-        status = hm_path_join(&to, resize->out_dir, HM_MODEL_INDEX_FILE, err);
     if (status < 0 || resize->ckpt.n_files == 1 || !hm_path_exists(from))
         goto out;
     for (size_t i = 0; i < resize->ckpt.count; i++) {
@@ -209,30 +206,26 @@ static int index_write(const struct resize *resize, struct hm_error *err)
         json_object_set_new(index, "metadata", metadata);
     }
     if (json_object_set_new(metadata, "total_size", json_integer((json_int_t)total)) < 0)
-        status = hm_fail_nomem(err, "for '%s'", to);
+        status = hm_fail_nomem(err, "for the index of '%s'", resize->out_dir);
     if (status == HM_OK)
-        status = hm_json_save(to, index, err);
+        status = hm_json_save_in(resize->out_dir, HM_MODEL_INDEX_FILE, index, err);
 out:
     json_decref(index);
     hm_free(from);
-    hm_free(to);
     return status;
 }
 
 static int config_write(const struct resize *resize, struct hm_error *err)
 {
     json_t *config = json_deep_copy(resize->ckpt.config);
-    char *path = NULL;
-    int status = hm_path_join(&path, resize->out_dir, "config.json", err);
+    json_t *rows = json_integer((json_int_t)resize->plan.rows);
+    int status;
 
-    if (status == HM_OK &&
-        (!config || json_object_set_new(config, "vocab_size",
-                                        json_integer((json_int_t)resize->plan.rows)) < 0))
-        status = hm_fail_nomem(err, "for '%s'", path);
-    if (status == HM_OK)
-        status = hm_json_save(path, config, err);
+    if (json_object_set_new(config, "vocab_size", rows) < 0)
+        status = hm_fail_nomem(err, "for the config of '%s'", resize->out_dir);
+    else
+        status = hm_config_write(config, resize->out_dir, err);
     json_decref(config);
-    hm_free(path);
     return status;
 }
 
@@ -266,7 +259,6 @@ static int tokenizer_write(const struct resize *resize, struct hm_error *err)
     const char *slash = model->path ? strrchr(model->path, '/') : NULL;
     bool in_folder = slash && strcmp(slash, "/tokenizer.model") == 0;
     char *folder = NULL;
-    char *path = NULL;
     int status = HM_OK;
 
     if (in_folder) {
@@ -276,12 +268,10 @@ static int tokenizer_write(const struct resize *resize, struct hm_error *err)
             status = hm_model_files_copy(folder, resize->out_dir, err);
     }
     if (status == HM_OK)
-        status = hm_path_join(&path, resize->out_dir, "tokenizer.model", err);
-    if (status == HM_OK)
-        status = hm_file_write(path, model->bytes.ptr, model->bytes.len, err);
+        status = hm_file_write_in(resize->out_dir, "tokenizer.model", model->bytes.ptr,
+                                  model->bytes.len, err);
     if (status == HM_OK)
         status = companions_make(resize, in_folder ? folder : resize->ckpt.dir, err);
-    hm_free(path);
     hm_free(folder);
     return status;
 }

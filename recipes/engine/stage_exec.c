@@ -72,18 +72,6 @@ static json_t *memory_json(void)
     return object;
 }
 
-static int save_json(const char *folder, const char *name, const json_t *value,
-                     struct hm_error *err)
-{
-    char *path = NULL;
-    int status = hm_path_join(&path, folder, name, err);
-
-    if (status == HM_OK)
-        status = hm_json_save(path, value, err);
-    hm_free(path);
-    return status;
-}
-
 /* What holds before and after: what the stage is. */
 static int describe(const struct exec *exec, const char *state, json_t **ret_json,
                     struct hm_error *err)
@@ -112,7 +100,7 @@ static int save_state(const struct exec *exec, const char *state, struct hm_erro
     json_t *value = NULL;
 
     HM_TRY(describe(exec, state, &value, err));
-    int status = save_json(exec->partial_dir, "stage.json", value, err);
+    int status = hm_json_save_in(exec->partial_dir, "stage.json", value, err);
     json_decref(value);
     return status;
 }
@@ -138,7 +126,8 @@ static int save_finished(const struct exec *exec, const char *state, struct hm_e
             value, "throughput",
             json_pack("{s:s, s:I, s:f}", "unit", plan->work_unit, "work", (json_int_t)plan->work,
                       "per_second", rounded((double)plan->work / (exec->seconds + 1e-9))));
-    int status = failed ? fail_nomem(err) : save_json(exec->partial_dir, "stage.json", value, err);
+    int status =
+        failed ? fail_nomem(err) : hm_json_save_in(exec->partial_dir, "stage.json", value, err);
     json_decref(value);
     return status;
 }
@@ -238,7 +227,7 @@ static int work(struct exec *exec, enum hm_decision decision, struct hm_error *e
         goto out;
     }
     int outcome = status;
-    status = save_json(exec->partial_dir, "report.json", exec->run.report, &why);
+    status = hm_json_save_in(exec->partial_dir, "report.json", exec->run.report, &why);
     if (status == HM_OK)
         status = save_finished(exec, outcome == HM_OK ? "done" : "failed", &why);
     if (status == HM_OK)

@@ -33,17 +33,6 @@ static double number_of(const json_t *object, const char *key)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-/* The last two components of a path: enough to tell tokenizers apart, short enough for a table. */
-static const char *short_path(const char *path)
-{
-    const char *end = path + strlen(path);
-    int slashes = 0;
-    for (const char *c = end; c > path; c--)
-        if (c[-1] == '/' && c != end && ++slashes == 2)
-            return c;
-    return path;
-}
-
 static int load_optional(const char *run_dir, const char *id, const char *name, json_t **ret_value,
                          struct hm_error *err)
 {
@@ -73,7 +62,7 @@ static int saved_tokens(struct report_doc *doc, const struct stage_view *view, s
                                : json_is_number(gain) ? json_number_value(gain)
                                                       : NAN;
             const json_t *interval = json_is_object(gain) ? gain : set;
-            HM_TRY(report_cell(doc, err, "%s", short_path(text_of(tokenizer, "path", "?"))));
+            HM_TRY(report_cell(doc, err, "%s", hm_path_tail(text_of(tokenizer, "path", "?"), 2)));
             HM_TRY(report_cell(doc, err, "%.0f", number_of(tokenizer, "vocab_size")));
             HM_TRY(report_cell(doc, err, "%s", text_of(set, "name", "")));
             HM_TRY(report_cell(doc, err, "%.0f", number_of(set, "tokens")));
@@ -249,7 +238,8 @@ static int build(struct report_doc *doc, const char *run_dir, const json_t *mani
                  const struct stage_view *views, size_t n, struct hm_error *err)
 {
     char text[1024];
-    snprintf(text, sizeof text, "hanmix run: %s", short_path(text_of(manifest, "recipe", run_dir)));
+    snprintf(text, sizeof text, "hanmix run: %s",
+             hm_path_tail(text_of(manifest, "recipe", run_dir), 2));
     HM_TRY(report_add(doc, BLOCK_TITLE, text, err));
     snprintf(
         text, sizeof text,
@@ -266,22 +256,15 @@ static int build(struct report_doc *doc, const char *run_dir, const json_t *mani
 static int write_forms(const struct report_doc *doc, const char *run_dir, struct hm_error *err)
 {
     struct hm_buf out = { 0 };
-    char *path = NULL;
     int r = report_markdown(doc, &out, err);
+
     if (r == HM_OK)
-        r = hm_path_join(&path, run_dir, "report.md", err);
-    if (r == HM_OK)
-        r = hm_file_write(path, out.ptr, out.len, err);
-    hm_free(path);
-    path = NULL;
+        r = hm_file_write_in(run_dir, "report.md", out.ptr, out.len, err);
     hm_buf_clear(&out);
     if (r == HM_OK)
         r = report_html(doc, run_dir, &out, err);
     if (r == HM_OK)
-        r = hm_path_join(&path, run_dir, "index.html", err);
-    if (r == HM_OK)
-        r = hm_file_write(path, out.ptr, out.len, err);
-    hm_free(path);
+        r = hm_file_write_in(run_dir, "index.html", out.ptr, out.len, err);
     hm_buf_release(&out);
     return r;
 }

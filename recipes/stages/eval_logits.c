@@ -14,14 +14,8 @@ struct config {
     uint64_t ram;
 };
 
-static const char *const computes[] = { "f32", "bf16", NULL };
 static const struct hm_field fields[] = {
-    { .name = "compute",
-      .type = HM_FIELD_CHOICE,
-      .offset = offsetof(struct config, compute),
-      .fallback = "f32",
-      .choices = computes,
-      .help = "frozen 4-bit weights as the f32 product code x absmax, or that rounded to bf16" },
+    STAGE_COMPUTE_FIELD(struct config),
     STAGE_RAM_FIELD(struct config),
 };
 static const struct hm_input inputs[] = {
@@ -41,9 +35,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     char *out = NULL;
 
     HM_TRY(hm_stage_path(run, "ids", &ids, err));
-    HM_TRY(hm_stage_out(run, "logits.safetensors", &out, err));
-    int r = hm_stage_runtime_open(run, config->compute == 1 ? HM_ROUND_BF16 : HM_ROUND_NONE,
-                                  &runtime, err);
+    HM_TRY(hm_path_join(&out, run->out_dir, "logits.safetensors", err));
+    int r = hm_stage_runtime_open(run, (enum hm_round)config->compute, &runtime, err);
     if (r == HM_OK)
         r = hm_eval_logits(runtime.model, ids, out, run->ctl, err);
     if (r == HM_OK)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stage eval.loss: nats per token and bits per byte of named sets of text or packed windows. The
- * work is eval/loss.c.
+ * work is eval/loss_windows.c.
  */
 #include "hanmix/base/alloc.h"
 #include "hanmix/eval/eval.h"
@@ -15,7 +15,6 @@ struct config {
     int compute;
 };
 
-static const char *const computes[] = { "f32", "bf16", NULL };
 static const struct hm_field fields[] = {
     { .name = "window",
       .type = HM_FIELD_COUNT,
@@ -30,12 +29,7 @@ static const struct hm_field fields[] = {
       .fallback = "0",
       .max = 1 << 20,
       .help = "tokens the window moves by; each is scored once; 0 is the window" },
-    { .name = "compute",
-      .type = HM_FIELD_CHOICE,
-      .offset = offsetof(struct config, compute),
-      .fallback = "f32",
-      .choices = computes,
-      .help = "frozen 4-bit weights as the f32 product code x absmax, or that rounded to bf16" },
+    STAGE_COMPUTE_FIELD(struct config),
     STAGE_RAM_FIELD(struct config),
     STAGE_TEXT_FIELDS(struct config, text),
 };
@@ -110,11 +104,8 @@ static int score_text(const struct hm_stage_run *run, struct hm_model *model, js
     HM_TRY(
         hm_stage_path(run, hm_stage_input(run, "tokenizer") ? "tokenizer" : "model", &path, err));
     int r = hm_tokenizer_open(path, &tokenizer, err);
-    if (r == HM_OK && tokenizer->model.count > hm_model_arch(model)->vocab_size)
-        r = hm_fail(err, HM_ERR_FORMAT,
-                    "tokenizer '%s' has %zu pieces, the model has %u embedding rows; use the "
-                    "tokenizer it was made with",
-                    path, tokenizer->model.count, hm_model_arch(model)->vocab_size);
+    if (r == HM_OK)
+        r = hm_arch_vocab_check(hm_model_arch(model), tokenizer->model.count, path, err);
     if (r == HM_OK)
         r = hm_stage_text_open(run, "text", &config->text, &source, err);
     if (r == HM_OK) {
@@ -166,8 +157,7 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
 
     if (!list)
         return HM_ERR_NOMEM;
-    int r = hm_stage_runtime_open(run, config->compute == 1 ? HM_ROUND_BF16 : HM_ROUND_NONE,
-                                  &runtime, err);
+    int r = hm_stage_runtime_open(run, (enum hm_round)config->compute, &runtime, err);
     if (r == HM_OK)
         r = hm_stage_input(run, "text") ? score_text(run, runtime.model, list, err)
                                         : score_packed(run, runtime.model, list, err);

@@ -46,21 +46,18 @@ void hm_expert_load_take(struct expert_load *load, bool evaluation)
     load->evaluated = evaluation;
 }
 
-static int csv_write(const struct expert_load *load, const double *share, const char *path,
+static int csv_write(const struct expert_load *load, const double *share, const char *dir,
                      struct hm_error *err)
 {
     const struct hm_arch *arch = hm_model_arch(load->model);
     struct hm_out_file file = { 0 };
 
-    HM_TRY(hm_out_open(path, &file, err));
+    HM_TRY(hm_out_open_in(dir, "expert_load.csv", &file, err));
     int r = hm_out_printf(&file, err, "layer,expert,tokens,share\n");
     for (size_t i = 0; r == HM_OK && i < (size_t)arch->layers * arch->experts; i++)
         r = hm_out_printf(&file, err, "%zu,%zu,%" PRIu64 ",%.6f\n", i / arch->experts,
                           i % arch->experts, load->counts[i], share[i]);
-    if (r == HM_OK)
-        return hm_out_commit(&file, err);
-    hm_out_abort(&file);
-    return r;
+    return hm_out_end(&file, r, err);
 }
 
 static void shares(const struct expert_load *load, double *share)
@@ -82,7 +79,6 @@ int hm_expert_load_write(const struct expert_load *load, const char *plots_dir,
 {
     struct hm_buf svg = { 0 };
     double *share = NULL;
-    char *path = NULL;
 
     if (!load->model)
         return HM_OK;
@@ -91,19 +87,12 @@ int hm_expert_load_write(const struct expert_load *load, const char *plots_dir,
     if (!share)
         return hm_fail_nomem(err, "for the picture of expert load");
     shares(load, share);
-    int r = hm_path_join(&path, plots_dir, "expert_load.csv", err);
-    if (r == HM_OK)
-        r = csv_write(load, share, path, err);
-    hm_free(path);
-    path = NULL;
+    int r = csv_write(load, share, plots_dir, err);
     if (r == HM_OK)
         r = hm_svg_heat("Share of each layer's tokens by expert", "layer", "expert", share,
                         arch->layers, arch->experts, &svg, err);
     if (r == HM_OK)
-        r = hm_path_join(&path, plots_dir, "expert_load.svg", err);
-    if (r == HM_OK)
-        r = hm_file_write(path, svg.ptr, svg.len, err);
-    hm_free(path);
+        r = hm_file_write_in(plots_dir, "expert_load.svg", svg.ptr, svg.len, err);
     hm_buf_release(&svg);
     hm_free(share);
     return r;

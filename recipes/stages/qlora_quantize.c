@@ -42,13 +42,7 @@ static const struct hm_field fields[] = {
       .fallback = "bf16",
       .choices = dtypes,
       .help = "type of what stays dense, and the one loaders compute in" },
-    { .name = "shard_size",
-      .type = HM_FIELD_SIZE,
-      .offset = offsetof(struct config, shard_size),
-      .fallback = "5G",
-      .min = 1 << 20,
-      .max = 1e15,
-      .help = "bytes of one safetensors file" },
+    STAGE_SHARD_FIELD(struct config),
 };
 static const struct hm_input inputs[] = {
     { .name = "model",

@@ -120,8 +120,7 @@ static int training_open(const struct hm_stage_run *run, struct training *t, str
     HM_TRY(hm_stage_path(run, "model", &model, err));
     HM_TRY(kernels_open(run, &t->kernels, err));
     struct hm_model_options options = { .kernels = &t->kernels,
-                                        .round =
-                                            settings->compute == 1 ? HM_ROUND_BF16 : HM_ROUND_NONE,
+                                        .round = (enum hm_round)settings->compute,
                                         .check_finite = true };
     HM_TRY(hm_model_open(model, &options, &t->model, err));
     HM_TRY(hm_train_adapter_open(run, hm_model_checkpoint(t->model), &t->adapter, err));
@@ -151,9 +150,6 @@ static void training_release(struct training *t)
 static int report_fill(const struct hm_stage_run *run, const struct training *t,
                        const struct hm_train_report *report, struct hm_error *err)
 {
-    static const char *const phase_name[HM_PHASE_COUNT + 1] = { "decode",   "product", "attention",
-                                                                "lora",     "head",    "other",
-                                                                "optimizer" };
     double gflops = report->seconds > 0 ? report->flops / report->seconds / 1e9 : 0;
     double peak = hm_gemm_peak_gflops(&t->kernels, STAGE_PEAK_SIZE, PEAK_SECONDS);
 
@@ -172,7 +168,7 @@ static int report_fill(const struct hm_stage_run *run, const struct training *t,
     if (!targets)
         return HM_ERR_NOMEM;
     for (size_t i = 0; i <= HM_PHASE_COUNT; i++)
-        HM_TRY(hm_report_f64(phases, phase_name[i], report->phase_seconds[i], err));
+        HM_TRY(hm_report_f64(phases, hm_train_phase_name(i), report->phase_seconds[i], err));
     for (int kind = 0; kind < HM_WEIGHT_KINDS; kind++) {
         if (t->adapter->matched[kind] > 0)
             HM_TRY(hm_report_u64(
@@ -191,11 +187,11 @@ static int results_write(const struct hm_stage_run *run, const struct training *
     char *result = NULL;
     char *plots = NULL;
 
-    HM_TRY(hm_stage_out(run, settings->train_all ? "model" : "adapter", &result, err));
+    HM_TRY(hm_path_join(&result, run->out_dir, settings->train_all ? "model" : "adapter", err));
     int r = settings->train_all ? hm_adapter_save_model(t->adapter, ckpt, result, err)
                                 : hm_adapter_save(t->adapter, ckpt, ckpt->dir, result, err);
     if (r == HM_OK)
-        r = hm_stage_out(run, "plots", &plots, err);
+        r = hm_path_join(&plots, run->out_dir, "plots", err);
     if (r == HM_OK)
         r = hm_dir_make(plots, err);
     if (r == HM_OK)

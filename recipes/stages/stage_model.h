@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A model input as plans see it: the config of a folder that exists, or the one an earlier stage's
- * plan foretold (weights need not be there). And the same told on to later plans.
+ * plan foretold (weights need not be there); the same told on to later plans; and the field that
+ * cuts a model output into files.
  */
 #ifndef HANMIX_RECIPES_STAGE_MODEL_H
 #define HANMIX_RECIPES_STAGE_MODEL_H
 
 #include "hanmix/checkpoint/model_arch.h"
 #include "hanmix/recipes/stage.h"
+
+#define STAGE_SHARD_FIELD(config)                                                              \
+    {                                                                                          \
+        .name = "shard_size", .type = HM_FIELD_SIZE, .offset = offsetof(config, shard_size),   \
+        .fallback = "5G", .min = 1 << 20, .max = 1e15, .help = "bytes of one safetensors file" \
+    }
 
 struct stage_model {
     bool known;              /* false: neither folder nor forecast; everything below is zero */

@@ -7,6 +7,8 @@
 #include "stage_model.h"
 #include "stage_util.h"
 
+const char *const hm_stage_computes[] = { [HM_ROUND_NONE] = "f32", [HM_ROUND_BF16] = "bf16", NULL };
+
 int hm_stage_runtime_open(const struct hm_stage_run *run, enum hm_round round,
                           struct stage_runtime *ret_runtime, struct hm_error *err)
 {

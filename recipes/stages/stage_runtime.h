@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A model ready to run for the eval stages: kernels, model, adapter; and the plan of such a stage.
+ * A model ready to run for the eval stages: kernels, model, adapter; the plan of such a stage; and
+ * the fields of every stage that runs a model.
  */
 #ifndef HANMIX_RECIPES_STAGE_RUNTIME_H
 #define HANMIX_RECIPES_STAGE_RUNTIME_H
@@ -13,6 +14,15 @@
         .name = "ram", .type = HM_FIELD_SIZE, .offset = offsetof(config, ram), .neutral = true,   \
         .help = "limit for mapped frozen weights; more is refused, since they are not streamed; " \
                 "0 none"                                                                          \
+    }
+
+/* The choice of enum hm_round for frozen 4-bit weights; its values are those of the enum. */
+extern const char *const hm_stage_computes[];
+#define STAGE_COMPUTE_FIELD(config)                                                              \
+    {                                                                                            \
+        .name = "compute", .type = HM_FIELD_CHOICE, .offset = offsetof(config, compute),         \
+        .fallback = "f32", .choices = hm_stage_computes,                                         \
+        .help = "frozen 4-bit weights as the f32 product code x absmax, or that rounded to bf16" \
     }
 
 struct stage_runtime {

@@ -176,31 +176,6 @@ int hm_stage_kernels(const struct hm_stage_run *run, struct hm_kernels *ret_kern
                            : HM_OK;
 }
 
-int hm_stage_out(const struct hm_stage_run *run, const char *name, char **ret_path,
-                 struct hm_error *err)
-{
-    return hm_path_join(ret_path, run->out_dir, name, err);
-}
-
-int hm_stage_out_open(const struct hm_stage_run *run, const char *name,
-                      struct hm_out_file *ret_file, struct hm_error *err)
-{
-    char *path = NULL;
-
-    HM_TRY(hm_stage_out(run, name, &path, err));
-    int r = hm_out_open(path, ret_file, err);
-    hm_free(path);
-    return r;
-}
-
-int hm_stage_out_end(struct hm_out_file *file, int status, struct hm_error *err)
-{
-    if (status == HM_OK)
-        return hm_out_commit(file, err);
-    hm_out_abort(file);
-    return status;
-}
-
 /* Takes owned. */
 static int report_member(json_t *object, const char *key, json_t *owned, struct hm_error *err)
 {

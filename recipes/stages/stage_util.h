@@ -21,6 +21,10 @@
 /* A loaded tokenizer, a piece. */
 #define STAGE_PIECE_BYTES 512ull
 
+/* <unk> <s> </s> and the 256 bytes, with which every trained tokenizer begins. */
+#define STAGE_META_PIECES 3
+#define STAGE_BYTE_PIECES 256
+
 #define COUNT_OF(table) (sizeof(table) / sizeof((table)[0]))
 
 struct stage_text { /* the fields every text input shares */
@@ -91,14 +95,5 @@ json_t *hm_report_object(json_t *object, const char *key,
                          struct hm_error *err); /* borrowed, or NULL */
 json_t *hm_report_item(json_t *array,
                        struct hm_error *err); /* a new object at the end; borrowed, or NULL */
-
-/* out_dir/name, on the heap. */
-int hm_stage_out(const struct hm_stage_run *run, const char *name, char **ret_path,
-                 struct hm_error *err);
-/* Open out_dir/name for writing; commit or abort as any hm_out_file. */
-int hm_stage_out_open(const struct hm_stage_run *run, const char *name,
-                      struct hm_out_file *ret_file, struct hm_error *err);
-/* Commit when status is HM_OK, else abort and pass the status on. */
-int hm_stage_out_end(struct hm_out_file *file, int status, struct hm_error *err);
 
 #endif

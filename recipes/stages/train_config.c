@@ -9,12 +9,12 @@
 #include <math.h>
 
 #include "hanmix/base/alloc.h"
+#include "stage_runtime.h"
 #include "stage_util.h"
 
 #define FIELD(field) .offset = offsetof(struct train_settings, field)
 
 static const char *const rows_words[] = { "none", "new", "all", NULL };
-static const char *const computes[] = { "f32", "bf16", NULL };
 static const char *const optimizers[] = { "adamw", NULL };
 static const char *const schedules[] = { "constant", "linear", "cosine", NULL };
 static const char *const decays[] = { "lora", "all", NULL };
@@ -81,13 +81,7 @@ const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS] = {
       FIELD(train_all),
       .fallback = "false",
       .help = "train every weight of an unquantised model; writes model/ and no adapter" },
-    { .name = "compute",
-      .type = HM_FIELD_CHOICE,
-      FIELD(compute),
-      .fallback = "f32",
-      .choices = computes,
-      .help = "frozen 4-bit weights as the f32 product code x absmax, or that rounded to bf16, in "
-              "both passes" },
+    STAGE_COMPUTE_FIELD(struct train_settings),
     { .name = "optimizer",
       .type = HM_FIELD_CHOICE,
       FIELD(optimizer),

@@ -15,9 +15,14 @@
 
 #define METRICS_MAX_BYTES (1ull << 32)
 
-static const char *const phase_name[HM_PHASE_COUNT + 1] = { "decode",   "product", "attention",
-                                                            "lora",     "head",    "other",
-                                                            "optimizer" };
+const char *hm_train_phase_name(size_t phase)
+{
+    static const char *const name[HM_PHASE_COUNT + 1] = { "decode", "product", "attention", "lora",
+                                                          "head",   "other",   "optimizer" };
+
+    HM_BUG(phase > HM_PHASE_COUNT);
+    return name[phase];
+}
 
 static double wall_time(void)
 {
@@ -53,7 +58,8 @@ static int step_object(const struct hm_train_metrics *m, json_t *line, struct hm
     if (!phases)
         return HM_ERR_NOMEM;
     for (size_t i = 0; i <= HM_PHASE_COUNT; i++)
-        HM_TRY(hm_report_f64(phases, phase_name[i], round(1e6 * m->phase_seconds[i]) / 1e3, err));
+        HM_TRY(hm_report_f64(phases, hm_train_phase_name(i), round(1e6 * m->phase_seconds[i]) / 1e3,
+                             err));
     return hm_report_u64(line, "rss", m->rss_bytes, err);
 }
 

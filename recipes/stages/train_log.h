@@ -22,6 +22,8 @@ struct train_log {
 
 int hm_train_log_open(const char *out_dir, uint64_t steps, struct expert_load *load,
                       const struct hm_ctl *ctl, struct train_log *ret_log, struct hm_error *err);
+/* Names of phase_seconds: enum hm_phase, then the optimizer. */
+const char *hm_train_phase_name(size_t phase);
 void hm_train_log_close(struct train_log *log);
 struct hm_train_callbacks hm_train_log_callbacks(struct train_log *log);
 

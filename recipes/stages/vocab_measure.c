@@ -136,7 +136,7 @@ static int csv_write(const struct hm_stage_run *run, const struct measured *m, s
 {
     struct hm_out_file file = { 0 };
 
-    HM_TRY(hm_stage_out_open(run, "efficiency.csv", &file, err));
+    HM_TRY(hm_out_open_in(run->out_dir, "efficiency.csv", &file, err));
     int r = hm_out_printf(
         &file, err,
         "tokenizer,vocab_size,set,documents,bytes,chars,han_chars,tokens,tokens_per_char,"
@@ -153,7 +153,7 @@ static int csv_write(const struct hm_stage_run *run, const struct measured *m, s
                           t ? c->reduction : 0.0, t ? c->reduction_low : 0.0,
                           t ? c->reduction_high : 0.0);
     }
-    return hm_stage_out_end(&file, r, err);
+    return hm_out_end(&file, r, err);
 }
 
 static int markdown_write(const struct hm_stage_run *run, const struct measured *m,
@@ -161,7 +161,7 @@ static int markdown_write(const struct hm_stage_run *run, const struct measured 
 {
     struct hm_out_file file = { 0 };
 
-    HM_TRY(hm_stage_out_open(run, "efficiency.md", &file, err));
+    HM_TRY(hm_out_open_in(run->out_dir, "efficiency.md", &file, err));
     int r = hm_out_printf(
         &file, err,
         "| tokenizer | pieces | text | tokens | tokens/char | bytes/token | fewer tokens |\n"
@@ -178,22 +178,7 @@ static int markdown_write(const struct hm_stage_run *run, const struct measured 
             r = hm_out_printf(&file, err, "%.2f %% (%.2f to %.2f) |\n", 100 * c->reduction,
                               100 * c->reduction_low, 100 * c->reduction_high);
     }
-    return hm_stage_out_end(&file, r, err);
-}
-
-/* The last two parts of a path tell tokenizers apart where the first ones are alike. */
-static const char *short_path(const char *path)
-{
-    const char *at = path;
-    int parts = 0;
-
-    for (const char *c = path; *c; c++)
-        at = c;
-    for (; at > path; at--) {
-        if (*at == '/' && ++parts == 2)
-            return at + 1;
-    }
-    return path;
+    return hm_out_end(&file, r, err);
 }
 
 static int picture_write(const struct hm_stage_run *run, const struct measured *m,
@@ -202,14 +187,13 @@ static int picture_write(const struct hm_stage_run *run, const struct measured *
     size_t n = m->n_tokenizers * m->result.n_sets;
     struct hm_bar *bars = hm_calloc(HM_MEM_OTHER, n, sizeof(*bars));
     struct hm_buf svg = { 0 };
-    char *path = NULL;
 
     if (!bars)
         return hm_fail_nomem(err, "for a picture");
     for (size_t s = 0, at = 0; s < m->result.n_sets; s++) {
         for (size_t t = 0; t < m->n_tokenizers; t++, at++) {
             const struct hm_set_efficiency *c = cell_at(m, t, s);
-            bars[at] = (struct hm_bar){ .label = short_path(m->path[t]),
+            bars[at] = (struct hm_bar){ .label = hm_path_tail(m->path[t], 2),
                                         .group = c->name,
                                         .value = ratio(c->tokens, c->chars),
                                         .low = NAN,
@@ -219,10 +203,7 @@ static int picture_write(const struct hm_stage_run *run, const struct measured *
     int r = hm_svg_bars("Tokens per character (fewer is better)", "tokens per character", bars, n,
                         &svg, err);
     if (r == HM_OK)
-        r = hm_stage_out(run, "efficiency.svg", &path, err);
-    if (r == HM_OK)
-        r = hm_file_write(path, svg.ptr, svg.len, err);
-    hm_free(path);
+        r = hm_file_write_in(run->out_dir, "efficiency.svg", svg.ptr, svg.len, err);
     hm_buf_release(&svg);
     hm_free(bars);
     return r;

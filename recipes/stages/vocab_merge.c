@@ -10,7 +10,6 @@
 #include "stage_util.h"
 
 #define DISK_PIECE_BYTES 128 /* in tokenizer.model, tokenizer.json and the lists */
-#define META_AND_BYTES   259 /* of a trained model: <unk> <s> </s> and the 256 bytes add nothing */
 
 struct config {
     int score, script;
@@ -57,13 +56,13 @@ static int added_write(const struct hm_stage_run *run, const struct hm_merge_res
 {
     struct hm_out_file file = { 0 };
 
-    HM_TRY(hm_stage_out_open(run, "added_pieces.tsv", &file, err));
+    HM_TRY(hm_out_open_in(run->out_dir, "added_pieces.tsv", &file, err));
     int r = hm_out_printf(&file, err, "id\tpiece\tscore\n");
     for (size_t i = 0; r == HM_OK && i < result->n_added; i++)
         r = hm_out_printf(&file, err, "%d\t%.*s\t%.9g\n", first_id + (int32_t)i,
                           (int)result->added[i].text.len, result->added[i].text.ptr,
                           (double)result->added[i].score);
-    return hm_stage_out_end(&file, r, err);
+    return hm_out_end(&file, r, err);
 }
 
 static int dropped_write(const struct hm_stage_run *run, const struct hm_merge_result *result,
@@ -71,12 +70,12 @@ static int dropped_write(const struct hm_stage_run *run, const struct hm_merge_r
 {
     struct hm_out_file file = { 0 };
 
-    HM_TRY(hm_stage_out_open(run, "dropped_pieces.tsv", &file, err));
+    HM_TRY(hm_out_open_in(run->out_dir, "dropped_pieces.tsv", &file, err));
     int r = hm_out_printf(&file, err, "piece\treason\n");
     for (size_t i = 0; r == HM_OK && i < result->n_dropped; i++)
         r = hm_out_printf(&file, err, "%s\t%s\n", result->dropped[i].piece,
                           result->dropped[i].reason);
-    return hm_stage_out_end(&file, r, err);
+    return hm_out_end(&file, r, err);
 }
 
 /* tokenizer.model, then the files around it; base_dir lends its tokenizer.json when the base is a
@@ -85,17 +84,14 @@ static int files_write(const struct hm_stage_run *run, const struct hm_merge_res
                        const char *base_path, struct hm_error *err)
 {
     struct hm_spm_model merged = { 0 };
-    char *path = NULL;
 
-    HM_TRY(hm_stage_out(run, "tokenizer.model", &path, err));
-    int r = hm_file_write(path, result->model_bytes.ptr, result->model_bytes.len, err);
-    if (r == HM_OK)
-        r = hm_spm_model_load(path, &merged, err);
+    HM_TRY(hm_file_write_in(run->out_dir, "tokenizer.model", result->model_bytes.ptr,
+                            result->model_bytes.len, err));
+    int r = hm_spm_model_load(run->out_dir, &merged, err);
     if (r == HM_OK)
         r = hm_tokenizer_json_write(&merged, hm_path_is_dir(base_path) ? base_path : NULL,
                                     run->out_dir, err);
     hm_spm_model_release(&merged);
-    hm_free(path);
     return r;
 }
 
@@ -148,7 +144,8 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
 
     HM_TRY(hm_stage_vocab_size(run, "base", &base, err));
     HM_TRY(hm_stage_vocab_size(run, "extra", &extra, err));
-    uint64_t added = extra > META_AND_BYTES ? extra - META_AND_BYTES : 0;
+    const uint64_t known = STAGE_META_PIECES + STAGE_BYTE_PIECES; /* add nothing */
+    uint64_t added = extra > known ? extra - known : 0;
     HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary",
                                 3 * STAGE_PIECE_BYTES * (base + extra) + (4ull << 20), err));
     ret_plan->disk_bytes = DISK_PIECE_BYTES * (base + extra);

@@ -18,8 +18,6 @@
 #define BYTES_PER_TEXT_BYTE 4
 #define PIECE_BYTES         256
 
-#define META_PIECES            3 /* <unk> <s> </s> */
-#define BYTE_PIECES            256
 #define SINGLES_FILE_MAX_BYTES (16u << 20)
 
 struct config {
@@ -146,13 +144,13 @@ static int pieces_write(const struct hm_stage_run *run, const struct hm_selectio
 {
     struct hm_out_file file = { 0 };
 
-    HM_TRY(hm_stage_out_open(run, "pieces.tsv", &file, err));
+    HM_TRY(hm_out_open_in(run->out_dir, "pieces.tsv", &file, err));
     int r = hm_out_printf(&file, err, "rank\tpiece\tcount\n");
     for (size_t i = 0; r == HM_OK && i < selection->n_merges + selection->n_singles; i++)
         r = hm_out_printf(&file, err, "%zu\t%.*s\t%" PRIu64 "\n", i,
                           (int)selection->piece[i].text.len, selection->piece[i].text.ptr,
                           selection->piece[i].count);
-    return hm_stage_out_end(&file, r, err);
+    return hm_out_end(&file, r, err);
 }
 
 /* <unk> <s> </s>, 256 bytes, merges, singles; scores fall with the rank, as the trainer of
@@ -160,36 +158,32 @@ static int pieces_write(const struct hm_stage_run *run, const struct hm_selectio
 static int model_write(const struct hm_stage_run *run, const struct hm_selection *selection,
                        struct hm_error *err)
 {
-    static const char *const meta[META_PIECES] = { "<unk>", "<s>", "</s>" };
+    static const char *const meta[STAGE_META_PIECES] = { "<unk>", "<s>", "</s>" };
     size_t learned = selection->n_merges + selection->n_singles;
-    size_t count = META_PIECES + BYTE_PIECES + learned;
+    size_t count = STAGE_META_PIECES + STAGE_BYTE_PIECES + learned;
     struct hm_piece *piece = hm_calloc(HM_MEM_VOCAB, count, sizeof(*piece));
-    char(*byte)[8] = hm_calloc(HM_MEM_VOCAB, BYTE_PIECES, sizeof(*byte));
+    char(*byte)[8] = hm_calloc(HM_MEM_VOCAB, STAGE_BYTE_PIECES, sizeof(*byte));
     struct hm_buf bytes = { 0 };
-    char *path = NULL;
     int r;
 
     if (!piece || !byte) {
         r = hm_fail_nomem(err, "for a model of %zu pieces", count);
         goto out;
     }
-    for (size_t i = 0; i < META_PIECES; i++)
+    for (size_t i = 0; i < STAGE_META_PIECES; i++)
         piece[i] = (struct hm_piece){ hm_str_of(meta[i]), 0,
                                       i == 0 ? HM_PIECE_UNKNOWN : HM_PIECE_CONTROL };
-    for (size_t i = 0; i < BYTE_PIECES; i++) {
+    for (size_t i = 0; i < STAGE_BYTE_PIECES; i++) {
         snprintf(byte[i], sizeof(byte[i]), "<0x%02X>", (unsigned)i);
-        piece[META_PIECES + i] = (struct hm_piece){ hm_str_of(byte[i]), 0, HM_PIECE_BYTE };
+        piece[STAGE_META_PIECES + i] = (struct hm_piece){ hm_str_of(byte[i]), 0, HM_PIECE_BYTE };
     }
     for (size_t i = 0; i < learned; i++)
-        piece[META_PIECES + BYTE_PIECES + i] =
+        piece[STAGE_META_PIECES + STAGE_BYTE_PIECES + i] =
             (struct hm_piece){ selection->piece[i].text, -(float)i, HM_PIECE_NORMAL };
     r = hm_spm_model_build(piece, count, true, &bytes, err);
     if (r == HM_OK)
-        r = hm_stage_out(run, "tokenizer.model", &path, err);
-    if (r == HM_OK)
-        r = hm_file_write(path, bytes.ptr, bytes.len, err);
+        r = hm_file_write_in(run->out_dir, "tokenizer.model", bytes.ptr, bytes.len, err);
 out:
-    hm_free(path);
     hm_buf_release(&bytes);
     hm_free(byte);
     hm_free(piece);
@@ -270,7 +264,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     ret_plan->work_unit = "bytes";
     return hm_stage_plan_fact(
         ret_plan, "vocab_size",
-        json_integer((json_int_t)(META_PIECES + BYTE_PIECES + config->pieces)), err);
+        json_integer((json_int_t)(STAGE_META_PIECES + STAGE_BYTE_PIECES + config->pieces)), err);
 }
 
 const struct hm_stage hm_stage_vocab_train = {

@@ -34,6 +34,9 @@ int hm_file_read(const char *path, uint64_t max_bytes, struct hm_buf *ret_buf,
 
 /* Write path + ".tmp", fsync, rename over path, fsync the folder. */
 int hm_file_write(const char *path, const void *data, size_t len, struct hm_error *err);
+/* The file `name` of a folder that exists. */
+int hm_file_write_in(const char *dir, const char *name, const void *data, size_t len,
+                     struct hm_error *err);
 
 struct hm_out_file { /* the same, streamed; the final name appears only on commit */
     char *path;
@@ -45,12 +48,16 @@ struct hm_out_file { /* the same, streamed; the final name appears only on commi
 };
 
 int hm_out_open(const char *path, struct hm_out_file *ret_file, struct hm_error *err);
+int hm_out_open_in(const char *dir, const char *name, struct hm_out_file *ret_file,
+                   struct hm_error *err);
 int hm_out_write(struct hm_out_file *file, const void *data, size_t len, struct hm_error *err);
 int hm_out_printf(struct hm_out_file *file, struct hm_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 int hm_out_commit(struct hm_out_file *file,
                   struct hm_error *err);     /* fsync, rename; releases in every case */
 void hm_out_abort(struct hm_out_file *file); /* removes the temporary; {0} is fine */
+/* Commit when `status`, that of the last write, is HM_OK; else abort and pass it on. */
+int hm_out_end(struct hm_out_file *file, int status, struct hm_error *err);
 
 /* An append-only log of lines (metrics.jsonl): each call writes and flushes whole lines. */
 int hm_file_append(const char *path, const void *data, size_t len, struct hm_error *err);
@@ -59,8 +66,10 @@ bool hm_path_exists(const char *path);
 bool hm_path_is_dir(const char *path);
 /* HM_ERR_USAGE when it is a folder, device or pipe */
 int hm_regular_check(const char *path, struct hm_error *err);
-/* hm_free */
+/* On the heap: hm_free. */
 int hm_path_join(char **ret_path, const char *dir, const char *name, struct hm_error *err);
+/* The last `names` names of a path, for people; inside `path`. */
+const char *hm_path_tail(const char *path, int names);
 int hm_file_size(const char *path, uint64_t *ret_bytes, struct hm_error *err);
 int hm_dir_make(const char *path, struct hm_error *err); /* with parents; existing is fine */
 int hm_dir_sync(const char *path, struct hm_error *err);

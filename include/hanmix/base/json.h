@@ -19,9 +19,10 @@
 /* `what` names the source in errors (a path). Rejects duplicate keys, depth > 64, invalid UTF-8. */
 int hm_json_parse(struct hm_str text, const char *what, json_t **ret_value, struct hm_error *err);
 int hm_json_load(const char *path, uint64_t max_bytes, json_t **ret_value, struct hm_error *err);
-/* atomic, indent 2 */
+/* Atomic, indent 2; a NULL value, which jansson gives when memory is short, is HM_ERR_NOMEM. */
 int hm_json_save(const char *path, const json_t *value, struct hm_error *err);
-/* one line, ", " and ": " */
+int hm_json_save_in(const char *dir, const char *name, const json_t *value, struct hm_error *err);
+/* One line, ", " and ": ". */
 int hm_json_dump(const json_t *value, struct hm_buf *buf, struct hm_error *err);
 
 /* Required members: a missing key or a wrong type is HM_ERR_FORMAT naming what and key. */

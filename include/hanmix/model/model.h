@@ -61,12 +61,8 @@ struct hm_step_options {
     float *hidden_out;
 };
 
-struct hm_step_result {
-    double loss_sum; /* sum of -log p over targets, nats */
-    uint64_t targets;
-    double aux;              /* HF load_balancing_loss_func, uncoefficiented */
-    double phase_seconds[8]; /* enum hm_phase */
-};
+/* Where the time of a step goes: decoding 4-bit weights, products with frozen weights, attention,
+ * low-rank products, the output layer and its loss, the rest. */
 enum hm_phase {
     HM_PHASE_DECODE,
     HM_PHASE_PRODUCT,
@@ -75,6 +71,13 @@ enum hm_phase {
     HM_PHASE_HEAD,
     HM_PHASE_OTHER,
     HM_PHASE_COUNT
+};
+
+struct hm_step_result {
+    double loss_sum; /* sum of -log p over targets, nats */
+    uint64_t targets;
+    double aux;                           /* HF load_balancing_loss_func, uncoefficiented */
+    double phase_seconds[HM_PHASE_COUNT]; /* mean over threads */
 };
 
 /*

@@ -35,6 +35,21 @@ static void test_join(void **state)
     }
 }
 
+static void test_tail(void **state)
+{
+    static const struct {
+        const char *path, *tail;
+        int names;
+    } cases[] = {
+        { "/a/b/c", "b/c", 2 },   { "/a/b/c", "c", 1 }, { "b/c", "b/c", 2 },   { "c", "c", 2 },
+        { "/a/b/c/", "b/c/", 2 }, { "", "", 1 },        { "/b/c", "/b/c", 3 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_string_equal(hm_path_tail(cases[i].path, cases[i].names), cases[i].tail);
+}
+
 static void test_make_and_remove(void **state)
 {
     const char *outside = tmp_path(*state, "outside");
@@ -147,8 +162,8 @@ static void test_rename_and_free_space(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_join), TEST(test_make_and_remove),       TEST(test_glob_is_sorted),
-        TEST(test_without_memory),   TEST(test_rename_and_free_space),
+        cmocka_unit_test(test_join), cmocka_unit_test(test_tail), TEST(test_make_and_remove),
+        TEST(test_glob_is_sorted),   TEST(test_without_memory),   TEST(test_rename_and_free_space),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,6 +53,23 @@ static void test_write_replaces(void **state)
     assert_int_equal(entries(*state), 1);
 }
 
+static void test_write_in(void **state)
+{
+    struct hm_out_file file = { 0 };
+    struct hm_error err = { 0 };
+
+    assert_ok(hm_file_write_in(*state, "out", "one", 3, &err), err);
+    assert_content(tmp_path(*state, "out"), "one");
+    assert_ok(hm_out_open_in(*state, "out", &file, &err), err);
+    assert_ok(hm_out_end(&file, hm_out_printf(&file, &err, "%d", 2), &err), err);
+    assert_content(tmp_path(*state, "out"), "2");
+    assert_ok(hm_out_open_in(*state, "out", &file, &err), err);
+    assert_int_equal(hm_out_end(&file, HM_ERR_FORMAT, &err), HM_ERR_FORMAT);
+    assert_content(tmp_path(*state, "out"), "2");
+    assert_int_equal(entries(*state), 1);
+    assert_fails(hm_file_write_in(*state, "none/out", "one", 3, &err), HM_ERR_IO, "none/out", err);
+}
+
 static void test_stream(void **state)
 {
     const char *path = tmp_path(*state, "out");
@@ -236,6 +253,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_write_replaces),
+        TEST(test_write_in),
         TEST(test_stream),
         TEST(test_abort_leaves_the_old_file),
         TEST(test_full_disk_leaves_the_old_file),

@@ -130,12 +130,19 @@ static void test_writing(void **state)
     assert_ok(hm_json_save(path, value, &err), err);
     char *content = file_get(path, NULL);
     assert_string_equal(content, saved);
+    assert_ok(hm_json_save_in(dir, "y.json", value, &err), err);
+    hm_free(content);
+    content = file_get(tmp_path(dir, "y.json"), NULL);
+    assert_string_equal(content, saved);
     assert_ok(hm_json_load(path, 1000, &again, &err), err);
     assert_true(json_equal(value, again));
     json_decref(again);
     again = NULL;
     assert_fails(hm_json_load(path, 10, &again, &err), HM_ERR_FORMAT, "at most 10", err);
     assert_fails(hm_json_save(path, NULL, &err), HM_ERR_NOMEM, "memory", err);
+    assert_fails(hm_json_save_in(dir, "none/x.json", again, &err), HM_ERR_NOMEM, "none/x.json",
+                 err);
+    assert_fails(hm_json_save_in(dir, "none/x.json", value, &err), HM_ERR_IO, "none/x.json", err);
     hm_free(content);
     hm_buf_release(&buf);
     json_decref(value);

@@ -75,6 +75,20 @@ static void test_mixtral(void **state)
 }
 
 /* Spellings of transformers 5, nulls, lists, and what may be absent. */
+static void test_vocab_check(void **state)
+{
+    struct hm_error err = { 0 };
+    struct hm_arch arch;
+
+    (void)state;
+    parse("{}", &arch);
+    assert_ok(hm_arch_vocab_check(&arch, 32000, "'t.model'", &err), err);
+    assert_ok(hm_arch_vocab_check(&arch, 1, "'t.model'", &err), err);
+    assert_fails(hm_arch_vocab_check(&arch, 32001, "'t.model'", &err), HM_ERR_FORMAT,
+                 "'t.model' has a vocabulary of 32001 pieces, the model embeds 32000", err);
+    hm_arch_release(&arch);
+}
+
 static void test_spellings(void **state)
 {
     struct hm_arch arch;
@@ -333,7 +347,7 @@ int main(void)
         cmocka_unit_test(test_mixtral),      cmocka_unit_test(test_spellings),
         cmocka_unit_test(test_refused),      cmocka_unit_test(test_quant),
         cmocka_unit_test(test_config_again), cmocka_unit_test(test_config_new),
-        cmocka_unit_test(test_oom),
+        cmocka_unit_test(test_vocab_check),  cmocka_unit_test(test_oom),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
