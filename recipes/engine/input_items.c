@@ -125,8 +125,8 @@ static int add_files(struct hm_input_items *items, const struct hm_node *node, c
     return fail_shape(err, node, what, "a path or a list of paths");
 }
 
-static int add_named(struct hm_input_items *items, const struct hm_node *named, const char *what,
-                     struct hm_error *err)
+static int add_named(struct hm_input_items *items, const struct hm_input *input,
+                     const struct hm_node *named, const char *what, struct hm_error *err)
 {
     static const char *const keys[] = { "files", "weight", "epochs" };
     char place[HM_NODE_PLACE_BYTES], name[300];
@@ -142,6 +142,12 @@ static int add_named(struct hm_input_items *items, const struct hm_node *named, 
         return add_files(items, named, name, err);
     for (size_t i = 0; i < named->count; i++) {
         const struct hm_node *node = &named->item[i];
+        if (!input->shares &&
+            (strcmp(node->key, "weight") == 0 || strcmp(node->key, "epochs") == 0))
+            return hm_fail(err, HM_ERR_USAGE,
+                           "%s: '%s' of set %s: this input is read whole, once; shares are for "
+                           "corpus.pack",
+                           hm_node_place(node, place), node->key, name);
         if (strcmp(node->key, "weight") == 0)
             HM_TRY(read_share(node, "weight", &set->weight, err));
         else if (strcmp(node->key, "epochs") == 0)
@@ -174,7 +180,7 @@ static int read_items(const struct hm_input *input, const struct hm_node *node, 
     if (node->kind != HM_NODE_MAP || node->count == 0)
         return fail_shape(err, node, what, "a path, a list of paths, or named sets, not empty");
     for (size_t i = 0; i < node->count; i++)
-        HM_TRY(add_named(items, &node->item[i], what, err));
+        HM_TRY(add_named(items, input, &node->item[i], what, err));
     return HM_OK;
 }
 

@@ -75,6 +75,7 @@ static const struct hm_input inputs[] = {
       .type = HM_INPUT_TEXT,
       .required = true,
       .many = true,
+      .shares = true,
       .help = "text, or named sets with weight and epochs" },
     { .name = "tokenizer",
       .type = HM_INPUT_TOKENIZER,
@@ -104,7 +105,9 @@ static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
             err, HM_ERR_USAGE,
             "set.bpe_dropout is %g; only 0 is possible: the encoder leaves no merge out at random",
             config->bpe_dropout);
-    return HM_OK;
+    if (!config->shuffle && hm_stage_given(run, "shuffle_buffer"))
+        return hm_fail(err, HM_ERR_USAGE, "set.shuffle_buffer has no effect without set.shuffle");
+    return hm_stage_text_is_one(run, err);
 }
 
 static int run_stage(const struct hm_stage_run *run, struct hm_error *err)

@@ -45,6 +45,14 @@ int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
     return r;
 }
 
+int hm_stage_text_is_one(const struct hm_stage_run *run, struct hm_error *err)
+{
+    static const char *const of_sets[] = { "set_field", NULL };
+
+    return hm_stage_refuse_given(
+        run, of_sets, "this stage takes all text as one and tells nothing apart by set", err);
+}
+
 int hm_stage_text_report(const struct hm_stage_run *run, const struct hm_text_source *source,
                          struct hm_error *err)
 {

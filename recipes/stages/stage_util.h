@@ -62,6 +62,8 @@ struct stage_text { /* the fields every text input shares */
 int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
                        const struct stage_text *text, struct hm_text_source *ret_source,
                        struct hm_error *err);
+/* For stages that take all text as one: set.set_field would name sets that nothing tells apart. */
+int hm_stage_text_is_one(const struct hm_stage_run *run, struct hm_error *err);
 /* Statistics of the source into report.text: documents, bytes, chars, bad_lines, duplicates. */
 int hm_stage_text_report(const struct hm_stage_run *run, const struct hm_text_source *source,
                          struct hm_error *err);

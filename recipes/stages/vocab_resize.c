@@ -65,6 +65,15 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_resize_re
     return hm_report_u64(run->report, "files_linked", report->files_linked, err);
 }
 
+static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct config *config = run->config;
+
+    if (config->init != HM_RESIZE_MEAN && config->noise > 0 && hm_stage_given(run, "noise"))
+        return hm_fail(err, HM_ERR_USAGE, "set.noise is added by init=mean alone; leave it out");
+    return HM_OK;
+}
+
 static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
 {
     const struct config *config = run->config;
@@ -131,6 +140,7 @@ const struct hm_stage hm_stage_vocab_resize = {
     .writes = "config.json, safetensors, tokenizer files, hanmix.json, report.json",
     .product = { HM_INPUT_MODEL, HM_INPUT_TOKENIZER },
     .product_path = { "", "" },
+    .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,
 };

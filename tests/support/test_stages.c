@@ -116,7 +116,7 @@ static const struct hm_field make_fields[] = {
       .help = "a map" },
 };
 static const struct hm_input make_inputs[] = {
-    { "text", HM_INPUT_TEXT, false, true, "text, unused" },
+    { .name = "text", .type = HM_INPUT_TEXT, .many = true, .shares = true, .help = "text, unused" },
 };
 
 static int make_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
@@ -205,7 +205,10 @@ static const struct hm_field train_fields[] = {
       .help = "rate" },
 };
 static const struct hm_input train_inputs[] = {
-    { "tokenizer", HM_INPUT_TOKENIZER, true, false, "what to learn from" },
+    { .name = "tokenizer",
+      .type = HM_INPUT_TOKENIZER,
+      .required = true,
+      .help = "what to learn from" },
 };
 
 static int train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
@@ -311,10 +314,10 @@ static const struct hm_stage stage_twice = {
     .run = twice_run,
 };
 static const struct hm_input use_inputs[] = {
-    { "tokenizer", HM_INPUT_TOKENIZER, true, false, "a tokenizer" },
-    { "adapter", HM_INPUT_ADAPTER, false, false, "an adapter" },
-    { "models", HM_INPUT_MODEL, false, true, "models" },
-    { "file", HM_INPUT_FILE, false, false, "a file" },
+    { .name = "tokenizer", .type = HM_INPUT_TOKENIZER, .required = true, .help = "a tokenizer" },
+    { .name = "adapter", .type = HM_INPUT_ADAPTER, .help = "an adapter" },
+    { .name = "models", .type = HM_INPUT_MODEL, .many = true, .help = "models" },
+    { .name = "file", .type = HM_INPUT_FILE, .help = "a file" },
 };
 static const struct hm_stage stage_use = {
     .name = "test.use",

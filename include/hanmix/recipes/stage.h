@@ -64,7 +64,8 @@ struct hm_input {
     const char *name;
     enum hm_input_type type;
     bool required;
-    bool many; /* a list or named sets */
+    bool many;   /* a list or named sets */
+    bool shares; /* named sets may have a weight and epochs */
     const char *help;
 };
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Settings that have no effect or contradict an input are refused by name, before anything is trained.
+# Settings of the real stages that have no effect or contradict an input are refused by name, before anything is trained.
 . "$(dirname "$0")/lib.sh"
 golden=$SOURCE/tests/golden/data
 base=$SOURCE/examples/quickstart/base
@@ -42,4 +42,10 @@ has err "set.aux_coef weighs the loss of routers"
 expect 0 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.seq_len=64 set.sample_bytes=20K --out packed
 expect 2 "$HANMIX" stage eval.loss "in.model=$base" in.packed=packed set.window=32 --out l; has err "set.window: in.packed holds windows"
 expect 2 "$HANMIX" stage eval.loss "in.model=$base" in.packed=packed set.max_bad_lines=3 --out l; has err "set.max_bad_lines: in.packed"
+expect 2 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.shuffle_buffer=5 --out p; has err "set.shuffle_buffer has no effect"
+expect 2 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.set_field=source --out p; has err "set.set_field: this stage takes all text as one"
+expect 2 "$HANMIX" stage vocab.train "in.text=$text" set.set_field=source --out p; has err "set.set_field: this stage"
+expect 2 "$HANMIX" stage vocab.train "in.text.zh.files=$text" in.text.zh.weight=2 --out p; has err "'weight' of set p.in.text.zh: this input is read whole"
+expect 2 "$HANMIX" stage vocab.check "in.old=$base" "in.new=$base" "in.text.zh.files=$text" in.text.zh.epochs=2 --out p; has err "'epochs' of set p.in.text.zh"
+expect 2 "$HANMIX" stage vocab.resize "in.model=$base" "in.old=$base" "in.new=$base" set.init=zero set.noise=0.1 --out p; has err "set.noise is added by init=mean alone"
 finish
