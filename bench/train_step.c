@@ -76,10 +76,16 @@ static void bench_close(struct bench *bench)
     hm_free(bench->ids);
 }
 
+/* The best of 2048 and 4096 cubed, by this path's own products and by OpenBLAS. */
 static void peak_measure(struct bench *bench)
 {
+    struct hm_kernels blas;
+
+    hm_kernels_init(&blas, 0);
     for (size_t n = 2048; n <= 4096; n *= 2) {
-        double found = hm_gemm_peak_gflops(&bench->kernels, n, PEAK_SECONDS);
+        double own = hm_gemm_peak_gflops(&bench->kernels, n, PEAK_SECONDS);
+        double theirs = hm_gemm_peak_gflops(&blas, n, PEAK_SECONDS);
+        double found = own > theirs ? own : theirs;
         bench->peak = found > bench->peak ? found : bench->peak;
     }
 }
