@@ -104,6 +104,11 @@ uint32_t hm_samples_micro_rows(const struct hm_sample_source *source)
     return source->file.micro_rows;
 }
 
+const char *hm_samples_tokenizer(const struct hm_sample_source *source)
+{
+    return source->is_packed ? source->packed.tokenizer : "";
+}
+
 static int slot_need(struct hm_sample_source *source, uint32_t slot, struct hm_error *err)
 {
     if (slot >= source->n_slots) {

@@ -59,6 +59,9 @@ static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
 
     if (!hm_stage_input(run, "text") == !hm_stage_input(run, "packed"))
         return hm_fail(err, HM_ERR_USAGE, "stage '%s' needs either in.text or in.packed", run->id);
+    if (hm_stage_input(run, "packed") && hm_stage_input(run, "tokenizer"))
+        return hm_fail(err, HM_ERR_USAGE,
+                       "in.tokenizer goes with in.text; in.packed holds ids that are made already");
     if (hm_stage_input(run, "packed"))
         HM_TRY(hm_stage_refuse_given(run, of_text,
                                      "in.packed holds windows that are cut already; it goes with "
@@ -165,18 +168,25 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     return r;
 }
 
-/* Tokens of a packed file's windows, foretold or read. */
+/* The longest windows there are, foretold or read; of those that are there, whose ids they hold. */
 static int packed_window(const struct hm_stage_run *run, uint64_t *ret_window, struct hm_error *err)
 {
-    const struct hm_input_set *set = hm_stage_input(run, "packed")->set;
-    struct hm_packed packed = { 0 };
+    const struct hm_input_value *input = hm_stage_input(run, "packed");
+    uint64_t longest = 2;
 
-    hm_stage_fact_u64(run, "packed", "seq_len", ret_window);
-    if (hm_stage_pending(run, "packed"))
-        return HM_OK;
-    HM_TRY(hm_packed_open(set->path[0], &packed, err));
-    *ret_window = packed.seq_len;
-    hm_packed_close(&packed);
+    hm_stage_fact_u64(run, "packed", "seq_len", &longest);
+    for (size_t i = 0; i < input->n_sets; i++) {
+        for (size_t f = 0; !input->set[i].pending && f < input->set[i].n_paths; f++) {
+            struct hm_packed packed = { 0 };
+            HM_TRY(hm_packed_open(input->set[i].path[f], &packed, err));
+            int r = hm_stage_packed_check(run, packed.path, packed.tokenizer, err);
+            if (packed.seq_len > longest)
+                longest = packed.seq_len;
+            hm_packed_close(&packed);
+            HM_TRY(r);
+        }
+    }
+    *ret_window = longest;
     return HM_OK;
 }
 
@@ -188,7 +198,10 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     uint64_t pieces = 0;
 
     if (hm_stage_input(run, "packed")) {
+        uint64_t bytes = 0;
         HM_TRY(packed_window(run, &window, err));
+        HM_TRY(hm_stage_input_bytes(run, "packed", &bytes, err));
+        HM_TRY(hm_stage_plan_mapped(ret_plan, "data", bytes, err));
     } else {
         HM_TRY(hm_stage_vocab_size(run, hm_stage_input(run, "tokenizer") ? "tokenizer" : "model",
                                    &pieces, err));

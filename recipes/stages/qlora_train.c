@@ -53,6 +53,22 @@ static bool is_safetensors(const char *path)
     return hm_text_ends(path, ".safetensors");
 }
 
+/* Windows that the model's own tokenizer made. */
+static int packed_open(const struct hm_stage_run *run, const char *path, bool shuffle,
+                       uint64_t seed, struct hm_sample_source **ret_source, struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    struct hm_sample_source *source = NULL;
+
+    HM_TRY(hm_samples_open_packed(path, shuffle, seed, settings->attention == 1, &source, err));
+    int r = hm_stage_packed_check(run, path, hm_samples_tokenizer(source), err);
+    if (r < 0)
+        hm_samples_close(source);
+    else
+        *ret_source = source;
+    return r;
+}
+
 int hm_train_data_open(const struct hm_stage_run *run, struct hm_sample_source **ret_source,
                        struct hm_error *err)
 {
@@ -63,13 +79,11 @@ int hm_train_data_open(const struct hm_stage_run *run, struct hm_sample_source *
     HM_TRY(hm_stage_path(run, ids ? "ids" : "data", &path, err));
     if (ids || is_safetensors(path))
         return hm_samples_open_ids(path, ret_source, err);
-    return hm_samples_open_packed(path, settings->shuffle, run->seed, settings->attention == 1,
-                                  ret_source, err);
+    return packed_open(run, path, settings->shuffle, run->seed, ret_source, err);
 }
 
 static int eval_sets_open(const struct hm_stage_run *run, struct training *t, struct hm_error *err)
 {
-    const struct train_settings *settings = run->config;
     const struct hm_input_value *input = hm_stage_input(run, "valid");
 
     if (!input)
@@ -85,8 +99,7 @@ static int eval_sets_open(const struct hm_stage_run *run, struct training *t, st
                            set->name, set->n_paths);
         t->eval[i].name = set->name[0] ? set->name : (char *)(uintptr_t) "valid";
         t->n_eval = i + 1;
-        HM_TRY(hm_samples_open_packed(set->path[0], false, 0, settings->attention == 1,
-                                      &t->eval[i].source, err));
+        HM_TRY(packed_open(run, set->path[0], false, 0, &t->eval[i].source, err));
     }
     return HM_OK;
 }

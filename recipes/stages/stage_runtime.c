@@ -4,6 +4,10 @@
  */
 #include "stage_runtime.h"
 
+#include <string.h>
+
+#include "hanmix/base/alloc.h"
+#include "hanmix/base/hash.h"
 #include "stage_model.h"
 #include "stage_util.h"
 
@@ -44,6 +48,30 @@ void hm_stage_runtime_release(struct stage_runtime *runtime)
     hm_model_free(runtime->model);
     runtime->adapter = NULL;
     runtime->model = NULL;
+}
+
+int hm_stage_packed_check(const struct hm_stage_run *run, const char *path, const char *fingerprint,
+                          struct hm_error *err)
+{
+    char digest[HM_SHA256_HEX_BYTES];
+    const char *model = NULL;
+    char *file = NULL;
+
+    if (hm_stage_pending(run, "model"))
+        return HM_OK;
+    HM_TRY(hm_stage_path(run, "model", &model, err));
+    HM_TRY(hm_path_join(&file, model, "tokenizer.model", err));
+    int r = HM_OK;
+    if (hm_path_exists(file)) {
+        r = hm_sha256_path(file, digest, err);
+        if (r == HM_OK && strcmp(digest, fingerprint) != 0)
+            r = hm_fail(err, HM_ERR_FORMAT,
+                        "'%s' was packed with another tokenizer (SHA-256 %.12s...) than the model "
+                        "'%s' has (%.12s...); pack the text again with the model's",
+                        path, fingerprint, model, digest);
+    }
+    hm_free(file);
+    return r;
 }
 
 int hm_stage_ram_check(const struct hm_stage_run *run, uint64_t ram_bytes, uint64_t weight_bytes,

@@ -37,6 +37,11 @@ int hm_stage_runtime_open(const struct hm_stage_run *run, enum hm_round round,
                           struct stage_runtime *ret_runtime, struct hm_error *err);
 void hm_stage_runtime_release(struct stage_runtime *runtime);
 
+/* A packed file (its path is for the message) against in.model: HM_ERR_FORMAT when it was made with
+ * another tokenizer than the folder holds. Nothing is said of folders without one. */
+int hm_stage_packed_check(const struct hm_stage_run *run, const char *path, const char *fingerprint,
+                          struct hm_error *err);
+
 /* Weights beyond set.ram: HM_ERR_NOFIT with both numbers. 0 is no limit. */
 int hm_stage_ram_check(const struct hm_stage_run *run, uint64_t ram_bytes, uint64_t weight_bytes,
                        struct hm_error *err);

@@ -35,6 +35,34 @@ static int shape_find(const struct hm_stage_run *run, struct data_shape *ret_sha
     return HM_OK;
 }
 
+/* The longest window there is, and the bytes of the evaluation sets. */
+static int valid_find(const struct hm_stage_run *run, uint32_t *seq_len, uint64_t *bytes,
+                      struct hm_error *err)
+{
+    const struct hm_input_value *input = hm_stage_input(run, "valid");
+    uint64_t valid_bytes = 0;
+
+    HM_TRY(hm_stage_input_bytes(run, "valid", &valid_bytes, err));
+    *bytes += valid_bytes;
+    for (size_t i = 0; input && i < input->n_sets; i++) {
+        const struct hm_input_set *set = &input->set[i];
+        struct hm_packed packed = { 0 };
+        uint64_t length = 0;
+        if (set->pending) {
+            length = (uint64_t)json_integer_value(json_object_get(set->facts, "seq_len"));
+        } else {
+            HM_TRY(hm_packed_open(set->path[0], &packed, err));
+            length = packed.seq_len;
+            int r = hm_stage_packed_check(run, set->path[0], packed.tokenizer, err);
+            hm_packed_close(&packed);
+            HM_TRY(r);
+        }
+        if (length > *seq_len)
+            *seq_len = (uint32_t)length;
+    }
+    return HM_OK;
+}
+
 int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                   struct hm_error *err)
 {
@@ -60,16 +88,19 @@ int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan
     if (r == HM_OK)
         r = hm_train_adapter_plan(run, &model.arch, model.old_vocab_size, &adapter, err);
     if (r == HM_OK)
+        r = hm_stage_input_bytes(run, hm_stage_input(run, "ids") ? "ids" : "data", &data_bytes,
+                                 err);
+    uint32_t longest = shape.seq_len;
+    if (r == HM_OK)
+        r = valid_find(run, &longest, &data_bytes, err);
+    if (r == HM_OK)
         r = hm_memory_plan_train(&model.arch, &adapter, model.old_vocab_size, config.micro_batch,
-                                 shape.seq_len, config.recompute, run->threads, &memory, err);
+                                 longest, config.recompute, run->threads, &memory, err);
     memory.weights_mapped = model.file_bytes;
     if (r == HM_OK)
         r = hm_stage_ram_check(run, settings->ram, memory.weights_mapped, err);
     if (r == HM_OK)
         r = hm_stage_plan_lines(ret_plan, &memory, err);
-    if (r == HM_OK)
-        r = hm_stage_input_bytes(run, hm_stage_input(run, "ids") ? "ids" : "data", &data_bytes,
-                                 err);
     if (r == HM_OK)
         r = hm_stage_plan_mapped(ret_plan, "data", data_bytes, err);
     if (r == HM_OK)

@@ -42,6 +42,11 @@ has err "set.aux_coef weighs the loss of routers"
 expect 0 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.seq_len=64 set.sample_bytes=20K --out packed
 expect 2 "$HANMIX" stage eval.loss "in.model=$base" in.packed=packed set.window=32 --out l; has err "set.window: in.packed holds windows"
 expect 2 "$HANMIX" stage eval.loss "in.model=$base" in.packed=packed set.max_bad_lines=3 --out l; has err "set.max_bad_lines: in.packed"
+expect 2 "$HANMIX" stage eval.loss "in.model=$base" in.packed=packed "in.tokenizer=$base" --out l; has err "in.tokenizer goes with in.text"
+expect 0 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$golden/tokenizers/models/mistral-v1-32000.model" set.seq_len=64 set.sample_bytes=20K --out other
+expect 4 "$HANMIX" stage eval.loss "in.model=$base" in.packed=other --out l; has err "was packed with another tokenizer"
+expect 4 "$HANMIX" stage qlora.train "in.model=$base" in.data=other --out l; has err "was packed with another tokenizer"; gone l.partial
+expect 4 "$HANMIX" stage qlora.train "in.model=$base" in.data=packed in.valid=other set.steps=1 --out l; has err "was packed with another tokenizer"; gone l.partial
 expect 2 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.shuffle_buffer=5 --out p; has err "set.shuffle_buffer has no effect"
 expect 2 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.set_field=source --out p; has err "set.set_field: this stage takes all text as one"
 expect 2 "$HANMIX" stage vocab.train "in.text=$text" set.set_field=source --out p; has err "set.set_field: this stage"

@@ -41,6 +41,8 @@ int hm_samples_open_ids(
 void hm_samples_close(struct hm_sample_source *source);
 uint32_t hm_samples_seq_len(const struct hm_sample_source *source);
 uint64_t hm_samples_count(const struct hm_sample_source *source);
+/* SHA-256 of the tokenizer that made a packed file; "" of ids */
+const char *hm_samples_tokenizer(const struct hm_sample_source *source);
 /* rows of a [micro-batches,rows,T] file, else 0 */
 uint32_t hm_samples_micro_rows(const struct hm_sample_source *source);
 /* Sample at absolute position (epochs counted through: position / count). Views valid until the
