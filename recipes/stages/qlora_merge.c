@@ -93,6 +93,23 @@ static int verify_ids(const struct hm_stage_run *run, const char *model, struct 
     return r;
 }
 
+/* The text to verify with is looked at before the work, not after it. */
+static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct config *config = run->config;
+    uint64_t bytes = 0;
+
+    if (!config->verify || !config->verify[0])
+        return HM_OK;
+    HM_TRY(hm_regular_check(config->verify, err));
+    HM_TRY(hm_file_size(config->verify, &bytes, err));
+    if (bytes < 1 || bytes > VERIFY_FILE_MAX_BYTES)
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.verify: '%s' has %" PRIu64 " bytes; a text of 1 to %u bytes is needed",
+                       config->verify, bytes, VERIFY_FILE_MAX_BYTES);
+    return HM_OK;
+}
+
 /* Logits of base + adapter beside those of the merged folder, on the same tokens. */
 static int verify(const struct hm_stage_run *run, const char *base, const char *adapter,
                   const struct hm_kernels *kernels, struct hm_error *err)
@@ -224,6 +241,7 @@ const struct hm_stage hm_stage_qlora_merge = {
     .writes = "config.json, safetensors, tokenizer files, digests.tsv, report.json",
     .product = { HM_INPUT_MODEL, HM_INPUT_TOKENIZER },
     .product_path = { "", "" },
+    .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,
 };

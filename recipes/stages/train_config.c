@@ -122,6 +122,7 @@ const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS] = {
       .type = HM_FIELD_DOUBLE,
       FIELD(eps),
       .fallback = "1e-8",
+      .min = 1e-30, /* 0 / 0 where a gradient is zero */
       .max = 1,
       .help = "AdamW's guard against division by zero" },
     { .name = "weight_decay",
@@ -252,8 +253,13 @@ static int betas_parse(const struct train_settings *settings, double *ret_beta1,
     if (settings->betas.count != 2)
         return hm_fail(err, HM_ERR_USAGE, "set.betas has %zu values; it needs two, as 0.9,0.999",
                        settings->betas.count);
-    HM_TRY(hm_parse_double(settings->betas.item[0], ret_beta1, err));
-    HM_TRY(hm_parse_double(settings->betas.item[1], ret_beta2, err));
+    int r = hm_parse_double(settings->betas.item[0], ret_beta1, err);
+    if (r == HM_OK)
+        r = hm_parse_double(settings->betas.item[1], ret_beta2, err);
+    if (r < 0) {
+        hm_error_prefix(err, "set.betas");
+        return r;
+    }
     if (!(*ret_beta1 >= 0 && *ret_beta1 < 1 && *ret_beta2 >= 0 && *ret_beta2 < 1))
         return hm_fail(err, HM_ERR_USAGE,
                        "set.betas are %g and %g; both must be at least 0 and below 1", *ret_beta1,

@@ -85,9 +85,13 @@ static int verdict(const struct hm_stage_run *run, const struct hm_line_check *c
                        "); the first: '%.80s'",
                        check->differing, check->lines - check->han_lines, config->limit,
                        check->first[0].text);
-    if (lints->count > 0)
-        return hm_fail(err, HM_ERR_CHECK, "%zu findings about the pieces; the first: '%s': %s",
-                       lints->count, lints->item[0].piece, lints->item[0].detail);
+    if (lints->count > 0) {
+        const struct hm_lint *first = &lints->item[0];
+        bool whole = first->piece[0] == '\0'; /* about the tokenizer, not one of its pieces */
+        return hm_fail(err, HM_ERR_CHECK, "findings about the tokenizers: %zu; the first: %s%s%s%s",
+                       lints->count, whole ? "" : "'", first->piece,
+                       whole ? "" : "': ", first->detail);
+    }
     return HM_OK;
 }
 
@@ -110,6 +114,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
         r = hm_stage_text_open(run, "text", &config->text, &source, err);
     if (r == HM_OK)
         r = hm_vocab_check_lines(&source, old_tokenizer, new_tokenizer, run->ctl, &check, err);
+    if (r == HM_OK && check.lines == 0)
+        r = hm_fail(err, HM_ERR_FORMAT, "the text to check holds no line");
     if (r == HM_OK)
         r = hm_stage_text_report(run, &source, err);
     if (r == HM_OK)
