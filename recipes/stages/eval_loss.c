@@ -190,16 +190,6 @@ static int packed_window(const struct hm_stage_run *run, uint64_t *ret_window, s
     return HM_OK;
 }
 
-static int packed_belongs(const struct hm_stage_run *run, struct hm_error *err)
-{
-    struct stage_model model = { 0 };
-
-    HM_TRY(hm_stage_model_plan(run, "model", &model, err));
-    int r = hm_stage_packed_check(run, "packed", &model, err);
-    hm_stage_model_release(&model);
-    return r;
-}
-
 static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                       struct hm_error *err)
 {
@@ -209,7 +199,6 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
 
     if (hm_stage_input(run, "packed")) {
         uint64_t bytes = 0;
-        HM_TRY(packed_belongs(run, err));
         HM_TRY(packed_window(run, &window, err));
         HM_TRY(hm_stage_input_bytes(run, "packed", &bytes, err));
         HM_TRY(hm_stage_plan_mapped(ret_plan, "data", bytes, err));

@@ -4,13 +4,8 @@
  */
 #include "stage_model.h"
 
-#include <stdio.h>
-#include <string.h>
-
 #include "hanmix/base/alloc.h"
-#include "hanmix/base/hash.h"
 #include "hanmix/checkpoint/checkpoint.h"
-#include "hanmix/corpus/packed.h"
 #include "hanmix/model/model.h"
 #include "hanmix/vocab/spm_model.h"
 #include "stage_util.h"
@@ -105,56 +100,6 @@ int hm_stage_model_foretell(struct hm_stage_plan *plan, const struct stage_model
     HM_TRY(hm_stage_plan_fact(plan, "vocab_size", json_integer(model->arch.vocab_size), err));
     return hm_stage_plan_fact(plan, "old_vocab_size",
                               json_integer((json_int_t)model->old_vocab_size), err);
-}
-
-/* The digest of the model's own tokenizer; "" when the folder has none. */
-static int tokenizer_digest(const char *dir, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
-{
-    char *path = NULL;
-
-    hex[0] = '\0';
-    HM_TRY(hm_path_join(&path, dir, "tokenizer.model", err));
-    int r = hm_path_exists(path) ? hm_sha256_file(path, NULL, hex, err) : HM_OK;
-    hm_free(path);
-    return r;
-}
-
-static int packed_check(const char *path, const char *model_dir, const struct hm_arch *arch,
-                        const char *digest, struct hm_error *err)
-{
-    struct hm_packed packed = { 0 };
-    char what[300];
-
-    HM_TRY(hm_packed_open(path, &packed, err));
-    snprintf(what, sizeof(what), "'%.280s'", packed.path);
-    int r = hm_arch_vocab_check(arch, packed.vocab_size, what, err);
-    if (r == HM_OK && digest[0] && packed.tokenizer[0] && strcmp(digest, packed.tokenizer) != 0)
-        r = hm_fail(err, HM_ERR_FORMAT,
-                    "%s was packed with another tokenizer (SHA-256 %.12s...) than that of the "
-                    "model '%s' (%.12s...): pack the text with the model's own",
-                    what, packed.tokenizer, model_dir, digest);
-    hm_packed_close(&packed);
-    return r;
-}
-
-int hm_stage_packed_check(const struct hm_stage_run *run, const char *packed,
-                          const struct stage_model *model, struct hm_error *err)
-{
-    const struct hm_input_value *input = hm_stage_input(run, packed);
-    char digest[HM_SHA256_HEX_BYTES];
-    const char *dir = NULL;
-
-    if (!input || !model->known || hm_stage_pending(run, "model"))
-        return HM_OK;
-    HM_TRY(hm_stage_path(run, "model", &dir, err));
-    HM_TRY(tokenizer_digest(dir, digest, err));
-    for (size_t i = 0; i < input->n_sets; i++) {
-        const struct hm_input_set *set = &input->set[i];
-        for (size_t f = 0; !set->pending && f < set->n_paths; f++)
-            if (!hm_text_ends(set->path[f], ".safetensors"))
-                HM_TRY(packed_check(set->path[f], dir, &model->arch, digest, err));
-    }
-    return HM_OK;
 }
 
 static int pieces_of(const char *path, uint64_t *ret_pieces, struct hm_error *err)

@@ -34,10 +34,6 @@ int hm_stage_model_foretell(struct hm_stage_plan *plan, const struct stage_model
 /* Pieces of all tokenizers of an input, or what earlier plans foretold; 0 when unknown. */
 int hm_stage_vocab_size(const struct hm_stage_run *run, const char *name, uint64_t *ret_size,
                         struct hm_error *err);
-/* The packed files of input `packed` were made with the vocabulary of the model input, as far as
- * both are there: else HM_ERR_FORMAT. */
-int hm_stage_packed_check(const struct hm_stage_run *run, const char *packed,
-                          const struct stage_model *model, struct hm_error *err);
 /* A number an earlier plan foretold about a pending input; keeps *ret when there is none. */
 void hm_stage_fact_u64(const struct hm_stage_run *run, const char *name, const char *fact,
                        uint64_t *ret);

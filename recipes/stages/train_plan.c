@@ -82,10 +82,6 @@ int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan
         r = hm_fail(err, HM_ERR_USAGE,
                     "set.aux_coef weighs the loss of routers, and the model has none");
     if (r == HM_OK)
-        r = hm_stage_packed_check(run, "data", &model, err);
-    if (r == HM_OK)
-        r = hm_stage_packed_check(run, "valid", &model, err);
-    if (r == HM_OK)
         r = shape_find(run, &shape, err);
     if (r == HM_OK)
         r = hm_train_job_config(run, shape.samples, shape.seq_len, shape.micro_rows, &config, err);
