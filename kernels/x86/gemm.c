@@ -3,8 +3,8 @@
  * Matrix products for x86 (after Goto and van de Geijn 2008). A panel of B, K_BLOCK deep and PANEL
  * columns wide, is packed on the stack and stays in L1 while the rows of A pass by, MR at a time,
  * read where they are (packed when A is transposed and wide); the sums stay in registers. Why not
- * OpenBLAS: it does not know every CPU (half the speed on those), and packs for sizes that the
- * panels of the model do not have. Each element of C is one chain of fused products in order of k
+ * OpenBLAS: at the sizes of the model's panels it reaches 60 to 95 % of this, at few rows less
+ * (bench/kernels gemm), and only on CPUs that its version knows. Each element of C is one chain of fused products in order of k
  * per K_BLOCK, joined through C itself, wherever it lies in a tile: the cut of a product into tiles
  * does not change its bits, except at m <= FEW in gemm_nt, where sums run in the lanes of a vector.
  */
