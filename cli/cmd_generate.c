@@ -17,7 +17,7 @@
 
 struct generation {
     const char *model_dir, *adapter_dir, *tokenizer_path, *prompt, *prompt_file, *kernels;
-    uint64_t max_tokens, seed, threads;
+    uint64_t max_tokens, seed, threads, ram;
     double temperature, top_p;
     struct hm_kernels table;
     struct hm_model *model;
@@ -79,12 +79,25 @@ static int on_token(void *context, int32_t id, double logprob)
     return run->status < 0;
 }
 
+/* Mapped weights are not streamed under a limit. */
+static int ram_check(const struct generation *run, struct hm_error *err)
+{
+    uint64_t bytes = hm_memory_plan_weights(hm_model_arch(run->model));
+
+    if (run->ram == 0 || bytes <= run->ram)
+        return HM_OK;
+    return hm_fail(err, HM_ERR_NOFIT,
+                   "'%s' maps %.1f MiB of weights, --ram allows %.1f MiB; raise it or leave it out",
+                   run->model_dir, (double)bytes / 1048576, (double)run->ram / 1048576);
+}
+
 static int open_all(struct generation *run, struct hm_error *err)
 {
     struct hm_model_options options = { .kernels = &run->table, .check_finite = false };
 
     HM_TRY(hm_kernels_choose(&run->table, NULL, err));
     HM_TRY(hm_model_open(run->model_dir, &options, &run->model, err));
+    HM_TRY(ram_check(run, err));
     HM_TRY(hm_tokenizer_open(run->tokenizer_path ? run->tokenizer_path : run->model_dir,
                              &run->tokenizer, err));
     HM_TRY(hm_arch_vocab_check(hm_model_arch(run->model), run->tokenizer->model.count,
@@ -179,6 +192,7 @@ int hm_cmd_generate(int argc, char **argv, struct hm_error *err)
         { "top-p", HM_ARG_DOUBLE, &run.top_p },
         { "seed", HM_ARG_COUNT, &run.seed },
         { "threads", HM_ARG_COUNT, &run.threads },
+        { "ram", HM_ARG_SIZE, &run.ram },
         { "quiet", HM_ARG_FLAG, &terminal.quiet },
     };
     size_t words;

@@ -204,6 +204,12 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     HM_TRY(hm_stage_model_plan(run, "model", &model, err));
     if (!model.known)
         return HM_OK;
+    if (config->onto == 1 && !model.arch.quant.present) {
+        hm_stage_model_release(&model);
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.onto=dequantised needs a 4-bit model; this one is not quantised, and "
+                       "onto=original is what merges into it");
+    }
     uint64_t rank = DEFAULT_RANK;
     uint64_t heap = 0;
     uint64_t mapped = 0;

@@ -162,7 +162,7 @@ def settings_of_quantising(folder):
     """blocksize, skip, compute_dtype: read back by us and by transformers."""
     ids = random_ids(65, 2, 30, 512)
     for name, settings, changed in (("blocks", dict(set_blocksize=256), {}), ("skip", dict(set_skip="lm_head,embed_tokens,gate,o_proj"), {"o_proj": torch.bfloat16}),
-                                    ("gate", dict(set_skip="lm_head"), {"gate": torch.uint8}), ("f16", dict(set_compute_dtype="f16"), {"lm_head": torch.float16})):
+                                    ("gate", dict(set_skip="lm_head"), {"gate": torch.uint8}), ("all", dict(set_skip="[]"), {"gate": torch.uint8, "lm_head": torch.uint8}), ("f16", dict(set_compute_dtype="f16"), {"lm_head": torch.float16})):
         out = folder / name
         stage("qlora.quantize", out, in_model=BASE, **settings)
         found = tensors(out)
@@ -242,3 +242,32 @@ stages:
     check(any((folder / "run" / "lora" / "plots").glob("*.svg")), "no plots")
     check((folder / "run" / "merged" / "dropped_pieces.tsv").read_text().splitlines()[0].split("\t")[-2:] == ["piece", "reason"], "dropped_pieces.tsv")
     check((folder / "run" / "zh" / "pieces.tsv").read_text(encoding="utf-8").splitlines()[0].split("\t") == ["rank", "piece", "count"], "pieces.tsv")
+
+
+@test
+def large_models_are_streamed(folder):
+    """A model of 400 MB is quantised and merged in a small part of that, and within what was planned."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+    torch.manual_seed(66)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        model = MixtralForCausalLM(MixtralConfig(vocab_size=1000, hidden_size=1024, intermediate_size=4096, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2,
+                                                 num_local_experts=8, max_position_embeddings=64, tie_word_embeddings=False))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    model.save_pretrained(str(folder / "base"))
+    size = sum(f.stat().st_size for f in (folder / "base").glob("*.safetensors"))
+    adapted = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, target_modules=TARGETS, task_type="CAUSAL_LM", init_lora_weights=False))
+    adapted.save_pretrained(str(folder / "adapter"))
+    key = "model.layers.1.block_sparse_moe.experts.7.w2"
+    part = adapted.base_model.model.get_submodule(key)
+    wanted = (part.base_layer.weight.float() + part.lora_B["default"].weight.float() @ part.lora_A["default"].weight.float()).bfloat16()
+    for name, args in (("qlora.quantize", {}), ("qlora.merge", {"in_adapter": folder / "adapter"})):
+        stage(name, folder / name, in_model=folder / "base", **args)
+        about = json.loads((folder / name / "stage.json").read_text())
+        peak, planned = about["peak_rss_bytes"], about["planned_bytes"]
+        print(f"    {name}: peak {peak >> 20} MiB, planned {planned >> 20} MiB, model {size >> 20} MiB, {about['wall_seconds']:.1f} s")
+        check(peak <= planned <= max(1.15 * peak, peak + (48 << 20)), f"{name}: peak {peak >> 20} MiB, planned {planned >> 20} MiB")
+        check(peak < size / 2, f"{name}: peak {peak >> 20} MiB for a model of {size >> 20} MiB")
+    found = tensors(folder / "qlora.merge")[key + ".weight"]
+    check(float((found != wanted).float().mean()) < 1e-3, "the merged values differ")

@@ -166,6 +166,27 @@ def mean_upstream_reproduces_the_published_rule(folder):
 
 
 @test
+def static_proof_and_ranked_scores(folder):
+    """Every added piece holds a Han code point; scores fall strictly, below all of the base's; vocab.check says the same of text."""
+    import unicodedata
+    merged(folder, 2000)
+    sp, base = (spm.SentencePieceProcessor(model_file=str(p)) for p in (folder / "merged" / "tokenizer.model", MISTRAL))
+    check(all((sp.id_to_piece(i), sp.get_score(i)) == (base.id_to_piece(i), base.get_score(i)) for i in range(32000)), "a piece of the base changed")
+    scores = [sp.get_score(i) for i in range(32000, len(sp))]
+    lowest = min(s for s in (base.get_score(i) for i in range(259, 32000)) if s > -1e9)  # pieces of spaces stand at -1e9
+    check(scores[0] < lowest and all(a > b for a, b in zip(scores, scores[1:])), "scores do not fall below the base's")
+    for i in range(32000, len(sp)):
+        check(any("CJK" in unicodedata.name(c, "") for c in sp.id_to_piece(i)), f"{sp.id_to_piece(i)!r} holds no Han character")
+    added = [line.split("\t") for line in (folder / "merged" / "added_pieces.tsv").read_text(encoding="utf-8").splitlines()]
+    check([p for row in added for p in row if p in {sp.id_to_piece(i) for i in range(32000, len(sp))}] == [sp.id_to_piece(i) for i in range(32000, len(sp))], "added_pieces.tsv")
+    report = stage("vocab.check", folder / "check", in_old=MISTRAL, in_new=folder / "merged", in_text__zh=QUICKSTART / "text" / "zh.jsonl.zst",
+                   in_text__en=QUICKSTART / "text" / "en.jsonl.zst")
+    lines = [line for name in ("zh", "en") for d in documents(f"{name}.jsonl.zst") for line in d.split("\n") if line]
+    check(report["differing"] == 0 and report["lint"] == [] and report["every_new_piece_has_han"], str(report)[:300])
+    check(report["lines"] == len(lines) and report["han_lines"] == sum(any(True for _ in han_runs(line)) for line in lines), f"{report['lines']} lines, {report['han_lines']} with Han; {len(lines)}")
+
+
+@test
 def measure_counts_as_sentencepiece(folder):
     merged(folder, 1000)
     report = stage("vocab.measure", folder / "eff", in_text__zh=QUICKSTART / "text" / "zh.valid.jsonl.zst", in_text__en=QUICKSTART / "text" / "en.valid.jsonl.zst",
