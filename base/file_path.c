@@ -344,3 +344,25 @@ int hm_dir_files(const char *path, struct hm_names *ret_names, struct hm_error *
     *ret_names = names;
     return HM_OK;
 }
+
+int hm_dir_holds(const char *dir, const char *name, bool *ret_found, struct hm_error *err)
+{
+    char *path = NULL;
+
+    HM_TRY(hm_path_join(&path, dir, name, err));
+    *ret_found = hm_path_exists(path);
+    hm_free(path);
+    return HM_OK;
+}
+
+int hm_dir_holds_ending(const char *dir, const char *ending, bool *ret_found, struct hm_error *err)
+{
+    struct hm_names names = { 0 };
+
+    HM_TRY(hm_dir_list(dir, &names, err));
+    *ret_found = false;
+    for (size_t i = 0; i < names.count; i++)
+        *ret_found |= hm_text_ends(names.item[i], ending);
+    hm_names_release(&names);
+    return HM_OK;
+}

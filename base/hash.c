@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * SHA-256 over libcrypto's EVP interface, digests of files and folders, and a fast stable 64-bit
+ * SHA-256 over libcrypto's EVP interface, digests of files, and a fast stable 64-bit
  * hash for tables and sampling (not for anything an adversary chooses).
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include <openssl/evp.h>
 
 #include "hanmix/base/alloc.h"
+#include "hanmix/base/bytes.h"
 #include "hanmix/base/hash.h"
 #include "internal.h"
 
@@ -119,47 +119,6 @@ int hm_sha256_file(const char *path, const struct hm_ctl *ctl, char hex[HM_SHA25
     return status;
 }
 
-static int folder_add_file(const char *root, const char *relative, struct hm_sha256 *sha,
-                           struct hm_error *err)
-{
-    char hex[HM_SHA256_HEX_BYTES];
-    char *path = NULL;
-    char *line = NULL;
-    uint64_t size = 0;
-    int status = hm_path_join(&path, root, relative, err);
-
-    if (status == HM_OK)
-        status = hm_file_size(path, &size, err);
-    if (status == HM_OK)
-        status = hm_sha256_file(path, NULL, hex, err);
-    if (status == HM_OK)
-        status = hm_format(&line, err, "%s\t%" PRIu64 "\t%s\n", relative, size, hex);
-    if (status == HM_OK)
-        hm_sha256_add(sha, line, strlen(line));
-    hm_free(line);
-    hm_free(path);
-    return status;
-}
-
-int hm_sha256_path(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
-{
-    struct hm_names names = { 0 };
-    struct hm_sha256 sha = { 0 };
-
-    if (!hm_path_is_dir(path))
-        return hm_sha256_file(path, NULL, hex, err);
-    HM_TRY(hm_dir_files(path, &names, err));
-    int status = hm_sha256_init(&sha, err);
-    for (size_t i = 0; status == HM_OK && i < names.count; i++)
-        status = folder_add_file(path, names.item[i], &sha, err);
-    if (status == HM_OK)
-        hm_sha256_finish(&sha, hex);
-    else
-        hm_sha256_release(&sha);
-    hm_names_release(&names);
-    return status;
-}
-
 /* The finaliser of splitmix64 (Steele, Lea, Flood 2014). */
 uint64_t hm_mix64(uint64_t value)
 {
@@ -169,26 +128,16 @@ uint64_t hm_mix64(uint64_t value)
     return value ^ value >> 31;
 }
 
-/* Little-endian words, so that every machine gets the same value. */
-static uint64_t word_le(const unsigned char *byte, size_t len)
-{
-    uint64_t word = 0;
-
-    for (size_t i = 0; i < len; i++)
-        word |= (uint64_t)byte[i] << (8 * i);
-    return word;
-}
-
 uint64_t hm_hash64(const void *data, size_t len, uint64_t seed)
 {
     const unsigned char *byte = data;
     uint64_t hash = hm_mix64(seed ^ len);
 
     for (; len >= 8; byte += 8, len -= 8) {
-        hash = (hash ^ word_le(byte, 8)) * 0x9fb21c651e98df25u;
+        hash = (hash ^ hm_le_get(byte, 8)) * 0x9fb21c651e98df25u;
         hash ^= hash >> 29;
     }
     if (len > 0)
-        hash = (hash ^ word_le(byte, len)) * 0x9fb21c651e98df25u;
+        hash = (hash ^ hm_le_get(byte, len)) * 0x9fb21c651e98df25u;
     return hm_mix64(hash);
 }

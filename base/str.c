@@ -72,6 +72,19 @@ int hm_buf_text(struct hm_buf *buf, const char *text, struct hm_error *err)
     return hm_buf_append(buf, text, strlen(text), err);
 }
 
+int hm_buf_xml(struct hm_buf *buf, const char *text, struct hm_error *err)
+{
+    for (const char *c = text; *c != '\0'; c++) {
+        const char *entity = *c == '<'   ? "&lt;"
+                             : *c == '>' ? "&gt;"
+                             : *c == '&' ? "&amp;"
+                             : *c == '"' ? "&quot;"
+                                         : NULL;
+        HM_TRY(entity ? hm_buf_text(buf, entity, err) : hm_buf_append(buf, c, 1, err));
+    }
+    return HM_OK;
+}
+
 static int buf_vprintf(struct hm_buf *buf, struct hm_error *err, const char *format, va_list args)
 {
     va_list again;

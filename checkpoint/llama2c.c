@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "hanmix/base/alloc.h"
+#include "hanmix/base/bytes.h"
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/checkpoint/llama2c.h"
 
@@ -30,9 +31,7 @@ struct source {
 
 static uint32_t header_word(const struct hm_map *map, unsigned i)
 {
-    const uint8_t *at = map->data + 4 * i;
-
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+    return (uint32_t)hm_le_get(map->data + 4 * i, 4);
 }
 
 static int read_header(struct source *source, struct hm_error *err)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "hanmix/base/alloc.h"
+#include "hanmix/base/bytes.h"
 #include "hanmix/checkpoint/safetensors.h"
 
 #define HEADER_MAX_BYTES 100000000u /* the format's limit */
@@ -42,14 +43,11 @@ const char *hm_shape_text(uint32_t n_dims, const uint64_t *shape, char *buf, siz
 static int header_find(const char *path, const struct hm_map *map, struct hm_str *ret_header,
                        uint64_t *ret_buffer_at, struct hm_error *err)
 {
-    uint64_t len = 0;
-
     if (map->size_bytes < LENGTH_BYTES)
         return hm_fail(err, HM_ERR_FORMAT,
                        "'%s': %" PRIu64 " bytes are too few for a safetensors header", path,
                        map->size_bytes);
-    for (unsigned i = 0; i < LENGTH_BYTES; i++)
-        len |= (uint64_t)map->data[i] << (8 * i);
+    uint64_t len = hm_le_get(map->data, LENGTH_BYTES);
     if (len > HEADER_MAX_BYTES)
         return hm_fail(err, HM_ERR_FORMAT,
                        "'%s': the header claims %" PRIu64 " bytes, at most %u are allowed", path,

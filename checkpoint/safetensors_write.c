@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "hanmix/base/alloc.h"
+#include "hanmix/base/bytes.h"
 #include "hanmix/checkpoint/safetensors.h"
 
 struct pending {                       /* one declared tensor */
@@ -176,8 +177,7 @@ static int write_header(struct hm_st_writer *writer, const json_t *metadata, str
         status = hm_buf_text(&buf, "}", err);
     while (status == HM_OK && buf.len % 8 != 0)
         status = hm_buf_text(&buf, " ", err);
-    for (unsigned i = 0; i < sizeof len; i++)
-        len[i] = (uint8_t)((uint64_t)buf.len >> (8 * i));
+    hm_le_put(len, buf.len, sizeof len);
     if (status == HM_OK)
         status = hm_out_write(&writer->out, len, sizeof len, err);
     if (status == HM_OK)

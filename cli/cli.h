@@ -15,6 +15,9 @@
 #include "hanmix/base/str.h"
 #include "hanmix/kernels/kernels.h"
 
+/* A table and its length, as two arguments. */
+#define TABLE(rows) (rows), sizeof(rows) / sizeof((rows)[0])
+
 struct hm_verb {
     const char *name;
     const char *summary; /* one sentence */

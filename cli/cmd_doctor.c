@@ -16,7 +16,6 @@
 #include "hanmix/kernels/kernels.h"
 #include "hanmix/kernels/peak.h"
 
-#define TABLE(rows)   (rows), sizeof(rows) / sizeof((rows)[0])
 #define BENCH_SECONDS 0.5
 #define GEMM_SIZE     2048u
 #define REF_GEMM_SIZE 256u

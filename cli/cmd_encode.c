@@ -10,8 +10,6 @@
 #include "cli.h"
 #include "hanmix/vocab/tokenizer.h"
 
-#define TABLE(rows) (rows), sizeof(rows) / sizeof((rows)[0])
-
 struct codec {
     struct hm_tokenizer *tokenizer;
     bool pieces, bos;

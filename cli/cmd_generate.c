@@ -12,7 +12,6 @@
 #include "hanmix/model/generate.h"
 #include "hanmix/vocab/tokenizer.h"
 
-#define TABLE(rows)      (rows), sizeof(rows) / sizeof((rows)[0])
 #define PROMPT_MAX_BYTES (16u << 20)
 
 struct generation {

@@ -9,30 +9,6 @@
 #include "hanmix/base/file.h"
 #include "inspect_kinds.h"
 
-#define TABLE(rows) (rows), sizeof(rows) / sizeof((rows)[0])
-
-static bool holds(const char *dir, const char *name)
-{
-    char *path = NULL;
-    bool found = hm_path_join(&path, dir, name, NULL) == HM_OK && hm_path_exists(path);
-
-    hm_free(path);
-    return found;
-}
-
-static bool holds_ending(const char *dir, const char *ending)
-{
-    struct hm_names names = { 0 };
-    bool found = false;
-
-    if (hm_dir_list(dir, &names, NULL) < 0)
-        return false;
-    for (size_t i = 0; i < names.count; i++)
-        found |= hm_text_ends(names.item[i], ending);
-    hm_names_release(&names);
-    return found;
-}
-
 /* The first kind that fits; the order decides where a folder could be several. */
 static int recognise(const char *path, bool tensors, json_t **ret_facts, struct hm_error *err)
 {
@@ -48,15 +24,21 @@ static int recognise(const char *path, bool tensors, json_t **ret_facts, struct 
         return hm_fail(err, HM_ERR_USAGE,
                        "'%s' is not known by its ending: .safetensors, .model and .hmp are", path);
     }
-    if (holds(path, "manifest.json"))
+    bool run, adapter, model, packed, tokenizer;
+    HM_TRY(hm_dir_holds(path, "manifest.json", &run, err));
+    HM_TRY(hm_dir_holds(path, "adapter_config.json", &adapter, err));
+    HM_TRY(hm_dir_holds(path, "config.json", &model, err));
+    HM_TRY(hm_dir_holds_ending(path, ".hmp", &packed, err));
+    HM_TRY(hm_dir_holds(path, "tokenizer.model", &tokenizer, err));
+    if (run)
         return hm_inspect_run(path, ret_facts, err);
-    if (holds(path, "adapter_config.json"))
+    if (adapter)
         return hm_inspect_adapter(path, tensors, ret_facts, err);
-    if (holds(path, "config.json"))
+    if (model)
         return hm_inspect_model(path, tensors, ret_facts, err);
-    if (holds_ending(path, ".hmp"))
+    if (packed)
         return hm_inspect_packed(path, ret_facts, err);
-    if (holds(path, "tokenizer.model"))
+    if (tokenizer)
         return hm_inspect_tokenizer(path, ret_facts, err);
     return hm_fail(err, HM_ERR_USAGE,
                    "'%s' is no model, adapter, tokenizer, packed data or run folder", path);

@@ -8,8 +8,6 @@
 #include "hanmix/base/parallel.h"
 #include "plan_text.h"
 
-#define TABLE(rows) (rows), sizeof(rows) / sizeof((rows)[0])
-
 static int stage_text(const struct hm_recipe_stage *entry, const struct hm_planned_stage *planned,
                       struct hm_buf *text, struct hm_error *err)
 {

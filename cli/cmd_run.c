@@ -10,8 +10,6 @@
 #include "hanmix/base/parallel.h"
 #include "plan_text.h"
 
-#define TABLE(rows) (rows), sizeof(rows) / sizeof((rows)[0])
-
 /* argv[1] is the recipe, the rest are overrides. */
 static int load(char **argv, size_t words, const char *run_dir, struct hm_recipe *recipe,
                 struct hm_error *err)
@@ -108,23 +106,12 @@ int hm_cmd_validate(int argc, char **argv, struct hm_error *err)
 
 /* --- stage --- */
 
-static int find_stage(const char *name, const struct hm_stage **ret_stage, struct hm_error *err)
-{
-    const char *names[64];
-    size_t n = 0;
-
-    *ret_stage = hm_stage_find(name);
-    for (; n < hm_stage_count() && n < 64; n++)
-        names[n] = hm_stage_at(n)->name;
-    return *ret_stage ? HM_OK : hm_fail_unknown(err, "stage", "stage", name, names, n);
-}
-
 static int print_stage_help(const char *name, struct hm_error *err)
 {
     const struct hm_stage *stage;
     struct hm_buf text = { 0 };
 
-    HM_TRY(find_stage(name, &stage, err));
+    HM_TRY(hm_stage_find(name, "stage", &stage, err));
     int status = hm_stage_help(stage, &text, err);
     if (status == HM_OK)
         return hm_print_buf(&text, err);
@@ -161,7 +148,7 @@ int hm_cmd_stage(int argc, char **argv, struct hm_error *err)
         return list_stages(err);
     if (help)
         return print_stage_help(argv[1], err);
-    HM_TRY(find_stage(argv[1], &stage, err));
+    HM_TRY(hm_stage_find(argv[1], "stage", &stage, err));
     if (!out)
         return hm_fail(err, HM_ERR_USAGE, "stage %s: --out DIR is missing", argv[1]);
     HM_TRY(check_threads(threads, err));

@@ -9,8 +9,6 @@
 #include "cli.h"
 #include "hanmix/recipes/run.h"
 
-#define TABLE(rows) (rows), sizeof(rows) / sizeof((rows)[0])
-
 static int status_json(const struct hm_run_status *status, struct hm_error *err)
 {
     json_t *stages = json_array();

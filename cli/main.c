@@ -10,8 +10,6 @@
 #include "cli.h"
 #include "hanmix/recipes/recipe.h"
 
-#define TABLE(rows) (rows), sizeof(rows) / sizeof((rows)[0])
-
 const struct hm_verb hm_verbs[] = {
     { "run", "run the stages of a recipe; finished ones are skipped, a stopped run continues",
       "run RECIPE [key=value ...] [--run-dir DIR] [--until ID] [--only ID] [--dry-run] [--threads "

@@ -41,7 +41,7 @@ static bool all_zero(const uint8_t *bytes, size_t len)
 static int header_read(const char *path, const uint8_t *header, struct hm_packed *packed,
                        struct hm_error *err)
 {
-    uint64_t version = packed_get(header + PACKED_AT_VERSION, 4);
+    uint64_t version = hm_le_get(header + PACKED_AT_VERSION, 4);
 
     if (memcmp(header + PACKED_AT_MAGIC, PACKED_MAGIC, 8) != 0)
         return hm_fail(err, HM_ERR_FORMAT,
@@ -53,11 +53,11 @@ static int header_read(const char *path, const uint8_t *header, struct hm_packed
                        "'%s': packed format version %" PRIu64 ", this program reads version %u; "
                        "pack again",
                        path, version, PACKED_VERSION);
-    packed->seq_len = (uint32_t)packed_get(header + PACKED_AT_SEQ_LEN, 4);
-    packed->token_bytes = (uint32_t)packed_get(header + PACKED_AT_TOKEN_BYTES, 4);
-    packed->vocab_size = (uint32_t)packed_get(header + PACKED_AT_VOCAB_SIZE, 4);
-    packed->record_bytes = packed_get(header + PACKED_AT_RECORD_BYTES, 4);
-    if (packed_get(header + PACKED_AT_HEADER_BYTES, 4) != PACKED_HEADER_BYTES ||
+    packed->seq_len = (uint32_t)hm_le_get(header + PACKED_AT_SEQ_LEN, 4);
+    packed->token_bytes = (uint32_t)hm_le_get(header + PACKED_AT_TOKEN_BYTES, 4);
+    packed->vocab_size = (uint32_t)hm_le_get(header + PACKED_AT_VOCAB_SIZE, 4);
+    packed->record_bytes = hm_le_get(header + PACKED_AT_RECORD_BYTES, 4);
+    if (hm_le_get(header + PACKED_AT_HEADER_BYTES, 4) != PACKED_HEADER_BYTES ||
         packed->seq_len < 2 || packed->seq_len > PACKED_SEQ_LEN_MAX ||
         (packed->token_bytes != 2 && packed->token_bytes != 4) || packed->vocab_size == 0 ||
         packed->vocab_size > INT32_MAX ||
@@ -78,7 +78,7 @@ static int footer_read(const char *path, struct hm_packed *packed, struct hm_err
     const uint8_t *footer = packed->map.data + size - PACKED_FOOTER_BYTES;
     uint64_t body = size - PACKED_HEADER_BYTES - PACKED_FOOTER_BYTES;
 
-    packed->windows = packed_get(footer + PACKED_END_AT_WINDOWS, 8);
+    packed->windows = hm_le_get(footer + PACKED_END_AT_WINDOWS, 8);
     if (memcmp(footer + PACKED_END_AT_MAGIC, PACKED_END_MAGIC, 8) != 0 ||
         !all_zero(footer + PACKED_END_AT_RESERVED, PACKED_END_AT_DIGEST - PACKED_END_AT_RESERVED))
         return hm_fail(err, HM_ERR_FORMAT,
@@ -195,12 +195,12 @@ int hm_packed_window(const struct hm_packed *packed, uint64_t index, int32_t *id
                        index, packed->windows);
     uint64_t offset = index * packed->record_bytes;
     const uint8_t *record = packed->records_view + offset;
-    if (packed_get(record + layout.check_at, 8) != hm_hash64(record, layout.check_at, index))
+    if (hm_le_get(record + layout.check_at, 8) != hm_hash64(record, layout.check_at, index))
         return hm_fail(err, HM_ERR_FORMAT,
                        "'%s': window %" PRIu64 " is damaged (its check does not match); pack again",
                        packed->path, index);
     for (uint32_t t = 0; t < packed->seq_len; t++) {
-        uint64_t id = packed_get(record + (size_t)t * packed->token_bytes, packed->token_bytes);
+        uint64_t id = hm_le_get(record + (size_t)t * packed->token_bytes, packed->token_bytes);
         if (id >= packed->vocab_size)
             return hm_fail(err, HM_ERR_FORMAT,
                            "'%s': window %" PRIu64 " holds token %" PRIu64
@@ -211,8 +211,8 @@ int hm_packed_window(const struct hm_packed *packed, uint64_t index, int32_t *id
     const uint8_t *starts = record + layout.starts_at;
     for (uint32_t t = 0; doc_start && t < packed->seq_len; t++)
         doc_start[t] = starts[t / 8] >> t % 8 & 1;
-    *ret_window = (struct hm_window){ .utf8_bytes = packed_get(record + layout.bytes_at, 8),
-                                      .chars = packed_get(record + layout.chars_at, 8) };
+    *ret_window = (struct hm_window){ .utf8_bytes = hm_le_get(record + layout.bytes_at, 8),
+                                      .chars = hm_le_get(record + layout.chars_at, 8) };
     hm_map_drop(&packed->map, PACKED_HEADER_BYTES + offset, packed->record_bytes + page);
     return HM_OK;
 }

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "hanmix/base/bytes.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/hash.h"
 
@@ -61,21 +62,6 @@ static inline struct packed_layout packed_layout(uint32_t seq_len, uint32_t toke
     layout.check_at = layout.chars_at + 8;
     layout.record_bytes = layout.check_at + 8;
     return layout;
-}
-
-static inline void packed_put(uint8_t *to, uint64_t value, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++)
-        to[i] = (uint8_t)(value >> 8 * i);
-}
-
-static inline uint64_t packed_get(const uint8_t *from, size_t bytes)
-{
-    uint64_t value = 0;
-
-    for (size_t i = 0; i < bytes; i++)
-        value |= (uint64_t)from[i] << 8 * i;
-    return value;
 }
 
 /* 64 hexadecimal digits of hm_sha256_finish to 32 bytes. */

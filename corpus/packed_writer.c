@@ -17,12 +17,12 @@ static void header_fill(uint8_t *header, const struct packed_writer *writer, uin
 {
     memset(header, 0, PACKED_HEADER_BYTES);
     memcpy(header + PACKED_AT_MAGIC, PACKED_MAGIC, 8);
-    packed_put(header + PACKED_AT_VERSION, PACKED_VERSION, 4);
-    packed_put(header + PACKED_AT_HEADER_BYTES, PACKED_HEADER_BYTES, 4);
-    packed_put(header + PACKED_AT_SEQ_LEN, writer->seq_len, 4);
-    packed_put(header + PACKED_AT_TOKEN_BYTES, writer->token_bytes, 4);
-    packed_put(header + PACKED_AT_VOCAB_SIZE, vocab_size, 4);
-    packed_put(header + PACKED_AT_RECORD_BYTES, writer->layout.record_bytes, 4);
+    hm_le_put(header + PACKED_AT_VERSION, PACKED_VERSION, 4);
+    hm_le_put(header + PACKED_AT_HEADER_BYTES, PACKED_HEADER_BYTES, 4);
+    hm_le_put(header + PACKED_AT_SEQ_LEN, writer->seq_len, 4);
+    hm_le_put(header + PACKED_AT_TOKEN_BYTES, writer->token_bytes, 4);
+    hm_le_put(header + PACKED_AT_VOCAB_SIZE, vocab_size, 4);
+    hm_le_put(header + PACKED_AT_RECORD_BYTES, writer->layout.record_bytes, 4);
     memcpy(header + PACKED_AT_TOKENIZER, tokenizer, strnlen(tokenizer, 64));
     memcpy(header + PACKED_AT_TEXT, text_digest, strnlen(text_digest, 64));
 }
@@ -62,10 +62,10 @@ static int record_write(struct packed_writer *writer, struct hm_error *err)
 {
     const struct packed_layout *layout = &writer->layout;
 
-    packed_put(writer->record + layout->bytes_at, writer->utf8_bytes, 8);
-    packed_put(writer->record + layout->chars_at, writer->chars, 8);
-    packed_put(writer->record + layout->check_at,
-               hm_hash64(writer->record, layout->check_at, writer->windows), 8);
+    hm_le_put(writer->record + layout->bytes_at, writer->utf8_bytes, 8);
+    hm_le_put(writer->record + layout->chars_at, writer->chars, 8);
+    hm_le_put(writer->record + layout->check_at,
+              hm_hash64(writer->record, layout->check_at, writer->windows), 8);
     HM_TRY(put(writer, writer->record, layout->record_bytes, err));
     memset(writer->record, 0, layout->record_bytes);
     writer->windows++;
@@ -80,8 +80,8 @@ int hm_packed_writer_add(struct packed_writer *writer, const struct packed_token
 {
     uint32_t at = writer->filled++;
 
-    packed_put(writer->record + (size_t)at * writer->token_bytes, (uint32_t)token->id,
-               writer->token_bytes);
+    hm_le_put(writer->record + (size_t)at * writer->token_bytes, (uint32_t)token->id,
+              writer->token_bytes);
     if (token->starts_document)
         writer->record[writer->layout.starts_at + at / 8] |= (uint8_t)(1u << at % 8);
     if (at > 0) {
@@ -97,7 +97,7 @@ static int footer_write(struct packed_writer *writer, struct hm_error *err)
     uint8_t footer[PACKED_FOOTER_BYTES] = { 0 };
     char hex[HM_SHA256_HEX_BYTES];
 
-    packed_put(footer + PACKED_END_AT_WINDOWS, writer->windows, 8);
+    hm_le_put(footer + PACKED_END_AT_WINDOWS, writer->windows, 8);
     hm_sha256_add(&writer->sha, footer, PACKED_END_AT_DIGEST);
     hm_sha256_finish(&writer->sha, hex);
     packed_digest_bytes(hex, footer + PACKED_END_AT_DIGEST);

@@ -237,11 +237,9 @@ static int companions_make(const struct resize *resize, const char *base_dir, st
 {
     const struct hm_spm_model *model = &resize->new_tokenizer->model;
     struct hm_error reason = { 0 };
-    char *path = NULL;
+    bool there;
 
-    HM_TRY(hm_path_join(&path, resize->out_dir, "tokenizer.json", err));
-    bool there = hm_path_exists(path);
-    hm_free(path);
+    HM_TRY(hm_dir_holds(resize->out_dir, "tokenizer.json", &there, err));
     if (there)
         return HM_OK;
     int status = hm_tokenizer_json_write(model, base_dir, resize->out_dir, &reason);

@@ -6,14 +6,13 @@
  */
 #include <inttypes.h>
 
+#include "hanmix/base/bytes.h"
+
 #include "spm_private.h"
 
 static uint32_t unit_at(struct hm_str trie, size_t index)
 {
-    const unsigned char *byte = (const unsigned char *)trie.ptr + 4 * index;
-
-    return (uint32_t)byte[0] | (uint32_t)byte[1] << 8 | (uint32_t)byte[2] << 16 |
-           (uint32_t)byte[3] << 24;
+    return (uint32_t)hm_le_get(trie.ptr + 4 * index, 4);
 }
 
 /*

@@ -6,28 +6,6 @@
 
 #include "run_internal.h"
 
-static int find_file(const char *dir, const char *name, bool *ret_found, struct hm_error *err)
-{
-    char *path = NULL;
-
-    HM_TRY(hm_path_join(&path, dir, name, err));
-    *ret_found = hm_path_exists(path);
-    hm_free(path);
-    return HM_OK;
-}
-
-static int find_ending(const char *dir, const char *ending, bool *ret_found, struct hm_error *err)
-{
-    struct hm_names names = { 0 };
-
-    HM_TRY(hm_dir_list(dir, &names, err));
-    *ret_found = false;
-    for (size_t i = 0; i < names.count; i++)
-        *ret_found |= hm_text_ends(names.item[i], ending);
-    hm_names_release(&names);
-    return HM_OK;
-}
-
 static bool is_text_name(const char *path)
 {
     static const char *const ending[] = { ".jsonl", ".jsonl.zst", ".jsonl.gz", ".txt", ".txt.zst" };
@@ -44,13 +22,13 @@ static int find_content(enum hm_input_type type, const char *path, bool *ret_fou
 {
     switch (type) {
     case HM_INPUT_TOKENIZER:
-        return find_file(path, "tokenizer.model", ret_found, err);
+        return hm_dir_holds(path, "tokenizer.model", ret_found, err);
     case HM_INPUT_MODEL:
-        return find_file(path, "config.json", ret_found, err);
+        return hm_dir_holds(path, "config.json", ret_found, err);
     case HM_INPUT_PACKED:
-        return find_ending(path, ".hmp", ret_found, err);
+        return hm_dir_holds_ending(path, ".hmp", ret_found, err);
     case HM_INPUT_ADAPTER:
-        return find_file(path, "adapter_config.json", ret_found, err);
+        return hm_dir_holds(path, "adapter_config.json", ret_found, err);
     default:
         *ret_found = true;
         return HM_OK;

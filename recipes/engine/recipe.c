@@ -108,22 +108,6 @@ static int check_id(const struct hm_recipe *recipe, const struct hm_node *entry,
     return HM_OK;
 }
 
-#define LISTED_STAGES 64u
-
-static int find_stage(const char *name, const char *place, const struct hm_stage **ret_stage,
-                      struct hm_error *err)
-{
-    const char *names[LISTED_STAGES];
-    size_t n = 0;
-
-    *ret_stage = hm_stage_find(name);
-    if (*ret_stage)
-        return HM_OK;
-    for (size_t i = 0; i < hm_stage_count() && n < LISTED_STAGES; i++)
-        names[n++] = hm_stage_at(i)->name;
-    return hm_fail_unknown(err, place, "stage", name, names, n);
-}
-
 static int check_group(const struct hm_node *entry, const char *key, const struct hm_node **ret_map,
                        struct hm_error *err)
 {
@@ -191,8 +175,8 @@ static int read_stage(struct hm_recipe *recipe, const struct hm_node *entry, str
         return hm_fail(err, HM_ERR_USAGE, "%s: a stage needs '%s'", place, id ? "stage" : "id");
     if (!recipe->single)
         HM_TRY(check_id(recipe, entry, id, err));
-    HM_TRY(find_stage(name, hm_node_place(hm_node_find(entry, "stage"), place_buf), &stage->stage,
-                      err));
+    HM_TRY(hm_stage_find(name, hm_node_place(hm_node_find(entry, "stage"), place_buf),
+                         &stage->stage, err));
     HM_TRY(check_group(entry, "in", &in, err));
     HM_TRY(check_group(entry, "set", &set, err));
     stage->in_node = in;

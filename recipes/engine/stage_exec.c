@@ -213,6 +213,7 @@ static int work(struct exec *exec, enum hm_decision decision, struct hm_error *e
 
     exec->run.out_dir = exec->partial_dir;
     exec->run.config_digest = exec->identity->digest;
+    exec->run.digests = exec->identity->inputs;
     exec->run.report = json_object();
     exec->run.stage_info = json_object();
     int status = exec->run.report && exec->run.stage_info ? HM_OK : fail_nomem(&why);

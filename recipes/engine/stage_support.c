@@ -1,11 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What stages call while they plan and run: their inputs by name, and the lines of a plan.
+ * Stages by name; and what they call while they plan and run: their inputs by name, and the lines
+ * of a plan.
  */
 #include <string.h>
 
+#include "hanmix/recipes/recipe.h"
 #include "hanmix/recipes/stage.h"
 #include "recipe_node.h"
+
+#define LISTED_STAGES 64u
+
+int hm_stage_find(const char *name, const char *place, const struct hm_stage **ret_stage,
+                  struct hm_error *err)
+{
+    const char *names[LISTED_STAGES];
+    size_t n = 0;
+
+    for (size_t i = 0; i < hm_stage_count(); i++) {
+        const struct hm_stage *stage = hm_stage_at(i);
+        if (strcmp(stage->name, name) == 0) {
+            *ret_stage = stage;
+            return HM_OK;
+        }
+        if (n < LISTED_STAGES)
+            names[n++] = stage->name;
+    }
+    return hm_fail_unknown(err, place, "stage", name, names, n);
+}
 
 const struct hm_input_value *hm_stage_input(const struct hm_stage_run *run, const char *name)
 {

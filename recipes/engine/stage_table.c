@@ -3,8 +3,6 @@
  * The stages there are, in the order of help. Each is defined by recipes/stages/<module>_<verb>.c;
  * a new one needs its declaration and its row here.
  */
-#include <string.h>
-
 #include "hanmix/recipes/stage.h"
 
 extern const struct hm_stage hm_stage_vocab_train;
@@ -44,12 +42,4 @@ size_t hm_stage_count(void)
 const struct hm_stage *hm_stage_at(size_t i)
 {
     return table[i];
-}
-
-const struct hm_stage *hm_stage_find(const char *name)
-{
-    for (size_t i = 0; i < hm_stage_count(); i++)
-        if (strcmp(table[i]->name, name) == 0)
-            return table[i];
-    return NULL;
 }

@@ -25,23 +25,10 @@ static const char page_head[] =
     "svg{max-width:100%;height:auto}\n"
     "figcaption{color:#666;font-size:.9rem}\n</style>\n";
 
-static int escaped(struct hm_buf *out, const char *text, struct hm_error *err)
-{
-    for (const char *c = text; *c != '\0'; c++) {
-        const char *entity = *c == '<'   ? "&lt;"
-                             : *c == '>' ? "&gt;"
-                             : *c == '&' ? "&amp;"
-                             : *c == '"' ? "&quot;"
-                                         : NULL;
-        HM_TRY(entity != NULL ? hm_buf_text(out, entity, err) : hm_buf_append(out, c, 1, err));
-    }
-    return HM_OK;
-}
-
 static int element(struct hm_buf *out, const char *tag, const char *text, struct hm_error *err)
 {
     HM_TRY(hm_buf_printf(out, err, "<%s>", tag));
-    HM_TRY(escaped(out, text, err));
+    HM_TRY(hm_buf_xml(out, text, err));
     return hm_buf_printf(out, err, "</%s>\n", tag);
 }
 

@@ -75,29 +75,6 @@ const char *svg_number(double value, char *text, size_t size)
     return text;
 }
 
-static int append_escaped(struct hm_buf *svg, const char *text, struct hm_error *err)
-{
-    for (const char *c = text; *c != '\0'; c++) {
-        switch (*c) {
-        case '<':
-            HM_TRY(hm_buf_text(svg, "&lt;", err));
-            break;
-        case '>':
-            HM_TRY(hm_buf_text(svg, "&gt;", err));
-            break;
-        case '&':
-            HM_TRY(hm_buf_text(svg, "&amp;", err));
-            break;
-        case '"':
-            HM_TRY(hm_buf_text(svg, "&quot;", err));
-            break;
-        default:
-            HM_TRY(hm_buf_append(svg, c, 1, err));
-        }
-    }
-    return HM_OK;
-}
-
 int svg_open(struct hm_buf *svg, double width, double height, const char *title,
              struct hm_error *err)
 {
@@ -107,7 +84,7 @@ int svg_open(struct hm_buf *svg, double width, double height, const char *title,
                          "font-family=\"DejaVu Sans, Noto Sans CJK SC, Helvetica, Arial, "
                          "sans-serif\" role=\"img\">\n<title>",
                          width, height, width, height));
-    HM_TRY(append_escaped(svg, title, err));
+    HM_TRY(hm_buf_xml(svg, title, err));
     HM_TRY(hm_buf_text(svg, "</title>\n", err));
     HM_TRY(svg_rect(svg, 0, 0, width, height, "#ffffff", err));
     return svg_text(svg, width / 2, 24, 15, "middle", "#222222", 0, title, err);
@@ -127,7 +104,7 @@ int svg_text(struct hm_buf *svg, double x, double y, double size, const char *an
     if (rotate != 0.0)
         HM_TRY(hm_buf_printf(svg, err, " transform=\"rotate(%.0f %.1f %.1f)\"", rotate, x, y));
     HM_TRY(hm_buf_text(svg, ">", err));
-    HM_TRY(append_escaped(svg, text, err));
+    HM_TRY(hm_buf_xml(svg, text, err));
     return hm_buf_text(svg, "</text>\n", err);
 }
 

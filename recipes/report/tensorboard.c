@@ -6,6 +6,7 @@
  */
 #include "hanmix/recipes/report.h"
 
+#include "hanmix/base/bytes.h"
 #include "hanmix/base/file.h"
 #include "tb_event.pb-c.h"
 
@@ -37,29 +38,15 @@ static uint32_t masked_crc(const uint8_t *data, size_t len)
     return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
 }
 
-static void put_le(uint8_t *out, uint64_t value, int bytes)
-{
-    for (int i = 0; i < bytes; i++)
-        out[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint64_t get_le(const uint8_t *in, int bytes)
-{
-    uint64_t value = 0;
-    for (int i = 0; i < bytes; i++)
-        value |= (uint64_t)in[i] << (8 * i);
-    return value;
-}
-
 static int append_record(struct hm_buf *out, const HmTb__Event *event, struct hm_error *err)
 {
     size_t len = hm_tb__event__get_packed_size(event);
     HM_TRY(hm_buf_reserve(out, len + TB_FRAME_BYTES, err));
     uint8_t *frame = (uint8_t *)out->ptr + out->len;
-    put_le(frame, len, 8);
-    put_le(frame + 8, masked_crc(frame, 8), 4);
+    hm_le_put(frame, len, 8);
+    hm_le_put(frame + 8, masked_crc(frame, 8), 4);
     hm_tb__event__pack(event, frame + 12);
-    put_le(frame + 12 + len, masked_crc(frame + 12, len), 4);
+    hm_le_put(frame + 12 + len, masked_crc(frame + 12, len), 4);
     out->len += len + TB_FRAME_BYTES;
     return HM_OK;
 }
@@ -138,12 +125,12 @@ int hm_tb_scalar(struct hm_tb_writer *writer, const char *tag, uint64_t step, do
 /* Length of the whole frame at data, or 0 when it is cut off or its checksums disagree. */
 static size_t frame_bytes(const uint8_t *data, size_t left)
 {
-    if (left < TB_FRAME_BYTES || masked_crc(data, 8) != (uint32_t)get_le(data + 8, 4))
+    if (left < TB_FRAME_BYTES || masked_crc(data, 8) != (uint32_t)hm_le_get(data + 8, 4))
         return 0;
-    uint64_t len = get_le(data, 8);
+    uint64_t len = hm_le_get(data, 8);
     if (len > left - TB_FRAME_BYTES)
         return 0;
-    if (masked_crc(data + 12, (size_t)len) != (uint32_t)get_le(data + 12 + len, 4))
+    if (masked_crc(data + 12, (size_t)len) != (uint32_t)hm_le_get(data + 12 + len, 4))
         return 0;
     return (size_t)len + TB_FRAME_BYTES;
 }

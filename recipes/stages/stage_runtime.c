@@ -63,7 +63,7 @@ int hm_stage_packed_check(const struct hm_stage_run *run, const char *path, cons
     HM_TRY(hm_path_join(&file, model, "tokenizer.model", err));
     int r = HM_OK;
     if (hm_path_exists(file)) {
-        r = hm_sha256_path(file, digest, err);
+        r = hm_sha256_file(file, NULL, digest, err);
         if (r == HM_OK && strcmp(digest, fingerprint) != 0)
             r = hm_fail(err, HM_ERR_FORMAT,
                         "'%s' was packed with another tokenizer (SHA-256 %.12s...) than the model "

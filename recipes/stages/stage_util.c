@@ -136,18 +136,15 @@ int hm_stage_text_bytes(const struct hm_stage_run *run, const char *name, uint64
 int hm_stage_input_digest(const struct hm_stage_run *run, const char *name,
                           char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
 {
-    const struct hm_input_value *input = hm_stage_input(run, name);
     struct hm_buf lines = { 0 };
+    const json_t *set, *path;
+    size_t i, j;
     int r = HM_OK;
 
-    for (size_t i = 0; r == HM_OK && input && i < input->n_sets; i++) {
-        for (size_t f = 0; r == HM_OK && f < input->set[i].n_paths; f++) {
-            char digest[HM_SHA256_HEX_BYTES];
-            r = hm_sha256_path(input->set[i].path[f], digest, err);
-            if (r == HM_OK)
-                r = hm_buf_printf(&lines, err, "%s %s\n", input->set[i].name, digest);
-        }
-    }
+    json_array_foreach(json_object_get(run->digests, name), i, set)
+        json_array_foreach(json_object_get(set, "paths"), j, path) if (r == HM_OK) r =
+            hm_buf_printf(&lines, err, "%s %s\n", json_string_value(json_object_get(set, "set")),
+                          json_string_value(json_object_get(path, "sha256")));
     if (r == HM_OK)
         r = hm_sha256_of(lines.ptr ? lines.ptr : "", lines.len, hex, err);
     hm_buf_release(&lines);

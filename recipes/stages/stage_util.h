@@ -73,7 +73,8 @@ int hm_stage_input_bytes(const struct hm_stage_run *run, const char *name, uint6
 /* About how many bytes of text they hold: compressed files three times their size. */
 int hm_stage_text_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
                         struct hm_error *err);
-/* SHA-256 over the sorted digests of all files of an input: the identity of a text. */
+/* SHA-256 over the lines "set digest" of all files of an input, in order: the identity of a text.
+ * Of a run only. */
 int hm_stage_input_digest(const struct hm_stage_run *run, const char *name,
                           char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
 /* True when an input is absent, or made by a stage that has not run yet. */

@@ -342,11 +342,3 @@ const struct hm_stage *hm_stage_at(size_t i)
 {
     return table[i];
 }
-
-const struct hm_stage *hm_stage_find(const char *name)
-{
-    for (size_t i = 0; i < COUNT(table); i++)
-        if (strcmp(table[i]->name, name) == 0)
-            return table[i];
-    return NULL;
-}

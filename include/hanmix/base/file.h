@@ -91,6 +91,9 @@ int hm_dir_list(const char *path, struct hm_names *ret_names, struct hm_error *e
 /* files at any depth, relative, sorted */
 int hm_dir_files(const char *path, struct hm_names *ret_names, struct hm_error *err);
 void hm_names_release(struct hm_names *names);
+/* Whether a folder holds `name`, or (the folder must be readable) a name that ends so. */
+int hm_dir_holds(const char *dir, const char *name, bool *ret_found, struct hm_error *err);
+int hm_dir_holds_ending(const char *dir, const char *ending, bool *ret_found, struct hm_error *err);
 
 /* Advisory lock on path (created); held by another process is HM_ERR_IO naming its pid. *ret_fd
  * closes with hm_lock_release. */

@@ -27,8 +27,6 @@ int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], st
 /* Of large files progress is told; a stop is HM_ERR_STOPPED. ctl may be NULL. */
 int hm_sha256_file(const char *path, const struct hm_ctl *ctl, char hex[HM_SHA256_HEX_BYTES],
                    struct hm_error *err);
-/* Digest of a file, or of a folder: over sorted "relative path, size, sha256" lines. */
-int hm_sha256_path(const char *path, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
 
 uint64_t hm_hash64(const void *data, size_t len, uint64_t seed); /* stable across machines */
 uint64_t hm_mix64(uint64_t value);                               /* splitmix64 finaliser */

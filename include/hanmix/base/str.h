@@ -34,6 +34,8 @@ bool hm_text_ends(const char *text, const char *suffix);
 
 int hm_buf_append(struct hm_buf *buf, const void *data, size_t len, struct hm_error *err);
 int hm_buf_text(struct hm_buf *buf, const char *text, struct hm_error *err);
+/* The same with < > & " as entities of XML and HTML. */
+int hm_buf_xml(struct hm_buf *buf, const char *text, struct hm_error *err);
 int hm_buf_printf(struct hm_buf *buf, struct hm_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 int hm_buf_reserve(struct hm_buf *buf, size_t extra, struct hm_error *err);

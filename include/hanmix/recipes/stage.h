@@ -125,6 +125,8 @@ struct hm_stage_run {   /* what plan() and run() see */
     int threads;
     uint64_t memory_bytes; /* set.memory or 0 */
     const struct hm_ctl *ctl;
+    const json_t *digests;  /* "inputs" of stage.json: by input, sets of paths with their SHA-256
+                               (run only) */
     json_t *report;         /* report.json object to fill (run only) */
     json_t *stage_info;     /* extra members for stage.json: kernel path, formats (run only) */
     uint64_t planned_bytes; /* sum of plan().memory */
@@ -165,6 +167,8 @@ struct hm_stage {
 
 size_t hm_stage_count(void);
 const struct hm_stage *hm_stage_at(size_t i);
-const struct hm_stage *hm_stage_find(const char *name); /* NULL when unknown */
+/* HM_ERR_USAGE after `place` with the nearest name when unknown. */
+int hm_stage_find(const char *name, const char *place, const struct hm_stage **ret_stage,
+                  struct hm_error *err);
 
 #endif

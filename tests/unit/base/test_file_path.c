@@ -50,6 +50,24 @@ static void test_tail(void **state)
         assert_string_equal(hm_path_tail(cases[i].path, cases[i].names), cases[i].tail);
 }
 
+static void test_holds(void **state)
+{
+    struct hm_error err = { 0 };
+    bool found;
+
+    file_put(tmp_path(*state, "train.hmp"), "x", 1);
+    assert_ok(hm_dir_holds(*state, "train.hmp", &found, &err), err);
+    assert_true(found);
+    assert_ok(hm_dir_holds(*state, "valid.hmp", &found, &err), err);
+    assert_false(found);
+    assert_ok(hm_dir_holds_ending(*state, ".hmp", &found, &err), err);
+    assert_true(found);
+    assert_ok(hm_dir_holds_ending(*state, ".hmq", &found, &err), err);
+    assert_false(found);
+    assert_fails(hm_dir_holds_ending(tmp_path(*state, "none"), ".hmp", &found, &err), HM_ERR_USAGE,
+                 "none", err);
+}
+
 static void test_make_and_remove(void **state)
 {
     const char *outside = tmp_path(*state, "outside");
@@ -162,8 +180,9 @@ static void test_rename_and_free_space(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_join), cmocka_unit_test(test_tail), TEST(test_make_and_remove),
-        TEST(test_glob_is_sorted),   TEST(test_without_memory),   TEST(test_rename_and_free_space),
+        cmocka_unit_test(test_join),      cmocka_unit_test(test_tail), TEST(test_holds),
+        TEST(test_make_and_remove),       TEST(test_glob_is_sorted),   TEST(test_without_memory),
+        TEST(test_rename_and_free_space),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,6 +24,17 @@ static void test_buffer_grows(void **state)
     hm_buf_release(&buf);
 }
 
+static void test_xml(void **state)
+{
+    struct hm_buf buf = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_ok(hm_buf_xml(&buf, "a<b> & \"中\"", &err), err);
+    assert_string_equal(buf.ptr, "a&lt;b&gt; &amp; &quot;中&quot;");
+    hm_buf_release(&buf);
+}
+
 static void test_compare(void **state)
 {
     (void)state;
@@ -110,8 +121,11 @@ static void test_malformed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_buffer_grows), cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_format),       cmocka_unit_test(test_every_code_point_round_trips),
+        cmocka_unit_test(test_buffer_grows),
+        cmocka_unit_test(test_xml),
+        cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_format),
+        cmocka_unit_test(test_every_code_point_round_trips),
         cmocka_unit_test(test_malformed),
     };
 

@@ -218,11 +218,16 @@ static void test_allocation_failures(void **state)
 
 static void test_texts(void **state)
 {
+    const struct hm_stage *stage = NULL;
     struct hm_buf text = { 0 };
     struct hm_error err = { 0 };
 
     (void)state;
-    assert_ok(hm_stage_help(hm_stage_find("test.make"), &text, &err), err);
+    assert_fails(hm_stage_find("test.mak", "here", &stage, &err), HM_ERR_USAGE,
+                 "here: unknown stage 'test.mak'; did you mean 'test.make'?", err);
+    assert_null(stage);
+    assert_ok(hm_stage_find("test.make", "here", &stage, &err), err);
+    assert_ok(hm_stage_help(stage, &text, &err), err);
     assert_non_null(strstr(text.ptr, "set.fail=none  none|check|numeric"));
     assert_non_null(strstr(text.ptr, "set.threads=0  count"));
     hm_buf_clear(&text);

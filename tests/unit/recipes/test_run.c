@@ -106,6 +106,11 @@ static void test_digest_folder(void **state)
     file_put(tmp_path(dir, "m/sub/b"), "2", 1);
     assert_ok(hm_digest_cache_load(NULL, &cache, &err), err);
     assert_ok(hm_digest_path(&cache, tmp_path(dir, "m"), NULL, first, &err), err);
+    const char lines[] = /* the definition, written out */
+        "a\t1\t6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b\n"
+        "sub/b\t1\td4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35\n";
+    assert_ok(hm_sha256_of(lines, strlen(lines), again, &err), err);
+    assert_string_equal(first, again);
     file_put(tmp_path(dir, "m/.hidden"), "x", 1);
     file_put(tmp_path(dir, "m/stage.json"), "x", 1);
     file_put(tmp_path(dir, "m/report.json"), "x", 1);
