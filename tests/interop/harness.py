@@ -61,14 +61,25 @@ def hanmix(*args, code=0, text=None):
     return done.stdout
 
 
-def stage(name, out, code=0, **settings):
-    """hanmix stage NAME with in_KEY=... and set_KEY=... as keyword arguments; report.json as a dict."""
+def stage_args(settings):
     args = []
     for key, value in settings.items():
         kind, _, rest = key.partition("_")
         for item in (value if isinstance(value, tuple) else (value,)):
             args.append(f"{kind}.{rest.replace('__', '.')}={item}")
-    hanmix("stage", name, *args, "--out", out, code=code)
+    return args
+
+
+def refused(name, out, code, **settings):
+    """A stage that must end with this code; what it says on standard error."""
+    done = subprocess.run([str(PROGRAM), "stage", name, *stage_args(settings), "--out", str(out)], capture_output=True, text=True)
+    check(done.returncode == code, f"{name}: exit {done.returncode}, expected {code}: {done.stderr[-500:]}")
+    return done.stderr
+
+
+def stage(name, out, code=0, **settings):
+    """hanmix stage NAME with in_KEY=... and set_KEY=... as keyword arguments; report.json as a dict."""
+    hanmix("stage", name, *stage_args(settings), "--out", out, code=code)
     path = pathlib.Path(out) / "report.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -113,7 +124,11 @@ def documents(name, limit=None):
 
 
 def main(only):
+    import transformers
+    import warnings
     torch.set_num_threads(2)
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module="peft")
     passed = failed = skipped = 0
     check(PROGRAM.exists(), f"{PROGRAM} is not there; build first or set HANMIX")
     for function in TESTS:

@@ -8,8 +8,8 @@ import torch
 from transformers import (AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, MixtralConfig,
                           MixtralForCausalLM)
 
-from harness import (GOLDEN, QUICKSTART, check, check_close, hanmix, logits_of, quickstart_model, random_ids, save_ids, stage,
-                     tensors, test)
+from harness import (GOLDEN, QUICKSTART, check, check_close, hanmix, logits_of, quickstart_model, random_ids, refused, save_ids,
+                     stage, tensors, test)
 
 FORWARD_LIMIT = 2e-5  # f32 products summed in another order
 LLAMA2C = GOLDEN / "models"
@@ -47,6 +47,50 @@ def mixtral_forward(folder):
         routers = model(input_ids=ids, output_router_logits=True).router_logits
     for layer, theirs in enumerate(routers):
         check_close(f"router {layer}", found[f"router_logits.{layer}"], theirs, FORWARD_LIMIT)
+
+
+@test
+def shapes_of_models(folder):
+    """Numbers of experts and of those chosen, heads of their own size, one shared key head, a tied Mixtral."""
+    def moe(**more):
+        return MixtralForCausalLM(MixtralConfig(**{**dict(vocab_size=300, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2,
+                                                          max_position_embeddings=128, initializer_range=0.2, tie_word_embeddings=False, attn_implementation="eager"), **more}))
+
+    def dense(**more):
+        return LlamaForCausalLM(LlamaConfig(**{**dict(vocab_size=300, hidden_size=64, intermediate_size=172, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=4,
+                                                      max_position_embeddings=128, initializer_range=0.2, attn_implementation="eager"), **more}))
+    cases = [lambda e=e, k=k: moe(num_local_experts=e, num_experts_per_tok=k) for e, k in ((4, 1), (3, 3), (1, 1), (8, 2))]
+    cases += [lambda: moe(num_local_experts=3, num_key_value_heads=6, tie_word_embeddings=True), lambda: dense(head_dim=16), lambda: dense(num_key_value_heads=1, rope_theta=5e5, rms_norm_eps=1e-6)]
+    for i, make in enumerate(cases):
+        torch.manual_seed(70 + i)
+        (folder / str(i)).mkdir()
+        forward_agrees(folder / str(i), make(), 300, 70 + i)
+
+
+@test
+def stored_types_and_shards(folder):
+    """F16, BF16 and F32 on disk, in one file and in many; what is read is what transformers reads."""
+    for kind in (torch.float16, torch.bfloat16, torch.float32):
+        for shard in ("100KB", "5GB"):
+            at = folder / f"{kind}-{shard}"
+            torch.manual_seed(80)
+            config = MixtralConfig(vocab_size=180, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, num_local_experts=6,
+                                   max_position_embeddings=64, initializer_range=0.15, tie_word_embeddings=False)
+            MixtralForCausalLM(config).to(kind).save_pretrained(str(at / "model"), max_shard_size=shard)
+            check((len(list((at / "model").glob("*.safetensors"))) == 1) == (shard == "5GB"), "shards")
+            loaded = AutoModelForCausalLM.from_pretrained(str(at / "model"), dtype=torch.float32, attn_implementation="eager").eval()
+            ids = random_ids(80, 2, 40, 180)
+            check_close(f"{kind}, {shard}", ours(at, at / "model", ids)["logits"], logits_of(loaded, ids), FORWARD_LIMIT)
+
+
+@test
+def unsupported_models_are_refused(folder):
+    for i, (more, word) in enumerate(((dict(attention_bias=True), "attention_bias"), (dict(mlp_bias=True), "mlp_bias"), (dict(hidden_act="gelu"), "hidden_act"),
+                                      (dict(rope_scaling={"rope_type": "linear", "factor": 2.0}), "rope_scaling"))):
+        LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, **more)).save_pretrained(str(folder / str(i)))
+        save_ids(folder / "ids.safetensors", random_ids(81, 1, 8, 64))
+        said = refused("eval.logits", folder / "out", 4, in_model=folder / str(i), in_ids=folder / "ids.safetensors")
+        check(word in said and len(said.strip().splitlines()) == 1, said)
 
 
 @test

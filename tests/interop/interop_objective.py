@@ -193,3 +193,27 @@ def rates_of_every_schedule(folder):
             optimizer.step()
             scheduler.step()
         check_close(f"{schedule}, warm-up {warmup}, floor {floor}", [s["lr"] for s in steps], rates, 1e-12)
+
+
+@test
+def embedding_of_a_tied_model(folder):
+    """Trained in full, the head follows; peft loads the adapter, transformers the merged model."""
+    model = small_llama(True)
+    model.save_pretrained(str(folder / "base"))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    for name, p in model.named_parameters():
+        p.requires_grad_(name == "model.embed_tokens.weight")
+    plan = Plan(steps=4)
+    data = plain_batches(35, plan, vocab=200)
+    theirs = torch_train(model.train(), data, plan, aux=False)
+    _, steps, _ = hanmix_train(folder, data, plan, in_model=folder / "base", set_train_embeddings="all", set_targets="[]")
+    compare_logs(steps, theirs, aux=False)
+    key = "model.embed_tokens.weight"
+    compare_update(key, tensors(folder / "run" / "adapter")["base_model.model." + key], model.state_dict()[key], before[key])
+    base = AutoModelForCausalLM.from_pretrained(str(folder / "base"), dtype=torch.float32, attn_implementation="eager")
+    ids = random_ids(36, 1, 20, 200)
+    check_close("peft", logits_of(PeftModel.from_pretrained(base, str(folder / "run" / "adapter")).eval(), ids), logits_of(model.eval(), ids), 1e-4)
+    stage("qlora.merge", folder / "merged", in_model=folder / "base", in_adapter=folder / "run" / "adapter")
+    loaded = AutoModelForCausalLM.from_pretrained(str(folder / "merged"), dtype=torch.float32, attn_implementation="eager").eval()
+    check_close("merged", logits_of(loaded, ids), logits_of(model, ids), 1e-4)
+    check_close("ours", ours(folder, folder / "merged", ids)["logits"], logits_of(loaded, ids), FORWARD_LIMIT)

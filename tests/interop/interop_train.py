@@ -30,6 +30,19 @@ def random_adapter(folder, seed=11, dtype=torch.float32, **more):
 
 
 @test
+def their_choice_of_modules_is_read(folder):
+    """Expressions, layers_to_transform, exclude_modules, all-linear, dotted names: the modules peft picks."""
+    ids = random_ids(14, 1, 24, 512)
+    for name, more in (("expression", {"target_modules": r".*layers\.[02]\..*(q_proj|w1)"}), ("layers", {"target_modules": ["q_proj", "w2"], "layers_to_transform": [1, 3]}),
+                       ("excluded", {"target_modules": ["q_proj", "w2"], "exclude_modules": r".*layers\.2\..*"}), ("all-linear", {"target_modules": "all-linear"}),
+                       ("dotted", {"target_modules": ["experts.1.w2", "layers.0.self_attn.q_proj"]})):
+        torch.manual_seed(14)
+        model = get_peft_model(quickstart_model(), LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", init_lora_weights=False, **more))
+        model.save_pretrained(str(folder / name))
+        check_close(name, ours(folder, QUICKSTART / "base", ids, in_adapter=folder / name)["logits"], logits_of(model.eval(), ids), FORWARD_LIMIT)
+
+
+@test
 def their_adapter_is_read(folder):
     ids = random_ids(6, 2, 40, 512)
     for name, dtype, more in (("plain", torch.float32, {}), ("bf16", torch.bfloat16, {}), ("rslora", torch.float32, {"use_rslora": True}),
