@@ -4,9 +4,10 @@
  * columns wide, is packed on the stack and stays in L1 while the rows of A pass by, MR at a time,
  * read where they are (packed when A is transposed and wide); the sums stay in registers. Why not
  * OpenBLAS: at the sizes of the model's panels it reaches 60 to 95 % of this, at few rows less
- * (bench/kernels gemm), and only on CPUs that its version knows. Each element of C is one chain of fused products in order of k
- * per K_BLOCK, joined through C itself, wherever it lies in a tile: the cut of a product into tiles
- * does not change its bits, except at m <= FEW in gemm_nt, where sums run in the lanes of a vector.
+ * (bench/kernels gemm), and only on CPUs that its version knows. Each element of C is one chain of
+ * fused products in order of k per K_BLOCK, joined through C itself, wherever it lies in a tile:
+ * the cut of a product into tiles does not change its bits, except at m <= FEW in gemm_nt, where
+ * sums run in the lanes of a vector.
  */
 #include "isa.h"
 #include "simd.h"
