@@ -161,7 +161,9 @@ int hm_eval_logits(struct hm_model *model, const char *ids_path, const char *out
     struct logits_run run = { .model = model, .arch = hm_model_arch(model) };
 
     HM_TRY(hm_ids_file_open(ids_path, &run.ids, err));
-    int status = specs_make(&run, err);
+    int status = hm_ids_file_check(&run.ids, run.arch->vocab_size, err);
+    if (status == HM_OK)
+        status = specs_make(&run, err);
     if (status == HM_OK)
         status = buffers_make(&run, err);
     if (status == HM_OK)

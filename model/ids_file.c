@@ -81,8 +81,10 @@ static int values_read(const struct hm_ids_file *file, const struct hm_tensor *t
         memcpy(&value, tensor->data + (row * file->seq_len + t) * sizeof(value), sizeof(value));
         if ((value < 0 || value > highest) && !(may_ignore && value == HM_LABEL_IGNORE))
             return hm_fail(err, HM_ERR_FORMAT,
-                           "'%s': %s holds %" PRId64 " in row %" PRIu64 " at position %u",
-                           file->file.path, tensor->name, value, row, t);
+                           "'%s': %s holds %" PRId64 " in row %" PRIu64
+                           " at position %u; expected 0 to %" PRId64 "%s",
+                           file->file.path, tensor->name, value, row, t, highest,
+                           may_ignore ? " or -100" : "");
         out[t] = (int32_t)value;
     }
     return HM_OK;
@@ -106,4 +108,21 @@ int hm_ids_file_row(const struct hm_ids_file *file, uint64_t row, bool own_label
     row_out->has_mask = file->mask != NULL;
     row_out->has_labels = own_labels || file->mask;
     return HM_OK;
+}
+
+int hm_ids_file_check(const struct hm_ids_file *file, uint32_t vocab_size, struct hm_error *err)
+{
+    int32_t *values = hm_alloc_array(HM_MEM_OTHER, file->seq_len, sizeof(*values));
+    int64_t highest = (int64_t)vocab_size - 1;
+    int status = values ? HM_OK : hm_fail_nomem(err, "for a row of %u tokens", file->seq_len);
+
+    for (uint64_t row = 0; status == HM_OK && row < file->rows; row++) {
+        status = values_read(file, file->ids, row, highest, false, values, err);
+        if (status == HM_OK && file->labels)
+            status = values_read(file, file->labels, row, highest, true, values, err);
+        if (status == HM_OK && file->mask)
+            status = values_read(file, file->mask, row, 1, false, values, err);
+    }
+    hm_free(values);
+    return status;
 }

@@ -66,10 +66,19 @@ static const char *fault(enum hm_input_type type, const char *path, bool is_dir,
     }
 }
 
+int hm_name_check(const char *path, struct hm_error *err)
+{
+    if (hm_utf8_valid(hm_str_of(path), NULL))
+        return HM_OK;
+    return hm_fail(err, HM_ERR_USAGE, "the name '%s' is not UTF-8; rename the file or folder",
+                   path);
+}
+
 int hm_input_check(enum hm_input_type type, const char *path, struct hm_error *err)
 {
     bool is_dir = hm_path_is_dir(path), found = false;
 
+    HM_TRY(hm_name_check(path, err));
     if (is_dir)
         HM_TRY(find_content(type, path, &found, err));
     else

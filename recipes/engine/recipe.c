@@ -249,6 +249,7 @@ static int read_run_dir(struct hm_recipe *recipe, const struct hm_node *root, co
     const char *dot = strrchr(name, '.');
 
     HM_TRY(text_of(root, "run_dir", NULL, &text, err));
+    HM_TRY(hm_name_check(run_dir ? run_dir : "", err));
     if (run_dir || text)
         return copy_text(&recipe->run_dir, run_dir ? run_dir : text, err);
     return hm_format(&recipe->run_dir, err, "runs/%.*s",
@@ -320,6 +321,7 @@ static int begin(struct hm_recipe *recipe, const char *path, const char *const *
     recipe->root = hm_calloc(HM_MEM_OTHER, 1, sizeof(struct hm_node));
     if (!recipe->root)
         return fail_nomem(err);
+    HM_TRY(hm_name_check(path, err));
     HM_TRY(copy_text(&recipe->path, path, err));
     return keep_overrides(recipe, overrides, n, err);
 }
@@ -391,6 +393,7 @@ int hm_recipe_single(const char *stage_name, const char *const *settings, size_t
         start--;
     if (start == len || (len - start <= 2 && strspn(out + start, ".") >= len - start))
         return hm_fail(err, HM_ERR_USAGE, "'%s' is no name of a new folder", out);
+    HM_TRY(hm_name_check(out, err));
     int status = begin(&recipe, "", settings, n_settings, err);
     if (status == HM_OK) {
         id = hm_strndup(HM_MEM_OTHER, out + start, len - start);

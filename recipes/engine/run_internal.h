@@ -25,12 +25,6 @@ int hm_inputs_resolve(const struct hm_resolver *resolver, size_t stage,
                       struct hm_input_value **ret_values, struct hm_error *err);
 void hm_inputs_release(struct hm_input_value *values, size_t n);
 
-/* --- input_check.c --- */
-
-/* An existing path can be what the type says: the folder has a config.json, the file a known
- * ending. */
-int hm_input_check(enum hm_input_type type, const char *path, struct hm_error *err);
-
 /* --- stage_identity.c --- */
 
 struct hm_identity {

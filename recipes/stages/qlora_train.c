@@ -100,6 +100,7 @@ static int eval_sets_open(const struct hm_stage_run *run, struct training *t, st
         t->eval[i].name = set->name[0] ? set->name : (char *)(uintptr_t) "valid";
         t->n_eval = i + 1;
         HM_TRY(packed_open(run, set->path[0], false, 0, &t->eval[i].source, err));
+        HM_TRY(hm_samples_check(t->eval[i].source, hm_model_arch(t->model), err));
     }
     return HM_OK;
 }
@@ -139,6 +140,7 @@ static int training_open(const struct hm_stage_run *run, struct training *t, str
     HM_TRY(hm_train_adapter_open(run, hm_model_checkpoint(t->model), &t->adapter, err));
     hm_model_attach(t->model, t->adapter);
     HM_TRY(hm_train_data_open(run, &t->data, err));
+    HM_TRY(hm_samples_check(t->data, hm_model_arch(t->model), err));
     HM_TRY(eval_sets_open(run, t, err));
     HM_TRY(hm_train_job_config(run, hm_samples_count(t->data), hm_samples_seq_len(t->data),
                                hm_samples_micro_rows(t->data), &t->config, err));

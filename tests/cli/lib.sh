@@ -16,6 +16,10 @@ expect() {
     shift
     "$@" >out 2>err </dev/null
     code=$?
+    if grep -qE 'Sanitizer|runtime error:' err; then
+        fail "$*: a sanitizer reports"
+        sed 's/^/  err: /' err | head -n 40
+    fi
     [ "$code" -eq "$wanted" ] && return 0
     fail "$*: exit $code, expected $wanted"
     sed 's/^/  out: /' out | head -n 20
@@ -28,6 +32,30 @@ has() { grep -qF -- "$2" "$1" || { fail "'$2' is not in $1:"; sed 's/^/  /' "$1"
 hasnt() { if grep -qF -- "$2" "$1"; then fail "'$2' is in $1"; fi; }
 # one_sentence: err holds one line
 one_sentence() { [ "$(wc -l <err)" -eq 1 ] || { fail "not one sentence on stderr:"; sed 's/^/  /' err; }; }
+# refused CODE TEXT STAGE SETTINGS...: the stage ends with that code and one sentence that holds TEXT, and leaves nothing behind
+refused() {
+    refused_code=$1 refused_text=$2
+    shift 2
+    rm -rf x x.partial
+    expect "$refused_code" "$HANMIX" stage "$@" --out x --quiet
+    has err "$refused_text"
+    one_sentence
+    gone x x.partial x.lock .x.old
+}
+# fine STAGE SETTINGS...: the stage ends well, its folder is x
+fine() { rm -rf x x.partial; expect 0 "$HANMIX" stage "$@" --out x --quiet; there x/report.json; }
+# tensors FILE HEADER DATA_BYTES: a safetensors file with that header and so many zeros
+tensors() {
+    tensors_len=$(printf %s "$2" | wc -c)
+    printf "\\$(printf %03o $((tensors_len % 256)))\\$(printf %03o $((tensors_len / 256 % 256)))\\0\\0\\0\\0\\0\\0%s" "$2" >"$1"
+    head -c "$3" /dev/zero >>"$1"
+}
+# spoil FILE OFFSET BYTES: overwrite there (printf escapes); an offset below 0 counts from the end
+spoil() {
+    spoil_at=$2
+    [ "$spoil_at" -ge 0 ] || spoil_at=$(($(wc -c <"$1") + spoil_at))
+    printf "$3" | dd of="$1" bs=1 seek="$spoil_at" conv=notrunc 2>/dev/null
+}
 # same A B
 same() { cmp -s "$1" "$2" || fail "$1 and $2 differ"; }
 # there PATH..., gone PATH...

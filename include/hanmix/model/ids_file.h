@@ -22,6 +22,9 @@ struct hm_ids_file {
 int hm_ids_file_open(const char *path, struct hm_ids_file *ret_file, struct hm_error *err);
 void hm_ids_file_close(struct hm_ids_file *file); /* {0} is fine */
 
+/* Every id and label is below vocab_size, every mask 0 or 1: else HM_ERR_FORMAT telling where. */
+int hm_ids_file_check(const struct hm_ids_file *file, uint32_t vocab_size, struct hm_error *err);
+
 struct hm_ids_row { /* T of each, owned by the caller */
     int32_t *ids, *labels;
     uint8_t *mask;

@@ -38,6 +38,9 @@ int hm_samples_open_packed(const char *path, bool shuffle, uint64_t seed, bool d
 int hm_samples_open_ids(
     const char *path, struct hm_sample_source **ret,
     struct hm_error *err); /* file order; dims [rows,T] or [micro-batches,rows,T] */
+/* No id beyond the vocabulary of the model: else HM_ERR_FORMAT. */
+int hm_samples_check(const struct hm_sample_source *source, const struct hm_arch *arch,
+                     struct hm_error *err);
 void hm_samples_close(struct hm_sample_source *source);
 uint32_t hm_samples_seq_len(const struct hm_sample_source *source);
 uint64_t hm_samples_count(const struct hm_sample_source *source);
