@@ -34,7 +34,7 @@ static double product_seconds(struct product *product)
 {
     double begin = hm_clock_seconds();
 
-    hm_parallel_for((product->n + TILE_ROWS - 1) / TILE_ROWS, tile_run, product);
+    hm_parallel_for(hm_units(product->n, TILE_ROWS), tile_run, product);
     return hm_clock_seconds() - begin;
 }
 

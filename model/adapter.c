@@ -20,18 +20,13 @@
 
 enum { INIT_GRAIN = 1 << 16, COPY_ROWS = 256 }; /* values and rows per unit of a loop */
 
-static size_t param_count(const struct hm_param *param)
-{
-    return (size_t)param->rows * param->cols;
-}
-
 int hm_adapter_allocate(struct hm_adapter *adapter, bool with_gradients, struct hm_error *err)
 {
     for (size_t i = 0; i < adapter->n_params; i++) {
         struct hm_param *param = &adapter->param[i];
-        param->value = hm_calloc(HM_MEM_ADAPTER, param_count(param), sizeof(float));
+        param->value = hm_calloc(HM_MEM_ADAPTER, hm_param_values(param), sizeof(float));
         if (param->value && with_gradients)
-            param->grad = hm_calloc(HM_MEM_GRADIENT, param_count(param), sizeof(float));
+            param->grad = hm_calloc(HM_MEM_GRADIENT, hm_param_values(param), sizeof(float));
         if (!param->value || (with_gradients && !param->grad))
             return hm_fail_nomem(err, "for the %u x %u values of '%s'", param->rows, param->cols,
                                  param->name);
@@ -68,10 +63,10 @@ static void init_factor(struct hm_param *param, uint64_t seed)
     struct init_job job = {
         .key = { seed, hm_hash64(param->name, strlen(param->name), 0) },
         .value = param->value,
-        .count = param_count(param),
+        .count = hm_param_values(param),
         .bound = 1.0 / sqrt(param->cols),
     };
-    hm_parallel_for((job.count + INIT_GRAIN - 1) / INIT_GRAIN, init_unit, &job);
+    hm_parallel_for(hm_units(job.count, INIT_GRAIN), init_unit, &job);
 }
 
 struct copy_job {
@@ -113,7 +108,7 @@ static int copy_base(const struct hm_checkpoint *ckpt, struct hm_param *param, s
     } else {
         hm_kernels_reference(&kernels);
         job.weight = weight;
-        hm_parallel_for((param->rows + COPY_ROWS - 1) / COPY_ROWS, copy_unit, &job);
+        hm_parallel_for(hm_units(param->rows, COPY_ROWS), copy_unit, &job);
         hm_weight_drop_pages(weight);
     }
     hm_weight_free(weight);
@@ -186,7 +181,7 @@ void hm_adapter_zero_grad(struct hm_adapter *adapter)
 {
     for (size_t i = 0; i < adapter->n_params; i++) {
         if (adapter->param[i].grad)
-            memset(adapter->param[i].grad, 0, param_count(&adapter->param[i]) * sizeof(float));
+            memset(adapter->param[i].grad, 0, hm_param_values(&adapter->param[i]) * sizeof(float));
     }
 }
 
@@ -195,7 +190,7 @@ uint64_t hm_adapter_param_count(const struct hm_adapter *adapter)
     uint64_t count = 0;
 
     for (size_t i = 0; i < adapter->n_params; i++)
-        count += param_count(&adapter->param[i]);
+        count += hm_param_values(&adapter->param[i]);
     return count;
 }
 

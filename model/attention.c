@@ -30,11 +30,6 @@ struct attention_loop {
     float scale;
 };
 
-static float *worker_scratch(const struct hm_step *step, int worker)
-{
-    return hm_f32(step->ws, HM_BUF_SCORE) + (size_t)worker * step->ws->buffer[HM_BUF_SCORE].cols;
-}
-
 /* --- geometry --------------------------------------------------------------------------------- */
 
 /* Runs of unmasked keys of sequence b, cut at HM_K_TILE; returns the number of tiles so far. */
@@ -127,7 +122,7 @@ void hm_rope_rows(const struct hm_step *step, float *x, uint32_t heads, float si
 {
     struct rope_loop loop = { step, x, heads, sign };
 
-    hm_parallel_for(hm_cuts(step->N, HM_ROW_BLOCK), rope_unit, &loop);
+    hm_parallel_for(hm_units(step->N, HM_ROW_BLOCK), rope_unit, &loop);
 }
 
 /* --- forward: one query tile of one head ------------------------------------------------------ */
@@ -161,7 +156,7 @@ static void forward_unit(void *context, size_t index, int worker)
     const float *q = loop->a->q + u.q0 * ldq + u.head * c;
     float *out = loop->a->out + u.q0 * ldq + u.head * c;
     float *lse = loop->a->lse + u.head * step->N + u.q0;
-    float *score = worker_scratch(step, worker);
+    float *score = hm_worker_scratch(step->ws, worker);
     float *row_max = score + 2 * SCORE_VALUES, *row_sum = row_max + HM_Q_TILE,
           *alpha = row_sum + HM_Q_TILE;
     const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE),
@@ -199,7 +194,7 @@ static void forward_unit(void *context, size_t index, int worker)
 static struct attention_loop attention_loop(const struct hm_step *step,
                                             const struct hm_attention *attention)
 {
-    return (struct attention_loop){ step, attention, hm_cuts(step->T, HM_Q_TILE),
+    return (struct attention_loop){ step, attention, hm_units(step->T, HM_Q_TILE),
                                     (float)(1.0 / sqrt(step->arch->head_dim)) };
 }
 
@@ -244,7 +239,7 @@ static void query_gradient_unit(void *context, size_t index, int worker)
     const size_t at_q = u.q0 * ldq + u.head * c;
     float *delta = loop->a->delta + u.head * step->N + u.q0;
     float *dq = loop->a->dq + at_q;
-    float *score = worker_scratch(step, worker), *dscore = score + SCORE_VALUES;
+    float *score = hm_worker_scratch(step->ws, worker), *dscore = score + SCORE_VALUES;
     const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE),
                   *tile_of = hm_i32(step->ws, HM_BUF_TILE_OF);
     double mark = hm_clock_seconds();
@@ -281,7 +276,7 @@ static void key_gradient_unit(void *context, size_t index, int worker)
     const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
     const size_t group = arch->heads / arch->kv_heads;
     size_t kv_head = index % arch->kv_heads, t = index / arch->kv_heads, b = 0;
-    float *score = worker_scratch(step, worker), *dscore = score + SCORE_VALUES;
+    float *score = hm_worker_scratch(step->ws, worker), *dscore = score + SCORE_VALUES;
     double mark = hm_clock_seconds();
 
     while ((size_t)tile_of[b + 1] <= t)

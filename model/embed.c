@@ -33,7 +33,7 @@ void hm_embed_forward(const struct hm_step *step, float *x)
     struct embed_loop loop = { .step = step, .x = x };
 
     hm_embed_view(step->model, &loop.table);
-    hm_parallel_for(hm_cuts(step->N, HM_ROW_BLOCK), embed_unit, &loop);
+    hm_parallel_for(hm_units(step->N, HM_ROW_BLOCK), embed_unit, &loop);
 }
 
 static void embed_gradient_unit(void *context, size_t index, int worker)
@@ -60,5 +60,5 @@ void hm_embed_backward(const struct hm_step *step, const float *dx)
 
     hm_embed_view(step->model, &loop.table);
     if (loop.table.full)
-        hm_parallel_for(hm_cuts(loop.table.cols, EMBED_COLS), embed_gradient_unit, &loop);
+        hm_parallel_for(hm_units(loop.table.cols, EMBED_COLS), embed_gradient_unit, &loop);
 }

@@ -11,16 +11,11 @@
 
 #include "internal.h"
 
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 static void copy_rows(const struct hm_moe *moe, const float *from, float *to, size_t block)
 {
     const int32_t *token = hm_i32(moe->step->ws, HM_BUF_ROW_TOKEN) + moe->row0;
     size_t d = moe->step->arch->hidden;
-    size_t end = least((block + 1) * HM_ROW_BLOCK, moe->rows);
+    size_t end = hm_least((block + 1) * HM_ROW_BLOCK, moe->rows);
 
     for (size_t row = block * HM_ROW_BLOCK; row < end; row++)
         memcpy(to + row * d, from + (size_t)token[row] * d, d * sizeof(float));
@@ -66,7 +61,7 @@ void hm_expert_combine(const struct hm_moe *moe, size_t block, int worker)
     const struct hm_step *step = moe->step;
     const float *y = hm_f32(step->ws, HM_BUF_YG);
     size_t d = step->arch->hidden;
-    size_t end = least((block + 1) * HM_ROW_BLOCK, step->N);
+    size_t end = hm_least((block + 1) * HM_ROW_BLOCK, step->N);
     double mark = hm_clock_seconds();
 
     for (size_t t = block * HM_ROW_BLOCK; t < end; t++) {
@@ -83,7 +78,7 @@ void hm_expert_scatter(const struct hm_moe *moe, size_t block, int worker)
     const struct hm_step *step = moe->step;
     const float *dx = hm_f32(step->ws, HM_BUF_DXG);
     size_t d = step->arch->hidden;
-    size_t end = least((block + 1) * HM_ROW_BLOCK, step->N);
+    size_t end = hm_least((block + 1) * HM_ROW_BLOCK, step->N);
     double mark = hm_clock_seconds();
 
     for (size_t t = block * HM_ROW_BLOCK; t < end; t++) {
@@ -100,7 +95,7 @@ static size_t inner_cut(const struct hm_moe *moe, size_t cut, size_t *ret_col0)
     uint32_t f = moe->step->arch->ffn;
 
     *ret_col0 = cut * hm_cut(f);
-    return least(hm_cut(f), f - *ret_col0);
+    return hm_least(hm_cut(f), f - *ret_col0);
 }
 
 void hm_expert_activate(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
@@ -151,7 +146,7 @@ void hm_expert_weigh(const struct hm_moe *moe, const struct hm_expert_job *job, 
     const struct hm_branch *w2 = &job->out.branch[0];
     const int32_t *slot = hm_i32(step->ws, HM_BUF_ROW_SLOT) + job->row0;
     const struct hm_act *parts = &step->ws->buffer[HM_BUF_GAMMA_CUT];
-    size_t end = least((block + 1) * HM_ROW_BLOCK, job->in.n);
+    size_t end = hm_least((block + 1) * HM_ROW_BLOCK, job->in.n);
     double mark = hm_clock_seconds();
 
     for (size_t row = block * HM_ROW_BLOCK; row < end; row++) {

@@ -191,13 +191,11 @@ uint32_t hm_adapter_rank(const struct hm_adapter *adapter); /* largest of its Lo
 float *hm_f32(const struct hm_workspace *workspace, enum hm_buffer buffer);
 int32_t *hm_i32(const struct hm_workspace *workspace, enum hm_buffer buffer);
 double *hm_f64(const struct hm_workspace *workspace, enum hm_buffer buffer);
+/* A worker's own row of HM_BUF_SCORE: scores of attention, masked rows of a linear with dropout. */
+float *hm_worker_scratch(const struct hm_workspace *workspace, int worker);
 
 /* Fixed cuts, by shape alone: units of output rows and of input columns (multiples of 64). */
 uint32_t hm_cut(uint32_t width);
-static inline size_t hm_cuts(size_t width, size_t cut)
-{
-    return (width + cut - 1) / cut;
-}
 uint32_t hm_head_rows(const struct hm_arch *arch, size_t tokens); /* rows of logits held at once */
 size_t hm_expert_round_rows(const struct hm_shape *shape);        /* X */
 
@@ -389,8 +387,7 @@ void hm_norm_rows(const struct hm_step *step, const struct hm_norm *norm, const 
 void hm_norm_backward(const struct hm_step *step, const struct hm_norm *norm, const float *x,
                       const float *rho, const float *dy, float *dx);
 
-/* --- embed.c, loss.c, forward.c, backward.c
- * -------------------------------------------------------- */
+/* --- embed.c, loss.c, forward.c, backward.c --------------------------------------------------- */
 
 void hm_embed_forward(const struct hm_step *step, float *x);
 void hm_embed_backward(const struct hm_step *step, const float *dx);

@@ -14,11 +14,6 @@
 
 #include "internal.h"
 
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* First row from row0 on that is read elsewhere than row0: a matrix may be frozen up to first_row
  * and trained from there. */
 static uint32_t segment_end(const struct hm_linear *w, uint32_t row0, uint32_t end)
@@ -82,7 +77,7 @@ static void product_segment(const struct hm_step *step, const struct hm_fan *fan
     uint32_t width = in_place(w, row0) ? w->cols : HM_PANEL_COLS;
 
     for (uint32_t col = 0; col < w->cols; col += width) {
-        uint32_t n_cols = (uint32_t)least(width, w->cols - col);
+        uint32_t n_cols = (uint32_t)hm_least(width, w->cols - col);
         size_t ld;
         const float *block = block_f32(step, w, row0, end - row0, col, n_cols, worker, &ld);
         hm_step_lap(step, worker, HM_PHASE_DECODE, mark);
@@ -98,7 +93,7 @@ void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsign
     const struct hm_branch *branch = &fan->branch[which];
     const struct hm_linear *w = &branch->w;
     uint32_t row0 = (uint32_t)cut * hm_cut(w->rows);
-    uint32_t end = (uint32_t)least(row0 + hm_cut(w->rows), w->rows);
+    uint32_t end = (uint32_t)hm_least(row0 + hm_cut(w->rows), w->rows);
     double mark = hm_clock_seconds();
 
     for (uint32_t row = row0; row < end;) {
@@ -113,23 +108,18 @@ void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsign
     hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
 }
 
-static float *dropout_rows(const struct hm_step *step, int worker)
-{
-    return hm_f32(step->ws, HM_BUF_SCORE) + (size_t)worker * step->ws->buffer[HM_BUF_SCORE].cols;
-}
-
 void hm_fan_down(const struct hm_step *step, const struct hm_fan *fan, unsigned which, size_t block,
                  int worker)
 {
     const struct hm_branch *branch = &fan->branch[which];
     const struct hm_linear *w = &branch->w;
     size_t row0 = block * HM_ROW_BLOCK;
-    size_t n = least(HM_ROW_BLOCK, fan->n - row0);
+    size_t n = hm_least(HM_ROW_BLOCK, fan->n - row0);
     const float *x = fan->x + row0 * w->cols;
     double mark = hm_clock_seconds();
 
     if (step->dropout > 0) {
-        float *masked = dropout_rows(step, worker);
+        float *masked = hm_worker_scratch(step->ws, worker);
         hm_dropout(step, fan, w->module, row0, n, 0, w->cols, x, w->cols, masked, w->cols);
         x = masked;
     }
@@ -144,7 +134,7 @@ void hm_fan_up_gradient(const struct hm_step *step, const struct hm_fan *fan, un
     const struct hm_branch *branch = &fan->branch[which];
     const struct hm_linear *w = &branch->w;
     size_t row0 = block * HM_ROW_BLOCK;
-    size_t n = least(HM_ROW_BLOCK, fan->n - row0);
+    size_t n = hm_least(HM_ROW_BLOCK, fan->n - row0);
     double mark = hm_clock_seconds();
 
     step->kernels->gemm_nn(n, w->rank, w->rows, w->scale, branch->y + row0 * w->rows, w->rows,
@@ -164,9 +154,9 @@ static void low_rank_input_gradient(const struct hm_step *step, const struct hm_
                                w->a->value + col0, w->cols, 1.0f, dx, ld_dx);
         return;
     }
-    float *part = dropout_rows(step, worker);
+    float *part = hm_worker_scratch(step->ws, worker);
     for (size_t row0 = 0; row0 < fan->n; row0 += HM_ROW_BLOCK) {
-        size_t n = least(HM_ROW_BLOCK, fan->n - row0);
+        size_t n = hm_least(HM_ROW_BLOCK, fan->n - row0);
         step->kernels->gemm_nn(n, n_cols, w->rank, 1.0f, branch->v + row0 * w->rank, w->rank,
                                w->a->value + col0, w->cols, 0.0f, part, n_cols);
         hm_dropout(step, fan, w->module, row0, n, col0, n_cols, part, n_cols, part, n_cols);
@@ -180,7 +170,7 @@ void hm_fan_input_gradient(const struct hm_step *step, const struct hm_fan *fan,
 {
     const uint32_t cols = fan->branch[0].w.cols;
     uint32_t col0 = (uint32_t)cut * hm_cut(cols);
-    uint32_t n_cols = (uint32_t)least(hm_cut(cols), cols - col0);
+    uint32_t n_cols = (uint32_t)hm_least(hm_cut(cols), cols - col0);
     float beta = fan->add_dx ? 1.0f : 0.0f;
     double mark = hm_clock_seconds();
 
@@ -189,7 +179,7 @@ void hm_fan_input_gradient(const struct hm_step *step, const struct hm_fan *fan,
         const struct hm_linear *w = &branch->w;
         for (uint32_t row = 0; row < w->rows;) {
             uint32_t height = in_place(w, row) ? w->rows : HM_PANEL_ROWS * HM_PANEL_COLS / n_cols;
-            uint32_t stop = segment_end(w, row, (uint32_t)least((size_t)row + height, w->rows));
+            uint32_t stop = segment_end(w, row, (uint32_t)hm_least((size_t)row + height, w->rows));
             size_t ld;
             const float *block = block_f32(step, w, row, stop - row, col0, n_cols, worker, &ld);
             hm_step_lap(step, worker, HM_PHASE_DECODE, &mark);
@@ -211,7 +201,7 @@ void hm_fan_a_gradient(const struct hm_step *step, const struct hm_fan *fan, uns
     const struct hm_branch *branch = &fan->branch[which];
     const struct hm_linear *w = &branch->w;
     uint32_t col0 = (uint32_t)cut * hm_cut(w->cols);
-    uint32_t n_cols = (uint32_t)least(hm_cut(w->cols), w->cols - col0);
+    uint32_t n_cols = (uint32_t)hm_least(hm_cut(w->cols), w->cols - col0);
     float *grad = w->a->grad + col0;
     double mark = hm_clock_seconds();
 
@@ -221,9 +211,9 @@ void hm_fan_a_gradient(const struct hm_step *step, const struct hm_fan *fan, uns
         hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
         return;
     }
-    float *masked = dropout_rows(step, worker);
+    float *masked = hm_worker_scratch(step->ws, worker);
     for (size_t row0 = 0; row0 < fan->n; row0 += HM_ROW_BLOCK) {
-        size_t n = least(HM_ROW_BLOCK, fan->n - row0);
+        size_t n = hm_least(HM_ROW_BLOCK, fan->n - row0);
         hm_dropout(step, fan, w->module, row0, n, col0, n_cols, fan->x + row0 * w->cols + col0,
                    w->cols, masked, n_cols);
         step->kernels->gemm_tn(w->rank, n_cols, n, 1.0f, branch->v + row0 * w->rank, w->rank,
@@ -238,7 +228,7 @@ void hm_fan_weight_gradient(const struct hm_step *step, const struct hm_fan *fan
     const struct hm_branch *branch = &fan->branch[which];
     const struct hm_linear *w = &branch->w;
     uint32_t row0 = (uint32_t)cut * hm_cut(w->rows);
-    uint32_t end = (uint32_t)least(row0 + hm_cut(w->rows), w->rows);
+    uint32_t end = (uint32_t)hm_least(row0 + hm_cut(w->rows), w->rows);
     double mark = hm_clock_seconds();
 
     if (w->rank > 0)
@@ -326,13 +316,13 @@ static struct fan_loop fan_loop(const struct hm_step *step, const struct hm_fan 
 {
     struct fan_loop loop = { .step = step,
                              .fan = fan,
-                             .per_branch = hm_cuts(fan->n, HM_ROW_BLOCK) };
+                             .per_branch = hm_units(fan->n, HM_ROW_BLOCK) };
     const struct hm_linear *first = &fan->branch[0].w;
 
-    loop.input_cuts = hm_cuts(first->cols, hm_cut(first->cols));
+    loop.input_cuts = hm_units(first->cols, hm_cut(first->cols));
     for (unsigned i = 0; i < fan->n_branches; i++) {
         const struct hm_linear *w = &fan->branch[i].w;
-        loop.begin[i + 1] = loop.begin[i] + hm_cuts(w->rows, hm_cut(w->rows));
+        loop.begin[i + 1] = loop.begin[i] + hm_units(w->rows, hm_cut(w->rows));
     }
     return loop;
 }

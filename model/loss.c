@@ -87,7 +87,7 @@ int hm_loss(struct hm_step *step, const float *h, float *dh, struct hm_step_resu
         if (step->options->logits_out)
             memcpy(step->options->logits_out + loop.row0 * vocab, loop.logits,
                    loop.rows * vocab * sizeof(float));
-        hm_parallel_for(hm_cuts(loop.rows, XENT_ROWS), xent_unit, &loop);
+        hm_parallel_for(hm_units(loop.rows, XENT_ROWS), xent_unit, &loop);
         if (!losses_add(&loop, result))
             status = hm_fail(err, HM_ERR_NUMERIC,
                              "the loss is not finite at row %zu, position %zu of the micro-batch",

@@ -130,7 +130,7 @@ static void list_low(struct schedule *schedule, enum op op, size_t job, const st
 {
     for (unsigned b = 0; b < fan->n_branches; b++)
         if (fan->branch[b].w.rank > 0)
-            list(schedule, op, job, b, hm_cuts(fan->n, HM_ROW_BLOCK));
+            list(schedule, op, job, b, hm_units(fan->n, HM_ROW_BLOCK));
 }
 
 /* Output cuts of every linear of a fan that trains something. */
@@ -140,7 +140,7 @@ static void list_weights(struct schedule *schedule, enum op op, size_t job,
     for (unsigned b = 0; b < fan->n_branches; b++) {
         const struct hm_linear *w = &fan->branch[b].w;
         if (w->rank > 0 || w->full)
-            list(schedule, op, job, b, hm_cuts(w->rows, hm_cut(w->rows)));
+            list(schedule, op, job, b, hm_units(w->rows, hm_cut(w->rows)));
     }
 }
 
@@ -151,8 +151,7 @@ static void schedule_run(struct schedule *schedule)
     schedule->count = 0;
 }
 
-/* --- rows and rounds
- * ------------------------------------------------------------------------------ */
+/* --- rows and rounds -------------------------------------------------------------------------- */
 
 /* Counting sort of (token, k) by expert; tokens ascend within an expert. */
 static void rows_sort(const struct hm_moe *moe)
@@ -248,13 +247,12 @@ static struct hm_moe moe_begin(const struct hm_step *step, uint32_t layer, const
     return moe;
 }
 
-/* --- the two passes
- * -------------------------------------------------------------------------------- */
+/* --- the two passes --------------------------------------------------------------------------- */
 
 /* a1, a3 and m of the round. */
 static void inner_forward(const struct hm_moe *moe, struct schedule *schedule, bool products)
 {
-    const size_t f_cuts = hm_cuts(moe->step->arch->ffn, hm_cut(moe->step->arch->ffn));
+    const size_t f_cuts = hm_units(moe->step->arch->ffn, hm_cut(moe->step->arch->ffn));
 
     for (size_t j = 0; j < moe->n_jobs; j++)
         list_low(schedule, OP_LOW_IN, j, &moe->job[j].in);
@@ -267,11 +265,11 @@ static void inner_forward(const struct hm_moe *moe, struct schedule *schedule, b
 static void round_forward(const struct hm_moe *moe)
 {
     const struct hm_step *step = moe->step;
-    const size_t d_cuts = hm_cuts(step->arch->hidden, hm_cut(step->arch->hidden));
+    const size_t d_cuts = hm_units(step->arch->hidden, hm_cut(step->arch->hidden));
     struct schedule schedule = schedule_begin(moe);
 
     if (moe->routed)
-        list(&schedule, OP_GATHER, 0, 0, hm_cuts(moe->rows, HM_ROW_BLOCK));
+        list(&schedule, OP_GATHER, 0, 0, hm_units(moe->rows, HM_ROW_BLOCK));
     schedule_run(&schedule);
     inner_forward(moe, &schedule, true);
     for (size_t j = 0; j < moe->n_jobs; j++)
@@ -281,7 +279,7 @@ static void round_forward(const struct hm_moe *moe)
         list(&schedule, OP_OUT, j, 0, d_cuts);
     schedule_run(&schedule);
     if (moe->routed)
-        list(&schedule, OP_COMBINE, 0, 0, hm_cuts(step->N, HM_ROW_BLOCK));
+        list(&schedule, OP_COMBINE, 0, 0, hm_units(step->N, HM_ROW_BLOCK));
     schedule_run(&schedule);
 }
 
@@ -300,12 +298,12 @@ void hm_moe_forward(const struct hm_step *step, uint32_t layer, const float *h, 
 static void round_backward(const struct hm_moe *moe)
 {
     const struct hm_step *step = moe->step;
-    const size_t d_cuts = hm_cuts(step->arch->hidden, hm_cut(step->arch->hidden));
-    const size_t f_cuts = hm_cuts(step->arch->ffn, hm_cut(step->arch->ffn));
+    const size_t d_cuts = hm_units(step->arch->hidden, hm_cut(step->arch->hidden));
+    const size_t f_cuts = hm_units(step->arch->ffn, hm_cut(step->arch->ffn));
     struct schedule schedule = schedule_begin(moe);
 
     if (moe->routed)
-        list(&schedule, OP_GATHER_GRADIENT, 0, 0, hm_cuts(moe->rows, HM_ROW_BLOCK));
+        list(&schedule, OP_GATHER_GRADIENT, 0, 0, hm_units(moe->rows, HM_ROW_BLOCK));
     schedule_run(&schedule);
     inner_forward(moe, &schedule, step->ws->shape.recompute);
     for (size_t j = 0; j < moe->n_jobs; j++) {
@@ -317,7 +315,7 @@ static void round_backward(const struct hm_moe *moe)
         list(&schedule, OP_INNER_GRADIENT, j, 0, f_cuts);
     schedule_run(&schedule);
     for (size_t j = 0; j < moe->n_jobs && moe->routed; j++)
-        list(&schedule, OP_WEIGH, j, 0, hm_cuts(moe->job[j].in.n, HM_ROW_BLOCK));
+        list(&schedule, OP_WEIGH, j, 0, hm_units(moe->job[j].in.n, HM_ROW_BLOCK));
     schedule_run(&schedule);
     for (size_t j = 0; j < moe->n_jobs; j++) {
         if (moe->job[j].out.branch[0].w.rank > 0)
@@ -332,7 +330,7 @@ static void round_backward(const struct hm_moe *moe)
     }
     schedule_run(&schedule);
     if (moe->routed)
-        list(&schedule, OP_SCATTER, 0, 0, hm_cuts(step->N, HM_ROW_BLOCK));
+        list(&schedule, OP_SCATTER, 0, 0, hm_units(step->N, HM_ROW_BLOCK));
     schedule_run(&schedule);
 }
 

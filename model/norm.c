@@ -40,7 +40,7 @@ void hm_norm_rows(const struct hm_step *step, const struct hm_norm *norm, const 
         .step = step, .norm = norm, .x = x, .y = y, .rho = rho, .block = HM_ROW_BLOCK
     };
 
-    hm_parallel_for(hm_cuts(step->N, loop.block), norm_unit, &loop);
+    hm_parallel_for(hm_units(step->N, loop.block), norm_unit, &loop);
 }
 
 static void norm_gradient_unit(void *context, size_t index, int worker)
@@ -68,5 +68,5 @@ void hm_norm_backward(const struct hm_step *step, const struct hm_norm *norm, co
                               .dw = norm->full ? norm->full->grad : NULL,
                               .block = norm->full ? step->N : HM_ROW_BLOCK };
 
-    hm_parallel_for(hm_cuts(step->N, loop.block), norm_gradient_unit, &loop);
+    hm_parallel_for(hm_units(step->N, loop.block), norm_gradient_unit, &loop);
 }

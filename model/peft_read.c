@@ -282,7 +282,7 @@ static void load_unit(void *context, size_t index, int worker)
     struct load_job *job = context;
     struct hm_param *param = &job->adapter->param[index];
     const struct hm_tensor *tensor = job->folder->tensor[index];
-    size_t count = (size_t)param->rows * param->cols;
+    size_t count = hm_param_values(param);
     size_t skip = (size_t)param->first_row * param->cols * hm_dtype_bytes(tensor->dtype);
 
     (void)worker;

@@ -55,8 +55,7 @@ static int write_param(struct hm_st_writer *writer, const struct hm_checkpoint *
 {
     if (param->first_row > 0)
         HM_TRY(write_base_rows(writer, ckpt, param, err));
-    return hm_st_writer_data(writer, param->value,
-                             (size_t)param->rows * param->cols * sizeof(float), err);
+    return hm_st_writer_data(writer, param->value, hm_param_values(param) * sizeof(float), err);
 }
 
 /* spec[i] is parameter source[i]: all of them, and the embedding again as the head when it is tied.
@@ -130,7 +129,7 @@ out:
 static int write_weight(struct hm_folder_writer *writer, const struct hm_param *param,
                         enum hm_dtype dtype, uint8_t *block, struct hm_error *err)
 {
-    size_t count = (size_t)param->rows * param->cols;
+    size_t count = hm_param_values(param);
 
     for (size_t at = 0; at < count; at += BLOCK_VALUES) {
         size_t n = count - at < BLOCK_VALUES ? count - at : BLOCK_VALUES;

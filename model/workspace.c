@@ -36,8 +36,8 @@ static size_t units_most(const struct hm_shape *shape, size_t round_rows)
 {
     const struct hm_arch *arch = &shape->arch;
     size_t blocks = round_rows / HM_ROW_BLOCK + 1;
-    size_t f = hm_cuts(arch->ffn, hm_cut(arch->ffn));
-    size_t d = hm_cuts(arch->hidden, hm_cut(arch->hidden));
+    size_t f = hm_units(arch->ffn, hm_cut(arch->ffn));
+    size_t d = hm_units(arch->hidden, hm_cut(arch->hidden));
 
     return 4 * (blocks + arch->experts) + 3 * (size_t)arch->experts * (f + d);
 }
@@ -123,7 +123,7 @@ static void table_backward(const struct hm_shape *shape, struct hm_act *table)
 
     table[HM_BUF_DXG] = f32(arch->experts > 1 ? x : 0, arch->hidden);
     table[HM_BUF_GAMMA] = f32(n, arch->top_k);
-    table[HM_BUF_GAMMA_CUT] = f32(hm_cuts(arch->ffn, hm_cut(arch->ffn)), x);
+    table[HM_BUF_GAMMA_CUT] = f32(hm_units(arch->ffn, hm_cut(arch->ffn)), x);
     table[HM_BUF_DX] = f32(n, arch->hidden);
     table[HM_BUF_DH] = f32(n, arch->hidden);
     table[HM_BUF_DQ] = f32(n, q);
@@ -253,6 +253,11 @@ float *hm_f32(const struct hm_workspace *workspace, enum hm_buffer buffer)
 
     HM_BUG(act->dtype != HM_DTYPE_F32);
     return act->data;
+}
+
+float *hm_worker_scratch(const struct hm_workspace *workspace, int worker)
+{
+    return hm_f32(workspace, HM_BUF_SCORE) + (size_t)worker * workspace->buffer[HM_BUF_SCORE].cols;
 }
 
 int32_t *hm_i32(const struct hm_workspace *workspace, enum hm_buffer buffer)

@@ -228,7 +228,7 @@ int hm_merge_rows_write(struct hm_merge_rows *rows, const struct hm_merge_source
     for (m->window_row = 0; m->window_row < m->rows;) {
         uint32_t left = m->rows - m->window_row;
         uint32_t n = left < UNIT_ROWS * WINDOW_UNITS ? left : UNIT_ROWS * WINDOW_UNITS;
-        size_t units = (n + UNIT_ROWS - 1) / UNIT_ROWS;
+        size_t units = hm_units(n, UNIT_ROWS);
 
         hm_parallel_for(units, merge_unit, m);
         for (size_t u = 0; u < units; u++) {

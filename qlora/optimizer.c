@@ -22,23 +22,18 @@ struct update_pass {
     struct hm_adamw_step step; /* weight_decay as for a parameter that decays */
 };
 
-static size_t param_count(const struct hm_param *param)
-{
-    return (size_t)param->rows * param->cols;
-}
-
 static int moments_new(struct hm_optimizer *optimizer, struct hm_error *err)
 {
     const struct hm_adapter *adapter = optimizer->adapter;
 
     for (size_t i = 0; i < adapter->n_params; i++) {
-        size_t count = param_count(&adapter->param[i]);
+        size_t count = hm_param_values(&adapter->param[i]);
         struct hm_moments *moments = &optimizer->moments[i];
         moments->first = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
         moments->second = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
         if (!moments->first || !moments->second)
             return hm_fail_nomem(err, "for the optimizer state of %s", adapter->param[i].name);
-        optimizer->n_cuts += (count + CUT_VALUES - 1) / CUT_VALUES;
+        optimizer->n_cuts += hm_units(count, CUT_VALUES);
     }
     return HM_OK;
 }
@@ -48,7 +43,7 @@ static void cuts_fill(struct hm_optimizer *optimizer)
     size_t at = 0;
 
     for (size_t i = 0; i < optimizer->adapter->n_params; i++) {
-        size_t count = param_count(&optimizer->adapter->param[i]);
+        size_t count = hm_param_values(&optimizer->adapter->param[i]);
         for (size_t first = 0; first < count; first += CUT_VALUES)
             optimizer->cut[at++] = (struct hm_optimizer_cut){
                 i, first, count - first < CUT_VALUES ? count - first : CUT_VALUES

@@ -162,8 +162,7 @@ static int run(struct hm_stream *s, struct hm_folder_writer *writer, size_t half
 
     for (s->window_first = 0; s->window_first < s->count; s->window_first += window) {
         uint64_t left = s->count - s->window_first;
-        size_t units =
-            left >= window ? WINDOW_UNITS : (size_t)((left + UNIT_VALUES - 1) / UNIT_VALUES);
+        size_t units = left >= window ? WINDOW_UNITS : hm_units(left, UNIT_VALUES);
 
         hm_parallel_for(units, stream_unit, s);
         for (size_t u = 0; u < units; u++) {

@@ -58,7 +58,7 @@ static int tensor_list_new(const struct hm_optimizer *optimizer, struct tensor_l
         tensor->n_dims = 2;
         tensor->shape[0] = param->rows;
         tensor->shape[1] = param->cols;
-        tensor->count = (uint64_t)param->rows * param->cols;
+        tensor->count = hm_param_values(param);
         tensor->size_bytes = tensor->count * sizeof(float);
         tensor->data =
             (const uint8_t *)state_values(optimizer, i / TENSORS_PER_PARAM, i % TENSORS_PER_PARAM);

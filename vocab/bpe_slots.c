@@ -235,7 +235,7 @@ int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err)
     finding.pair = hm_bpe_resize(trainer, NULL, 0, pair_bytes, err);
     if (!finding.pair)
         return err->code;
-    hm_parallel_for((trainer->n_slots + UNIT_SLOTS - 1) / UNIT_SLOTS, find_unit, &finding);
+    hm_parallel_for(hm_units(trainer->n_slots, UNIT_SLOTS), find_unit, &finding);
     status = lists_open(trainer, finding.pair, err);
     for (uint32_t p = 0; status == HM_OK && p < trainer->n_slots; p++) {
         struct bpe_pair *pair = &trainer->pair[finding.pair[p]];

@@ -160,7 +160,7 @@ static void stats_unit(void *context, size_t index, int worker)
 static int stats_make(struct rows *rows, struct hm_error *err)
 {
     double n = (double)rows->plan->first_new;
-    size_t units = (size_t)((rows->plan->first_new + STATS_ROWS - 1) / STATS_ROWS);
+    size_t units = hm_units(rows->plan->first_new, STATS_ROWS);
 
     rows->partial = hm_calloc(HM_MEM_TENSOR, units * 2 * rows->dim, sizeof(double));
     if (!rows->partial)
@@ -351,7 +351,7 @@ int hm_rows_write(const struct hm_row_plan *plan, const struct hm_resize_options
 uint64_t hm_embed_resize_bytes(const struct hm_arch *arch, uint64_t rows)
 {
     uint64_t dim = arch->hidden;
-    uint64_t units = (arch->vocab_size + STATS_ROWS - 1) / STATS_ROWS;
+    uint64_t units = hm_units(arch->vocab_size, STATS_ROWS);
     uint64_t added = rows > arch->vocab_size ? rows - arch->vocab_size : 0;
     uint64_t threads = (uint64_t)hm_threads();
 

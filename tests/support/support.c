@@ -47,6 +47,23 @@ void tmp_release(char *dir)
     free(dir);
 }
 
+char *test_dir;
+
+int test_dir_setup(void **state)
+{
+    test_dir = tmp_new();
+    *state = test_dir;
+    return 0;
+}
+
+int test_dir_teardown(void **state)
+{
+    (void)state;
+    tmp_release(test_dir);
+    test_dir = NULL;
+    return 0;
+}
+
 const char *tmp_path(const char *dir, const char *format, ...)
 {
     char *path = rotating_buffer();

@@ -24,8 +24,7 @@
 #include "hanmix/base/file.h"
 #include "hanmix/base/status.h"
 
-/* --- status
- * ---------------------------------------------------------------------------------------- */
+/* --- status ----------------------------------------------------------------------------------- */
 
 /* The call must succeed; else the test ends with the sentence of `error` (a struct hm_error
  * variable). */
@@ -48,12 +47,15 @@
             fail_msg("%s: '%s' is not in: %s", #call, (part), (error).text);     \
     } while (0)
 
-/* --- folders and files
- * ----------------------------------------------------------------------------- */
+/* --- folders and files ------------------------------------------------------------------------ */
 
 /* A fresh folder below $TMPDIR, or in memory, or below /tmp; tmp_release removes all and frees. */
 char *tmp_new(void);
 void tmp_release(char *dir);
+/* One for a test or a group of tests: it is test_dir, and *state. */
+extern char *test_dir;
+int test_dir_setup(void **state);
+int test_dir_teardown(void **state);
 
 /* dir/name, printf style; one of 16 rotating static buffers. */
 const char *tmp_path(const char *dir, const char *format, ...)
@@ -66,8 +68,7 @@ char *file_get(const char *path, size_t *ret_len);
 /* The path of recorded data, tests/golden/data/<relative>; a rotating static buffer as above. */
 const char *golden_path(const char *relative);
 
-/* --- programs
- * -------------------------------------------------------------------------------------- */
+/* --- programs --------------------------------------------------------------------------------- */
 
 /*
  * Run argv[0] (argv ends with NULL) with its standard streams captured. Returns the exit code, or
@@ -75,8 +76,7 @@ const char *golden_path(const char *relative);
  */
 int program_run(const char *const argv[], const char *input, char **ret_stdout, char **ret_stderr);
 
-/* --- floats
- * ---------------------------------------------------------------------------------------- */
+/* --- floats ----------------------------------------------------------------------------------- */
 
 /* sqrt(sum (a-b)^2 / sum b^2); b is the reference. NaN or Inf in either gives infinity. */
 double rel_rms(const float *a, const float *b, size_t count);
@@ -86,8 +86,7 @@ double max_abs_diff(const float *a, const float *b, size_t count);
 /* Fail unless rel_rms is at most `limit`, telling both. */
 void assert_close(const char *what, const float *a, const float *b, size_t count, double limit);
 
-/* --- allocation failures
- * --------------------------------------------------------------------------- */
+/* --- allocation failures ---------------------------------------------------------------------- */
 
 /*
  * Run `attempt` with the first, second, third, ... allocation failing, jansson's included, until it

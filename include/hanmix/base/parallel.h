@@ -16,6 +16,16 @@
 int hm_threads_set(int threads);
 int hm_threads(void);
 
+/* Units of `grain` that cover `count`, and the smaller of two sizes (a last unit's length). */
+static inline size_t hm_units(size_t count, size_t grain)
+{
+    return (count + grain - 1) / grain;
+}
+static inline size_t hm_least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Run unit(context, index, worker) for index 0..count-1 in any order; worker is 0..hm_threads()-1.
  */
 void hm_parallel_for(size_t count, void (*unit)(void *context, size_t index, int worker),

@@ -32,6 +32,10 @@ struct hm_param {
     float *value;        /* f32, owned by the set */
     float *grad;         /* f32, owned; NULL when not training */
 };
+static inline size_t hm_param_values(const struct hm_param *param)
+{
+    return (size_t)param->rows * param->cols;
+}
 
 struct hm_lora { /* one adapted linear */
     uint32_t rank;

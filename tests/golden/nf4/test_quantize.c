@@ -11,23 +11,7 @@
 #include "hanmix/base/parallel.h"
 #include "hanmix/qlora/quantize.h"
 
-static char *dir;
 static struct hm_kernels kernels;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    hm_kernels_reference(&kernels);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
 
 static void quantize(const char *name, bool double_quant, bool skip_gate, uint64_t shard_bytes,
                      struct hm_quantize_report *report)
@@ -45,7 +29,7 @@ static void quantize(const char *name, bool double_quant, bool skip_gate, uint64
     struct hm_error err = { 0 };
 
     assert_ok(hm_quantize(golden_path("mixtral/model"), &options, &kernels,
-                          tmp_path(dir, "%s", name), NULL, report, &err),
+                          tmp_path(test_dir, "%s", name), NULL, report, &err),
               err);
 }
 
@@ -137,7 +121,7 @@ static void check_case(const char *name, bool double_quant, bool skip_gate)
 
     snprintf(theirs, sizeof theirs, "%s", golden_path(name));
     quantize(name, double_quant, skip_gate, UINT64_C(1) << 40, &report);
-    compare_folder(tmp_path(dir, "%s", name), theirs);
+    compare_folder(tmp_path(test_dir, "%s", name), theirs);
     assert_int_equal(report.quantized_tensors, 2 * (4 + 12) + (skip_gate ? 0 : 2));
     assert_int_equal(report.n_unquantized, skip_gate ? 4 : 2);
     assert_string_equal(report.unquantized[0], "model.embed_tokens.weight");
@@ -178,8 +162,8 @@ static void test_shards_and_threads(void **state)
         quantize(b, !plain, true, 3000, &report);
         hm_quantize_report_release(&report);
         hm_threads_set(threads);
-        assert_ok(hm_checkpoint_open(tmp_path(dir, "%s", a), &one, &err), err);
-        assert_ok(hm_checkpoint_open(tmp_path(dir, "%s", b), &many, &err), err);
+        assert_ok(hm_checkpoint_open(tmp_path(test_dir, "%s", a), &one, &err), err);
+        assert_ok(hm_checkpoint_open(tmp_path(test_dir, "%s", b), &many, &err), err);
         assert_int_equal(one.n_files, 1);
         assert_true(many.n_files > 20);
         assert_int_equal(one.count, many.count);
@@ -201,5 +185,6 @@ int main(void)
         cmocka_unit_test(test_plain),
         cmocka_unit_test(test_shards_and_threads),
     };
-    return cmocka_run_group_tests_name("quantize", tests, setup, teardown);
+    hm_kernels_reference(&kernels);
+    return cmocka_run_group_tests_name("quantize", tests, test_dir_setup, test_dir_teardown);
 }

@@ -11,23 +11,7 @@
 #include "hanmix/checkpoint/weight.h"
 #include "hanmix/qlora/adapter_merge.h"
 
-static char *dir;
 static struct hm_kernels kernels;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    hm_kernels_reference(&kernels);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
 
 static void merge(const char *model, const char *adapter, bool dequantised, enum hm_dtype dtype,
                   uint64_t shard_bytes, const char *out, struct hm_adapter_merge_report *report)
@@ -38,8 +22,8 @@ static void merge(const char *model, const char *adapter, bool dequantised, enum
 
     snprintf(model_dir, sizeof model_dir, "%s", golden_path(model));
     snprintf(adapter_dir, sizeof adapter_dir, "%s", golden_path(adapter));
-    assert_ok(hm_adapter_merge(model_dir, adapter_dir, &options, &kernels, tmp_path(dir, "%s", out),
-                               NULL, report, &err),
+    assert_ok(hm_adapter_merge(model_dir, adapter_dir, &options, &kernels,
+                               tmp_path(test_dir, "%s", out), NULL, report, &err),
               err);
 }
 
@@ -59,7 +43,7 @@ static void test_against_peft(void **state)
     (void)state;
     merge("mixtral/model", "peft/adapter", false, HM_DTYPE_COUNT, UINT64_C(1) << 40, "merged",
           &report);
-    open_model(tmp_path(dir, "merged"), &ours);
+    open_model(tmp_path(test_dir, "merged"), &ours);
     open_model(golden_path("peft/merged_f32_adapter"), &theirs);
     assert_int_equal(ours.count, theirs.count);
     for (size_t i = 0; i < ours.count; i++) {
@@ -85,8 +69,8 @@ static void test_against_peft(void **state)
     assert_int_equal(report.replaced, 2);
     assert_true(report.changed_values > report.unchanged_values);
     assert_true(report.max_abs_delta > 0 && report.relative_norm > 0);
-    assert_true(hm_path_exists(tmp_path(dir, "merged/digests.tsv")));
-    assert_true(hm_path_exists(tmp_path(dir, "merged/generation_config.json")));
+    assert_true(hm_path_exists(tmp_path(test_dir, "merged/digests.tsv")));
+    assert_true(hm_path_exists(tmp_path(test_dir, "merged/generation_config.json")));
     hm_checkpoint_close(&ours);
     hm_checkpoint_close(&theirs);
 }
@@ -99,7 +83,7 @@ static void test_against_bf16_factors(void **state)
 
     (void)state;
     open_model(golden_path("mixtral/model"), &base);
-    open_model(tmp_path(dir, "merged"), &ours);
+    open_model(tmp_path(test_dir, "merged"), &ours);
     open_model(golden_path("peft/merged_bf16_adapter"), &theirs);
     for (size_t i = 0; i < ours.count; i++) {
         for (uint64_t v = 0; v < ours.tensor[i]->count; v++) {
@@ -166,7 +150,7 @@ static void check_dequantised(const char *adapter_name, const char *out)
     merge("bnb4bit/dq_gate16bit", adapter_name, true, HM_DTYPE_F32, UINT64_C(1) << 40, out,
           &report);
     open_model(golden_path("bnb4bit/dq_gate16bit"), &base);
-    open_model(tmp_path(dir, "%s", out), &merged);
+    open_model(tmp_path(test_dir, "%s", out), &merged);
     assert_false(merged.arch.quant.present);
     assert_int_equal(merged.arch.dtype, HM_DTYPE_F32);
     assert_ok(hm_adapter_load(golden_path(adapter_name), &base, false, &adapter, &err), err);
@@ -193,9 +177,10 @@ static void test_four_bit_needs_onto(void **state)
 
     (void)state;
     assert_fails(hm_adapter_merge(golden_path("bnb4bit/dq_gate16bit"), golden_path("peft/adapter"),
-                                  &options, &kernels, tmp_path(dir, "no"), NULL, &report, &err),
+                                  &options, &kernels, tmp_path(test_dir, "no"), NULL, &report,
+                                  &err),
                  HM_ERR_USAGE, "4-bit", err);
-    assert_false(hm_path_exists(tmp_path(dir, "no")));
+    assert_false(hm_path_exists(tmp_path(test_dir, "no")));
 }
 
 static void test_shards_and_threads(void **state)
@@ -212,8 +197,8 @@ static void test_shards_and_threads(void **state)
     merge("mixtral/model", "peft/adapter", false, HM_DTYPE_COUNT, 20000, "many", &again);
     hm_threads_set(threads);
     assert_memory_equal(&report, &again, sizeof report);
-    open_model(tmp_path(dir, "one"), &one);
-    open_model(tmp_path(dir, "many"), &many);
+    open_model(tmp_path(test_dir, "one"), &one);
+    open_model(tmp_path(test_dir, "many"), &many);
     assert_true(many.n_files > 10);
     assert_int_equal(one.count, many.count);
     for (size_t i = 0; i < one.count; i++) {
@@ -231,5 +216,6 @@ int main(void)
         cmocka_unit_test(test_dequantised),        cmocka_unit_test(test_four_bit_needs_onto),
         cmocka_unit_test(test_shards_and_threads),
     };
-    return cmocka_run_group_tests_name("merge", tests, setup, teardown);
+    hm_kernels_reference(&kernels);
+    return cmocka_run_group_tests_name("merge", tests, test_dir_setup, test_dir_teardown);
 }

@@ -6,18 +6,6 @@
 
 #include <sys/stat.h>
 
-static int setup(void **state)
-{
-    *state = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    tmp_release(*state);
-    return 0;
-}
-
 static void test_map(void **state)
 {
     const char *path = tmp_path(*state, "data");
@@ -132,7 +120,7 @@ static void test_clock(void **state)
     assert_true(first > 0 && hm_clock_seconds() >= first);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_dir_setup, test_dir_teardown)
 
 int main(void)
 {

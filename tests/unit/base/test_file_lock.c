@@ -9,18 +9,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int setup(void **state)
-{
-    *state = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    tmp_release(*state);
-    return 0;
-}
-
 static void test_held_by_a_child(void **state)
 {
     const char *path = tmp_path(*state, "lock");
@@ -67,7 +55,7 @@ static void test_in_one_process(void **state)
                  "create lock", err);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_dir_setup, test_dir_teardown)
 
 int main(void)
 {

@@ -6,18 +6,6 @@
 
 #include <unistd.h>
 
-static int setup(void **state)
-{
-    *state = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    tmp_release(*state);
-    return 0;
-}
-
 static void test_join(void **state)
 {
     static const char *const cases[][3] = {
@@ -175,7 +163,7 @@ static void test_rename_and_free_space(void **state)
     assert_ok(hm_disk_free("plain-name-that-is-not-there", &bytes, &err), err);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_dir_setup, test_dir_teardown)
 
 int main(void)
 {

@@ -10,17 +10,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int setup(void **state)
-{
-    *state = tmp_new();
-    return 0;
-}
-
 static int teardown(void **state)
 {
     chmod(*state, 0700);
-    tmp_release(*state);
-    return 0;
+    return test_dir_teardown(state);
 }
 
 static size_t entries(const char *dir)
@@ -247,7 +240,7 @@ static void test_copy_and_link(void **state)
     assert_content(to, "data");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_dir_setup, teardown)
 
 int main(void)
 {

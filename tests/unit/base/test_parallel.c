@@ -97,12 +97,24 @@ static void test_default_threads(void **state)
     assert_true(hm_threads() >= 1);
 }
 
+static void test_units(void **state)
+{
+    (void)state;
+    assert_int_equal(hm_units(0, 8), 0);
+    assert_int_equal(hm_units(1, 8), 1);
+    assert_int_equal(hm_units(8, 8), 1);
+    assert_int_equal(hm_units(9, 8), 2);
+    assert_int_equal(hm_least(2, 3), 2);
+    assert_int_equal(hm_least(3, 2), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_sum_for_any_threads),
         cmocka_unit_test(test_inner_loops_stay_on_their_worker),
         cmocka_unit_test(test_default_threads),
+        cmocka_unit_test(test_units),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

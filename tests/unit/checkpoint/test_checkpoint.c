@@ -7,22 +7,6 @@
 
 #include "hanmix/checkpoint/checkpoint.h"
 
-static char *dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
-
 static const char config_text[] =
     "{\"architectures\": [\"LlamaForCausalLM\"], \"hidden_size\": 64, \"intermediate_size\": 64,"
     " \"num_hidden_layers\": 1, \"num_attention_heads\": 1, \"vocab_size\": 64,"
@@ -45,21 +29,21 @@ static void put_shard(const char *file, const char *names)
                                         .shape = { 1 },
                                         .data = (const uint8_t *)name[i] };
     }
-    assert_ok(hm_safetensors_write(tmp_path(dir, "%s", file), tensor, n, NULL, &err), err);
+    assert_ok(hm_safetensors_write(tmp_path(test_dir, "%s", file), tensor, n, NULL, &err), err);
 }
 
 static void put_index(const char *text)
 {
-    file_put(tmp_path(dir, "model.safetensors.index.json"), text, strlen(text));
+    file_put(tmp_path(test_dir, "model.safetensors.index.json"), text, strlen(text));
 }
 
 static void reset(void)
 {
     struct hm_error err = { 0 };
 
-    assert_ok(hm_dir_remove(dir, &err), err);
-    assert_ok(hm_dir_make(dir, &err), err);
-    file_put(tmp_path(dir, "config.json"), config_text, sizeof config_text - 1);
+    assert_ok(hm_dir_remove(test_dir, &err), err);
+    assert_ok(hm_dir_make(test_dir, &err), err);
+    file_put(tmp_path(test_dir, "config.json"), config_text, sizeof config_text - 1);
     put_shard("1.safetensors", "ac");
     put_shard("2.safetensors", "bd");
 }
@@ -77,7 +61,7 @@ static void test_sharded(void **state)
     (void)state;
     reset();
     put_index("{\"metadata\": {\"total_size\": 99}, \"weight_map\": {" GOOD_MAP "}}");
-    assert_ok(hm_checkpoint_open(dir, &ckpt, &err), err);
+    assert_ok(hm_checkpoint_open(test_dir, &ckpt, &err), err);
     assert_int_equal(ckpt.n_files, 2);
     assert_int_equal(ckpt.count, 4);
     for (size_t i = 0; i < 4; i++) {
@@ -93,7 +77,7 @@ static void test_sharded(void **state)
                  "tensor 'e' is missing", err);
     hm_checkpoint_close(&ckpt);
     put_shard("model.safetensors", "z"); /* the single file wins, as in transformers */
-    assert_ok(hm_checkpoint_open(dir, &ckpt, &err), err);
+    assert_ok(hm_checkpoint_open(test_dir, &ckpt, &err), err);
     assert_int_equal(ckpt.count, 1);
     hm_checkpoint_close(&ckpt);
 }
@@ -130,7 +114,7 @@ static void test_hostile_index(void **state)
         struct hm_checkpoint ckpt = { .count = 77 };
         reset();
         put_index(cases[i][0]);
-        assert_fails(hm_checkpoint_open(dir, &ckpt, &err), HM_ERR_FORMAT, cases[i][1], err);
+        assert_fails(hm_checkpoint_open(test_dir, &ckpt, &err), HM_ERR_FORMAT, cases[i][1], err);
         assert_int_equal(ckpt.count, 77);
     }
 }
@@ -142,16 +126,16 @@ static void test_no_folder(void **state)
 
     (void)state;
     reset();
-    assert_fails(hm_checkpoint_open(tmp_path(dir, "absent"), &ckpt, &err), HM_ERR_USAGE,
+    assert_fails(hm_checkpoint_open(tmp_path(test_dir, "absent"), &ckpt, &err), HM_ERR_USAGE,
                  "does not exist", err);
-    assert_fails(hm_checkpoint_open(tmp_path(dir, "config.json"), &ckpt, &err), HM_ERR_USAGE,
+    assert_fails(hm_checkpoint_open(tmp_path(test_dir, "config.json"), &ckpt, &err), HM_ERR_USAGE,
                  "no model folder but a file", err);
-    assert_fails(hm_checkpoint_open(dir, &ckpt, &err), HM_ERR_FORMAT,
+    assert_fails(hm_checkpoint_open(test_dir, &ckpt, &err), HM_ERR_FORMAT,
                  "neither model.safetensors nor model.safetensors.index.json", err);
-    remove(tmp_path(dir, "config.json"));
-    assert_fails(hm_checkpoint_open(dir, &ckpt, &err), HM_ERR_USAGE, "config.json", err);
-    file_put(tmp_path(dir, "config.json"), "{\"model_type\": \"gpt2\"}", 22);
-    assert_fails(hm_checkpoint_open(dir, &ckpt, &err), HM_ERR_FORMAT, "'gpt2'", err);
+    remove(tmp_path(test_dir, "config.json"));
+    assert_fails(hm_checkpoint_open(test_dir, &ckpt, &err), HM_ERR_USAGE, "config.json", err);
+    file_put(tmp_path(test_dir, "config.json"), "{\"model_type\": \"gpt2\"}", 22);
+    assert_fails(hm_checkpoint_open(test_dir, &ckpt, &err), HM_ERR_FORMAT, "'gpt2'", err);
 }
 
 /* The cheap digest sees names, types, shapes and sizes; the full one the values too. */
@@ -166,16 +150,16 @@ static void test_fingerprint(void **state)
     (void)state;
     reset();
     put_index("{\"weight_map\": {" GOOD_MAP "}}");
-    assert_ok(hm_checkpoint_open(dir, &ckpt, &err), err);
+    assert_ok(hm_checkpoint_open(test_dir, &ckpt, &err), err);
     assert_ok(hm_checkpoint_fingerprint(&ckpt, false, cheap, &err), err);
     assert_ok(hm_checkpoint_fingerprint(&ckpt, true, full, &err), err);
     assert_string_not_equal(cheap, full);
     hm_checkpoint_close(&ckpt);
-    char *bytes = file_get(tmp_path(dir, "2.safetensors"), &len);
+    char *bytes = file_get(tmp_path(test_dir, "2.safetensors"), &len);
     bytes[len - 1] ^= 1;
-    file_put(tmp_path(dir, "2.safetensors"), bytes, len);
+    file_put(tmp_path(test_dir, "2.safetensors"), bytes, len);
     hm_free(bytes);
-    assert_ok(hm_checkpoint_open(dir, &ckpt, &err), err);
+    assert_ok(hm_checkpoint_open(test_dir, &ckpt, &err), err);
     assert_ok(hm_checkpoint_fingerprint(&ckpt, false, cheap_2, &err), err);
     assert_ok(hm_checkpoint_fingerprint(&ckpt, true, full_2, &err), err);
     assert_string_equal(cheap, cheap_2);
@@ -197,7 +181,7 @@ static void test_oom(void **state)
     (void)state;
     reset();
     put_index("{\"weight_map\": {" GOOD_MAP "}}");
-    assert_true(oom_sweep(attempt, dir) > 40);
+    assert_true(oom_sweep(attempt, test_dir) > 40);
 }
 
 int main(void)
@@ -208,5 +192,5 @@ int main(void)
         cmocka_unit_test(test_oom),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_dir_setup, test_dir_teardown);
 }

@@ -7,22 +7,6 @@
 
 #include "hanmix/checkpoint/checkpoint.h"
 
-static char *dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
-
 /* The slots of a model as specs in canonical order; free with specs_free. */
 static struct hm_tensor_spec *specs_of(const struct hm_checkpoint *ckpt)
 {
@@ -97,7 +81,7 @@ static void check_digests(const struct hm_checkpoint *ckpt, const struct hm_tens
 
 static void round_trip(const char *relative, uint64_t shard_bytes, bool sharded)
 {
-    const char *out = tmp_path(dir, "%s-%zu", sharded ? "s" : "o", (size_t)shard_bytes);
+    const char *out = tmp_path(test_dir, "%s-%zu", sharded ? "s" : "o", (size_t)shard_bytes);
     struct hm_checkpoint ckpt = { 0 }, again = { 0 };
     struct hm_error err = { 0 };
 
@@ -138,7 +122,7 @@ static void test_shards(void **state)
 {
     struct hm_tensor_spec specs[] = { spec("z", 3), spec("a", 2), spec("none", 0), spec("m", 5),
                                       spec("tail", 0) };
-    const char *out = tmp_path(dir, "shards");
+    const char *out = tmp_path(test_dir, "shards");
     struct hm_folder_writer *writer = NULL;
     struct hm_error err = { 0 };
     json_t *index = NULL;
@@ -173,7 +157,7 @@ static void test_shards(void **state)
 static void test_refused(void **state)
 {
     struct hm_tensor_spec specs[] = { spec("a", 2), spec("b", 2), spec("a", 2) };
-    const char *out = tmp_path(dir, "refused");
+    const char *out = tmp_path(test_dir, "refused");
     struct hm_folder_writer *writer = NULL;
     struct hm_error err = { 0 };
 
@@ -189,8 +173,8 @@ static void test_refused(void **state)
                  err);
     assert_false(hm_path_exists(tmp_path(out, "model.safetensors.index.json")));
     assert_false(hm_path_exists(tmp_path(out, "model-00002-of-00002.safetensors.tmp")));
-    file_put(tmp_path(dir, "file"), "", 0);
-    assert_fails(hm_folder_writer_open(tmp_path(dir, "file"), specs, 2, 1, &writer, &err),
+    file_put(tmp_path(test_dir, "file"), "", 0);
+    assert_fails(hm_folder_writer_open(tmp_path(test_dir, "file"), specs, 2, 1, &writer, &err),
                  HM_ERR_IO, "file", err);
 }
 
@@ -214,7 +198,7 @@ static int attempt(void *context, struct hm_error *err)
 
 static void test_oom(void **state)
 {
-    char *out = strdup(tmp_path(dir, "oom"));
+    char *out = strdup(tmp_path(test_dir, "oom"));
 
     (void)state;
     assert_true(oom_sweep(attempt, out) > 40);
@@ -230,5 +214,5 @@ int main(void)
         cmocka_unit_test(test_oom),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_dir_setup, test_dir_teardown);
 }

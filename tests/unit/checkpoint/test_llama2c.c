@@ -10,22 +10,6 @@
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/checkpoint/llama2c.h"
 
-static char *dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
-
 static void check_same_tensors(const char *a_dir, const char *b_dir)
 {
     struct hm_checkpoint a = { 0 }, b = { 0 };
@@ -47,7 +31,7 @@ static void check_same_tensors(const char *a_dir, const char *b_dir)
 
 static void test_stories(void **state)
 {
-    const char *out = tmp_path(dir, "stories");
+    const char *out = tmp_path(test_dir, "stories");
     const char *recorded = golden_path("models/stories260K-llama-hf");
     json_t *ours = NULL, *theirs = NULL;
     struct hm_error err = { 0 };
@@ -94,7 +78,7 @@ static struct small make_small(bool shared)
 
 static const char *put_small(const struct small *s, size_t n_floats)
 {
-    const char *path = tmp_path(dir, "small.bin");
+    const char *path = tmp_path(test_dir, "small.bin");
 
     file_put(path, s, sizeof s->header + n_floats * 4);
     return path;
@@ -113,7 +97,7 @@ static float first_of(const struct hm_checkpoint *ckpt, const char *name, uint64
 
 static void test_separate_head(void **state)
 {
-    const char *out = tmp_path(dir, "separate");
+    const char *out = tmp_path(test_dir, "separate");
     struct small s = make_small(false);
     struct hm_checkpoint ckpt = { 0 };
     struct hm_error err = { 0 };
@@ -143,7 +127,7 @@ static void test_separate_head(void **state)
 
 static void check_refused(const struct small *s, size_t n_floats, int status, const char *part)
 {
-    const char *out = tmp_path(dir, "refused");
+    const char *out = tmp_path(test_dir, "refused");
     struct hm_error err = { 0 };
 
     assert_fails(hm_llama2c_import(put_small(s, n_floats), NULL, out, NULL, &err), status, part,
@@ -194,19 +178,19 @@ static void test_other_refusals(void **state)
     struct hm_ctl ctl = { .stop = &stop };
     struct small s = make_small(true);
     const char *path = put_small(&s, FLOATS);
-    const char *out = tmp_path(dir, "other");
+    const char *out = tmp_path(test_dir, "other");
     struct hm_error err = { 0 };
 
     (void)state;
     assert_fails(hm_llama2c_import(path, NULL, out, &ctl, &err), HM_ERR_STOPPED, "stopped", err);
     assert_fails(hm_llama2c_import(path, golden_path("models/tok512.bin"), out, NULL, &err),
                  HM_ERR_USAGE, "give the SentencePiece model", err);
-    assert_fails(hm_llama2c_import(path, tmp_path(dir, "absent.model"), out, NULL, &err),
+    assert_fails(hm_llama2c_import(path, tmp_path(test_dir, "absent.model"), out, NULL, &err),
                  HM_ERR_USAGE, "absent.model", err);
-    assert_fails(hm_llama2c_import(tmp_path(dir, "absent.bin"), NULL, out, NULL, &err),
+    assert_fails(hm_llama2c_import(tmp_path(test_dir, "absent.bin"), NULL, out, NULL, &err),
                  HM_ERR_USAGE, "absent.bin", err);
-    file_put(tmp_path(dir, "short.bin"), "abc", 3);
-    assert_fails(hm_llama2c_import(tmp_path(dir, "short.bin"), NULL, out, NULL, &err),
+    file_put(tmp_path(test_dir, "short.bin"), "abc", 3);
+    assert_fails(hm_llama2c_import(tmp_path(test_dir, "short.bin"), NULL, out, NULL, &err),
                  HM_ERR_FORMAT, "too short for a llama2.c header", err);
     assert_false(hm_path_exists(tmp_path(out, "config.json")));
 }
@@ -225,7 +209,7 @@ static void test_oom(void **state)
 
     (void)state;
     paths[0] = strdup(put_small(&s, FLOATS));
-    paths[1] = strdup(tmp_path(dir, "oom"));
+    paths[1] = strdup(tmp_path(test_dir, "oom"));
     assert_true(oom_sweep(attempt, paths) > 40);
     free((char *)(uintptr_t)paths[0]);
     free((char *)(uintptr_t)paths[1]);
@@ -239,5 +223,5 @@ int main(void)
         cmocka_unit_test(test_oom),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_dir_setup, test_dir_teardown);
 }

@@ -6,22 +6,6 @@
 
 #include "hanmix/checkpoint/checkpoint.h"
 
-static char *dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
-
 static void test_copy(void **state)
 {
     char *to = tmp_new();
@@ -29,11 +13,11 @@ static void test_copy(void **state)
     size_t len;
 
     (void)state;
-    file_put(tmp_path(dir, "tokenizer.model"), "abc", 3);
-    file_put(tmp_path(dir, "generation_config.json"), "{}", 2);
-    file_put(tmp_path(dir, "config.json"), "{}", 2);
-    file_put(tmp_path(dir, "model.safetensors"), "x", 1);
-    assert_ok(hm_model_files_copy(dir, to, &err), err);
+    file_put(tmp_path(test_dir, "tokenizer.model"), "abc", 3);
+    file_put(tmp_path(test_dir, "generation_config.json"), "{}", 2);
+    file_put(tmp_path(test_dir, "config.json"), "{}", 2);
+    file_put(tmp_path(test_dir, "model.safetensors"), "x", 1);
+    assert_ok(hm_model_files_copy(test_dir, to, &err), err);
     char *text = file_get(tmp_path(to, "tokenizer.model"), &len);
     assert_string_equal(text, "abc");
     hm_free(text);
@@ -41,7 +25,8 @@ static void test_copy(void **state)
     assert_false(hm_path_exists(tmp_path(to, "tokenizer.json")));
     assert_false(hm_path_exists(tmp_path(to, "config.json")));
     assert_false(hm_path_exists(tmp_path(to, "model.safetensors")));
-    assert_fails(hm_model_files_copy(dir, tmp_path(dir, "absent"), &err), HM_ERR_IO, "absent", err);
+    assert_fails(hm_model_files_copy(test_dir, tmp_path(test_dir, "absent"), &err), HM_ERR_IO,
+                 "absent", err);
     tmp_release(to);
 }
 
@@ -53,18 +38,18 @@ static void test_record(void **state)
     struct hm_error err = { 0 };
 
     (void)state;
-    assert_ok(hm_vocab_record_read(dir, 77, &again, &err), err);
+    assert_ok(hm_vocab_record_read(test_dir, 77, &again, &err), err);
     assert_false(again.present);
     assert_int_equal(again.old_vocab_size, 77);
     assert_int_equal(again.new_vocab_size, 77);
     assert_string_equal(again.old_tokenizer, "");
     record.new_tokenizer[0] = 'f';
-    assert_ok(hm_vocab_record_write(dir, &record, &err), err);
-    assert_ok(hm_vocab_record_read(dir, 1000, &again, &err), err);
+    assert_ok(hm_vocab_record_write(test_dir, &record, &err), err);
+    assert_ok(hm_vocab_record_read(test_dir, 1000, &again, &err), err);
     assert_true(again.present);
     assert_int_equal(again.old_vocab_size, 512);
     assert_string_equal(again.new_tokenizer, record.new_tokenizer);
-    assert_fails(hm_vocab_record_read(dir, 999, &again, &err), HM_ERR_FORMAT,
+    assert_fails(hm_vocab_record_read(test_dir, 999, &again, &err), HM_ERR_FORMAT,
                  "grown from 512 to 1000, but the model has 999 rows", err);
 }
 
@@ -90,8 +75,9 @@ static void test_record_hostile(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct hm_vocab_record record = { .old_vocab_size = 77 };
-        file_put(tmp_path(dir, "hanmix.json"), cases[i][0], strlen(cases[i][0]));
-        assert_fails(hm_vocab_record_read(dir, 8, &record, &err), HM_ERR_FORMAT, cases[i][1], err);
+        file_put(tmp_path(test_dir, "hanmix.json"), cases[i][0], strlen(cases[i][0]));
+        assert_fails(hm_vocab_record_read(test_dir, 8, &record, &err), HM_ERR_FORMAT, cases[i][1],
+                     err);
         assert_int_equal(record.old_vocab_size, 77);
     }
 }
@@ -107,7 +93,7 @@ static int attempt(void *context, struct hm_error *err)
 static void test_oom(void **state)
 {
     (void)state;
-    assert_true(oom_sweep(attempt, dir) > 20);
+    assert_true(oom_sweep(attempt, test_dir) > 20);
 }
 
 int main(void)
@@ -119,5 +105,5 @@ int main(void)
         cmocka_unit_test(test_oom),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_dir_setup, test_dir_teardown);
 }

@@ -7,29 +7,13 @@
 
 #include "hanmix/checkpoint/safetensors.h"
 
-static char *dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
-
 /* claimed < 0: the header's true length. */
 static const char *put(const char *header, int64_t claimed, size_t data_bytes)
 {
     size_t len = strlen(header);
     uint64_t said = claimed < 0 ? len : (uint64_t)claimed;
     char *bytes = calloc(1, 8 + len + data_bytes + 1);
-    const char *path = tmp_path(dir, "x.safetensors");
+    const char *path = tmp_path(test_dir, "x.safetensors");
 
     for (unsigned i = 0; i < 8; i++)
         bytes[i] = (char)(said >> (8 * i));
@@ -167,7 +151,7 @@ static void test_depth(void **state)
 static void test_truncated(void **state)
 {
     const char *from = golden_path("nf4/len_63.f32.dq.safetensors");
-    const char *to = tmp_path(dir, "cut.safetensors");
+    const char *to = tmp_path(test_dir, "cut.safetensors");
     struct hm_safetensors file = { 0 };
     struct hm_error err = { 0 };
     size_t len;
@@ -182,8 +166,8 @@ static void test_truncated(void **state)
     assert_ok(hm_safetensors_open(to, &file, &err), err);
     hm_safetensors_close(&file);
     hm_free(bytes);
-    assert_fails(hm_safetensors_open(tmp_path(dir, "absent"), &file, &err), HM_ERR_USAGE, "absent",
-                 err);
+    assert_fails(hm_safetensors_open(tmp_path(test_dir, "absent"), &file, &err), HM_ERR_USAGE,
+                 "absent", err);
 }
 
 static int open_attempt(void *context, struct hm_error *err)
@@ -212,5 +196,5 @@ int main(void)
         cmocka_unit_test(test_oom),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_dir_setup, test_dir_teardown);
 }

@@ -7,22 +7,6 @@
 
 #include "hanmix/checkpoint/safetensors.h"
 
-static char *dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
-
 /* Files that safetensors wrote: mixed element types, names in the order of a sort. */
 static void test_same_bytes(void **state)
 {
@@ -32,7 +16,7 @@ static void test_same_bytes(void **state)
         "mixtral/model/model-00002-of-00004.safetensors",
         "llama/tied.outputs_f64.safetensors",
     };
-    const char *path = tmp_path(dir, "again.safetensors");
+    const char *path = tmp_path(test_dir, "again.safetensors");
     struct hm_error err = { 0 };
 
     (void)state;
@@ -66,7 +50,7 @@ static void test_streamed(void **state)
     struct hm_tensor_spec specs[] = { spec("b", HM_DTYPE_U8, 3),
                                       spec("\xe6\xb1\x89\"\n", HM_DTYPE_F32, 1),
                                       spec("none", HM_DTYPE_F64, 0), spec("a", HM_DTYPE_U8, 2) };
-    const char *path = tmp_path(dir, "s.safetensors");
+    const char *path = tmp_path(test_dir, "s.safetensors");
     json_t *metadata = json_pack("{s:s, s:s}", "format", "pt", "note", "a\"b");
     struct hm_st_writer *writer = NULL;
     struct hm_safetensors file = { 0 };
@@ -98,7 +82,7 @@ static void test_streamed(void **state)
 
 static void test_refused(void **state)
 {
-    const char *path = tmp_path(dir, "r.safetensors");
+    const char *path = tmp_path(test_dir, "r.safetensors");
     struct hm_tensor_spec twice[] = { spec("a", HM_DTYPE_U8, 1), spec("b", HM_DTYPE_U8, 1),
                                       spec("a", HM_DTYPE_F32, 1) };
     struct hm_tensor_spec huge = {
@@ -122,13 +106,13 @@ static void test_refused(void **state)
                  "cannot be written as JSON", err);
     assert_fails(hm_st_writer_open(path, twice, 2, metadata, &writer, NULL, &err), HM_ERR_FORMAT,
                  "metadata 'a' is not a string", err);
-    assert_fails(hm_st_writer_open(tmp_path(dir, "no/x"), twice, 2, NULL, &writer, NULL, &err),
+    assert_fails(hm_st_writer_open(tmp_path(test_dir, "no/x"), twice, 2, NULL, &writer, NULL, &err),
                  HM_ERR_IO, "no/x", err);
     assert_ok(hm_st_writer_open(path, twice, 2, NULL, &writer, NULL, &err), err);
     assert_ok(hm_st_writer_data(writer, "x", 1, &err), err);
     assert_fails(hm_st_writer_commit(writer, &err), HM_ERR_CHECK, "tensor 'b' lacks 1 bytes", err);
     assert_false(hm_path_exists(path));
-    assert_false(hm_path_exists(tmp_path(dir, "r.safetensors.tmp")));
+    assert_false(hm_path_exists(tmp_path(test_dir, "r.safetensors.tmp")));
     json_decref(metadata);
 }
 
@@ -145,7 +129,7 @@ static int write_attempt(void *context, struct hm_error *err)
 
 static void test_oom(void **state)
 {
-    char *path = strdup(tmp_path(dir, "oom.safetensors"));
+    char *path = strdup(tmp_path(test_dir, "oom.safetensors"));
 
     (void)state;
     assert_true(oom_sweep(write_attempt, path) > 8);
@@ -162,5 +146,5 @@ int main(void)
         cmocka_unit_test(test_oom),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_dir_setup, test_dir_teardown);
 }

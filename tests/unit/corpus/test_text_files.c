@@ -10,22 +10,6 @@
 
 #include "hanmix/corpus/text_files.h"
 
-static char *dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
-
 /* All documents joined as "set:text;", or the error's status. */
 static int read_all(const struct hm_text_set *sets, size_t n, const struct hm_text_options *options,
                     char *out, size_t size, struct hm_text_stats *ret_stats, struct hm_error *err)
@@ -49,7 +33,7 @@ static int read_all(const struct hm_text_set *sets, size_t n, const struct hm_te
 
 static const char *put(const char *name, const char *text)
 {
-    const char *path = tmp_path(dir, "%s", name);
+    const char *path = tmp_path(test_dir, "%s", name);
     file_put(path, text, strlen(text));
     return path;
 }
@@ -83,11 +67,11 @@ static void test_endings(void **state)
     assert_string_equal(out, "s:\xe4\xbd\xa0\xe5\xa5\xbd;s:b;s:c;");
 
     compress_zst(put("b.jsonl", json));
-    file[0] = (char *)(uintptr_t)tmp_path(dir, "b.jsonl.zst");
+    file[0] = (char *)(uintptr_t)tmp_path(test_dir, "b.jsonl.zst");
     assert_ok(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), err);
     assert_string_equal(out, "s:\xe4\xbd\xa0\xe5\xa5\xbd;s:b;s:c;");
 
-    file[0] = (char *)(uintptr_t)tmp_path(dir, "c.jsonl.gz");
+    file[0] = (char *)(uintptr_t)tmp_path(test_dir, "c.jsonl.gz");
     for (int member = 0; member < 2; member++) { /* two members in one file */
         gzFile gz = gzopen(file[0], "ab");
         gzputs(gz, "{\"text\":\"x\"}\n");
@@ -129,7 +113,7 @@ static void test_bad_lines(void **state)
                                                 "d\n");
     assert_fails(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), HM_ERR_FORMAT,
                  "not UTF-8 at byte 1", err);
-    file[0] = (char *)(uintptr_t)tmp_path(dir, "absent.jsonl");
+    file[0] = (char *)(uintptr_t)tmp_path(test_dir, "absent.jsonl");
     assert_fails(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), HM_ERR_USAGE,
                  "absent.jsonl", err);
 }
@@ -147,7 +131,7 @@ static void test_bad_frames(void **state)
     for (unsigned i = 0; len < 150000; i++)
         len += (size_t)sprintf(text + len, "{\"text\": \"%u %u\"}\n", i, i * 2654435761u);
     compress_zst(put("t.jsonl", text));
-    file[0] = (char *)(uintptr_t)tmp_path(dir, "t.jsonl.zst");
+    file[0] = (char *)(uintptr_t)tmp_path(test_dir, "t.jsonl.zst");
     struct hm_text_set set = set_of("s", file);
     size_t size = 0;
     char *bytes = file_get(file[0], &size);
@@ -265,13 +249,15 @@ static void test_allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_endings, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bad_lines, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bad_frames, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_long_lines, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_sets, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_set_field_and_sample, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_allocation_failures, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_endings, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_bad_lines, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_bad_frames, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_long_lines, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_sets, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_set_field_and_sample, test_dir_setup,
+                                        test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_allocation_failures, test_dir_setup,
+                                        test_dir_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

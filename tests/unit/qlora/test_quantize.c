@@ -12,23 +12,7 @@
 #include "quantize_rules.h"
 #include "small_model.h"
 
-static char *dir;
 static struct hm_kernels kernels;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = tmp_new();
-    hm_kernels_reference(&kernels);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
-}
 
 static char head[] = "lm_head", gate[] = "gate", embed[] = "embed_tokens";
 static char *default_skip[] = { head, embed, gate };
@@ -48,8 +32,8 @@ static int run(const char *from, const char *to, const struct hm_quantize_option
 {
     char model[512];
 
-    snprintf(model, sizeof model, "%s", tmp_path(dir, "%s", from));
-    return hm_quantize(model, options, &kernels, tmp_path(dir, "%s", to), NULL, report, err);
+    snprintf(model, sizeof model, "%s", tmp_path(test_dir, "%s", from));
+    return hm_quantize(model, options, &kernels, tmp_path(test_dir, "%s", to), NULL, report, err);
 }
 
 static void quantize(const char *from, const char *to, const struct hm_quantize_options *options)
@@ -76,8 +60,8 @@ static void assert_same(const char *a, const char *b)
     struct hm_checkpoint x = { 0 }, y = { 0 };
     struct hm_error err = { 0 };
 
-    assert_ok(hm_checkpoint_open(tmp_path(dir, "%s", a), &x, &err), err);
-    assert_ok(hm_checkpoint_open(tmp_path(dir, "%s", b), &y, &err), err);
+    assert_ok(hm_checkpoint_open(tmp_path(test_dir, "%s", a), &x, &err), err);
+    assert_ok(hm_checkpoint_open(tmp_path(test_dir, "%s", b), &y, &err), err);
     assert_int_equal(x.count, y.count);
     for (size_t i = 0; i < x.count; i++) {
         assert_string_equal(x.tensor[i]->name, y.tensor[i]->name);
@@ -100,8 +84,8 @@ static void test_fused(void **state)
 
     (void)state;
     fused.fused = true;
-    small_model_write(tmp_path(dir, "plain"), &plain);
-    small_model_write(tmp_path(dir, "fused"), &fused);
+    small_model_write(tmp_path(test_dir, "plain"), &plain);
+    small_model_write(tmp_path(test_dir, "fused"), &fused);
     quantize("plain", "plain4", &options);
     quantize("fused", "fused4", &options);
     assert_same("plain4", "fused4");
@@ -116,14 +100,14 @@ static void test_wider_source(void **state)
 
     (void)state;
     wide.dtype = HM_DTYPE_F32;
-    small_model_write(tmp_path(dir, "wide"), &wide);
+    small_model_write(tmp_path(test_dir, "wide"), &wide);
     quantize("wide", "wide4", &options);
     assert_same("plain4", "wide4");
     options.compute_dtype = HM_DTYPE_F32;
     quantize("wide", "wide4f", &options);
     struct hm_checkpoint ckpt = { 0 };
     struct hm_error err = { 0 };
-    assert_ok(hm_checkpoint_open(tmp_path(dir, "wide4f"), &ckpt, &err), err);
+    assert_ok(hm_checkpoint_open(tmp_path(test_dir, "wide4f"), &ckpt, &err), err);
     assert_int_equal(hm_checkpoint_find(&ckpt, "model.norm.weight")->dtype, HM_DTYPE_F32);
     assert_int_equal(ckpt.arch.dtype, HM_DTYPE_F32);
     assert_int_equal(ckpt.arch.quant.compute_dtype, HM_DTYPE_F32);
@@ -136,8 +120,8 @@ static void check_values(const char *from, const char *to)
     struct hm_checkpoint a = { 0 }, b = { 0 };
     struct hm_error err = { 0 };
 
-    assert_ok(hm_checkpoint_open(tmp_path(dir, "%s", from), &a, &err), err);
-    assert_ok(hm_checkpoint_open(tmp_path(dir, "%s", to), &b, &err), err);
+    assert_ok(hm_checkpoint_open(tmp_path(test_dir, "%s", from), &a, &err), err);
+    assert_ok(hm_checkpoint_open(tmp_path(test_dir, "%s", to), &b, &err), err);
     for (size_t i = 0; i < hm_arch_slot_count(&a.arch); i++) {
         struct hm_weight *x = NULL, *y = NULL;
         struct hm_weight_slot slot;
@@ -168,7 +152,7 @@ static void test_odd_shapes(void **state)
     struct hm_quantize_options options = defaults();
 
     (void)state;
-    small_model_write(tmp_path(dir, "odd"), &odd);
+    small_model_write(tmp_path(test_dir, "odd"), &odd);
     for (uint32_t blocksize = 32; blocksize <= 4096; blocksize *= 8) {
         options.blocksize = blocksize;
         options.double_quant = blocksize != 256;
@@ -221,7 +205,7 @@ static void test_skips(void **state)
     assert_int_equal(report.quantized_tensors, 2 * (4 + 9 + 1) + 1);
     assert_int_equal(report.n_unquantized, 1);
     hm_quantize_report_release(&report);
-    assert_ok(hm_checkpoint_open(tmp_path(dir, "all4"), &ckpt, &err), err);
+    assert_ok(hm_checkpoint_open(tmp_path(test_dir, "all4"), &ckpt, &err), err);
     assert_int_equal(
         json_array_size(json_object_get(json_object_get(ckpt.config, "quantization_config"),
                                         "llm_int8_skip_modules")),
@@ -229,9 +213,9 @@ static void test_skips(void **state)
     assert_true(json_is_array(json_object_get(json_object_get(ckpt.config, "quantization_config"),
                                               "llm_int8_skip_modules")));
     hm_checkpoint_close(&ckpt);
-    small_model_write(tmp_path(dir, "tied"), &tied);
+    small_model_write(tmp_path(test_dir, "tied"), &tied);
     quantize("tied", "tied4", &options);
-    assert_ok(hm_checkpoint_open(tmp_path(dir, "tied4"), &ckpt, &err), err);
+    assert_ok(hm_checkpoint_open(tmp_path(test_dir, "tied4"), &ckpt, &err), err);
     assert_int_equal(ckpt.arch.quant.n_skip, 1);
     assert_string_equal(ckpt.arch.quant.skip[0], "lm_head");
     assert_null(hm_checkpoint_find(&ckpt, "lm_head.weight"));
@@ -265,7 +249,7 @@ static void test_refusals(void **state)
     (void)state;
     bad.poison = "model.layers.1.block_sparse_moe.experts.2.w3";
     bad.poison_value = NAN;
-    small_model_write(tmp_path(dir, "nan"), &bad);
+    small_model_write(tmp_path(test_dir, "nan"), &bad);
     refuse("nan", &options, HM_ERR_FORMAT,
            "layers.1.block_sparse_moe.experts.2.w3.weight' holds NaN");
     options.double_quant = false;
@@ -273,10 +257,10 @@ static void test_refusals(void **state)
            "layers.1.block_sparse_moe.experts.2.w3.weight' holds NaN");
     bad.poison = "model.norm";
     bad.poison_value = INFINITY;
-    small_model_write(tmp_path(dir, "inf"), &bad);
+    small_model_write(tmp_path(test_dir, "inf"), &bad);
     refuse("inf", &options, HM_ERR_FORMAT, "'model.norm.weight' holds NaN or Inf");
     bad.poison_value = 1e6F;
-    small_model_write(tmp_path(dir, "large"), &bad);
+    small_model_write(tmp_path(test_dir, "large"), &bad);
     options.compute_dtype = HM_DTYPE_F16;
     refuse("large", &options, HM_ERR_FORMAT, "a value beyond F16");
     options.compute_dtype = HM_DTYPE_U8;
@@ -310,12 +294,12 @@ static void test_stop(void **state)
     char model[512];
 
     (void)state;
-    snprintf(model, sizeof model, "%s", tmp_path(dir, "plain"));
+    snprintf(model, sizeof model, "%s", tmp_path(test_dir, "plain"));
     assert_fails(
-        hm_quantize(model, &options, &kernels, tmp_path(dir, "stopped"), &ctl, &report, &err),
+        hm_quantize(model, &options, &kernels, tmp_path(test_dir, "stopped"), &ctl, &report, &err),
         HM_ERR_STOPPED, "stopped", err);
     assert_int_equal(calls, 30);
-    assert_false(hm_path_exists(tmp_path(dir, "stopped/model.safetensors")));
+    assert_false(hm_path_exists(tmp_path(test_dir, "stopped/model.safetensors")));
 }
 
 static int once(void *context, struct hm_error *err)
@@ -334,7 +318,7 @@ static void test_oom(void **state)
     struct hm_quantize_options options = defaults();
 
     (void)state;
-    small_model_write(tmp_path(dir, "tiny"), &tiny);
+    small_model_write(tmp_path(test_dir, "tiny"), &tiny);
     assert_true(oom_sweep(once, &options) > 100);
 }
 
@@ -347,5 +331,6 @@ int main(void)
         cmocka_unit_test(test_refusals),   cmocka_unit_test(test_stop),
         cmocka_unit_test(test_oom),
     };
-    return cmocka_run_group_tests_name("quantize", tests, setup, teardown);
+    hm_kernels_reference(&kernels);
+    return cmocka_run_group_tests_name("quantize", tests, test_dir_setup, test_dir_teardown);
 }
