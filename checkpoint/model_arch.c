@@ -331,7 +331,7 @@ int hm_arch_vocab_check(const struct hm_arch *arch, uint64_t pieces, const char 
     if (pieces <= arch->vocab_size)
         return HM_OK;
     return hm_fail(err, HM_ERR_FORMAT,
-                   "%s has a vocabulary of %" PRIu64 " pieces, the model embeds %u: they do not "
+                   "'%s' has a vocabulary of %" PRIu64 " pieces, the model embeds %u: they do not "
                    "belong together",
                    what, pieces, arch->vocab_size);
 }

@@ -44,19 +44,38 @@ static int recognise(const char *path, bool tensors, json_t **ret_facts, struct 
                    "'%s' is no model, adapter, tokenizer, packed data or run folder", path);
 }
 
-static void print_value(const json_t *value)
+static int add_value(struct hm_buf *line, const json_t *value, struct hm_error *err)
 {
-    struct hm_buf text = { 0 };
+    return json_is_string(value) ? hm_buf_text(line, json_string_value(value), err)
+                                 : hm_json_dump(value, line, err);
+}
 
-    if (json_is_string(value))
-        printf("%s\n", json_string_value(value));
-    else if (hm_json_dump(value, &text, NULL) == HM_OK)
-        printf("%s\n", text.ptr);
-    hm_buf_release(&text);
+/* Names come out of files: nothing in them may steer the terminal. */
+static void print_line(struct hm_buf *line)
+{
+    if (line->ptr)
+        hm_text_clean(line->ptr);
+    printf("%s\n", line->ptr ? line->ptr : "");
+    hm_buf_clear(line);
+}
+
+/* An object of a list: "  name  key value  key value". */
+static int add_item(struct hm_buf *line, json_t *item, struct hm_error *err)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(item, key, value)
+    {
+        HM_TRY(hm_buf_printf(line, err, "  %s%s", json_is_string(value) ? "" : key,
+                             json_is_string(value) ? "" : " "));
+        HM_TRY(add_value(line, value, err));
+    }
+    return HM_OK;
 }
 
 /* Members as lines; of a list of objects, each object is a line. */
-static void print_lines(json_t *facts)
+static int print_lines(json_t *facts, struct hm_buf *line, struct hm_error *err)
 {
     const char *key;
     json_t *value, *item;
@@ -65,27 +84,20 @@ static void print_lines(json_t *facts)
     json_object_foreach(facts, key, value)
     {
         if (json_is_array(value) && json_is_object(json_array_get(value, 0))) {
-            printf("%s:\n", key);
+            HM_TRY(hm_buf_printf(line, err, "%s:", key));
+            print_line(line);
             json_array_foreach(value, i, item)
             {
-                const char *inner_key;
-                json_t *inner;
-                json_object_foreach(item, inner_key, inner)
-                {
-                    struct hm_buf text = { 0 };
-                    if (json_is_string(inner))
-                        printf("  %s", json_string_value(inner));
-                    else if (hm_json_dump(inner, &text, NULL) == HM_OK)
-                        printf("  %s %s", inner_key, text.ptr);
-                    hm_buf_release(&text);
-                }
-                putchar('\n');
+                HM_TRY(add_item(line, item, err));
+                print_line(line);
             }
             continue;
         }
-        printf("%-20s ", key);
-        print_value(value);
+        HM_TRY(hm_buf_printf(line, err, "%-20s ", key));
+        HM_TRY(add_value(line, value, err));
+        print_line(line);
     }
+    return HM_OK;
 }
 
 int hm_cmd_inspect(int argc, char **argv, struct hm_error *err)
@@ -104,7 +116,9 @@ int hm_cmd_inspect(int argc, char **argv, struct hm_error *err)
         return hm_fail_nomem(err, "while looking into '%s'", argv[1]);
     if (as_json)
         return hm_print_json(facts, err);
-    print_lines(facts);
+    struct hm_buf line = { 0 };
+    int status = print_lines(facts, &line, err);
+    hm_buf_release(&line);
     json_decref(facts);
-    return hm_print_flush(err);
+    return status == HM_OK ? hm_print_flush(err) : status;
 }

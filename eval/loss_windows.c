@@ -157,7 +157,7 @@ int hm_eval_loss_text(struct hm_model *model, struct hm_text_source *source,
     struct scorer scorer = { 0 };
     struct hm_ids ids = { 0 };
 
-    HM_TRY(hm_arch_vocab_check(hm_model_arch(model), encoder->vocab_size, "the tokenizer", err));
+    HM_TRY(hm_arch_vocab_check(hm_model_arch(model), encoder->vocab_size, "tokenizer", err));
     if (encoder->bos_id < 0)
         return hm_fail(err, HM_ERR_USAGE,
                        "the tokenizer has no bos, which the first token of a document is scored "

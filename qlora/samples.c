@@ -5,7 +5,6 @@
  * resuming needs one number. Owns the slots that samples are decoded into; what a batch is made of
  * is the trainer's business.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "hanmix/corpus/packed.h"
@@ -77,12 +76,9 @@ int hm_samples_open_ids(const char *path, struct hm_sample_source **ret, struct 
 int hm_samples_check(const struct hm_sample_source *source, const struct hm_arch *arch,
                      struct hm_error *err)
 {
-    char what[300];
-
     if (!source->is_packed)
         return hm_ids_file_check(&source->file, arch->vocab_size, err);
-    snprintf(what, sizeof(what), "'%.280s'", source->packed.path);
-    return hm_arch_vocab_check(arch, source->packed.vocab_size, what, err);
+    return hm_arch_vocab_check(arch, source->packed.vocab_size, source->packed.path, err);
 }
 
 void hm_samples_close(struct hm_sample_source *source)

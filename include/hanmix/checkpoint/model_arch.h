@@ -50,8 +50,8 @@ struct hm_arch {
 int hm_arch_parse(const json_t *config, const char *what, struct hm_arch *ret_arch,
                   struct hm_error *err);
 void hm_arch_release(struct hm_arch *arch);
-/* A tokenizer (or ids made with it) of `pieces` fits: HM_ERR_FORMAT naming `what` when the model
- * has fewer rows. More rows than pieces are fine. */
+/* A tokenizer (or ids made with it) of `pieces` fits: HM_ERR_FORMAT naming `what` (a path) when the
+ * model has fewer rows. More rows than pieces are fine. */
 int hm_arch_vocab_check(const struct hm_arch *arch, uint64_t pieces, const char *what,
                         struct hm_error *err);
 /* A copy of `config` with flat keys normalised, dtype, vocab_size and quantisation as given in arch

@@ -82,9 +82,9 @@ static void test_vocab_check(void **state)
 
     (void)state;
     parse("{}", &arch);
-    assert_ok(hm_arch_vocab_check(&arch, 32000, "'t.model'", &err), err);
-    assert_ok(hm_arch_vocab_check(&arch, 1, "'t.model'", &err), err);
-    assert_fails(hm_arch_vocab_check(&arch, 32001, "'t.model'", &err), HM_ERR_FORMAT,
+    assert_ok(hm_arch_vocab_check(&arch, 32000, "t.model", &err), err);
+    assert_ok(hm_arch_vocab_check(&arch, 1, "t.model", &err), err);
+    assert_fails(hm_arch_vocab_check(&arch, 32001, "t.model", &err), HM_ERR_FORMAT,
                  "'t.model' has a vocabulary of 32001 pieces, the model embeds 32000", err);
     hm_arch_release(&arch);
 }

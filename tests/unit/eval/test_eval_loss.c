@@ -224,7 +224,7 @@ static void test_refusals(void **state)
                  HM_ERR_USAGE, "no bos", err);
     model.arch.vocab_size = 200;
     assert_fails(score(&model, 8, 8, N_TEXTS, &sets, &n, NULL, &err), HM_ERR_FORMAT,
-                 "the tokenizer has a vocabulary of 260", err);
+                 "'tokenizer' has a vocabulary of 260", err);
     assert_null(sets);
 }
 
