@@ -43,7 +43,7 @@ static const struct hm_input inputs[] = {
     { .name = "packed",
       .type = HM_INPUT_PACKED,
       .many = true,
-      .help = "packed windows, one or several named sets" },
+      .help = "packed windows, one or several named sets; of a folder with valid.hmp that file" },
     { .name = "tokenizer",
       .type = HM_INPUT_TOKENIZER,
       .help = "tokenizer of the model; the model folder's by default" },
@@ -135,10 +135,13 @@ static int score_packed(const struct hm_stage_run *run, struct hm_model *model, 
     for (size_t i = 0; r == HM_OK && i < input->n_sets; i++) {
         for (size_t f = 0; r == HM_OK && f < input->set[i].n_paths; f++) {
             struct hm_packed packed = { 0 };
+            char *path = NULL;
             struct hm_loss_set *set = hm_calloc(HM_MEM_OTHER, 1, sizeof(*set));
             if (!set)
                 return hm_fail_nomem(err, "for a result");
-            r = hm_packed_open(input->set[i].path[f], &packed, err);
+            r = hm_stage_held_out(input->set[i].path[f], &path, err);
+            if (r == HM_OK)
+                r = hm_packed_open(path, &packed, err);
             if (r == HM_OK)
                 r = hm_eval_loss_packed(model, &packed,
                                         input->set[i].name[0] ? input->set[i].name : "packed",
@@ -146,6 +149,7 @@ static int score_packed(const struct hm_stage_run *run, struct hm_model *model, 
             if (r == HM_OK)
                 r = set_report(list, set, err);
             hm_packed_close(&packed);
+            hm_free(path);
             hm_loss_sets_free(set, 1);
         }
     }
@@ -178,8 +182,12 @@ static int packed_window(const struct hm_stage_run *run, uint64_t *ret_window, s
     for (size_t i = 0; i < input->n_sets; i++) {
         for (size_t f = 0; !input->set[i].pending && f < input->set[i].n_paths; f++) {
             struct hm_packed packed = { 0 };
-            HM_TRY(hm_packed_open(input->set[i].path[f], &packed, err));
-            int r = hm_stage_packed_check(run, packed.path, packed.tokenizer, err);
+            char *path = NULL;
+            HM_TRY(hm_stage_held_out(input->set[i].path[f], &path, err));
+            int r = hm_packed_open(path, &packed, err);
+            hm_free(path);
+            HM_TRY(r);
+            r = hm_stage_packed_check(run, packed.path, packed.tokenizer, err);
             if (packed.seq_len > longest)
                 longest = packed.seq_len;
             hm_packed_close(&packed);

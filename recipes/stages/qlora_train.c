@@ -30,7 +30,7 @@ static const struct hm_input inputs[] = {
     { .name = "valid",
       .type = HM_INPUT_PACKED,
       .many = true,
-      .help = "packed windows to evaluate on, named sets" },
+      .help = "packed windows to evaluate on, named sets; of a folder with valid.hmp that file" },
     { .name = "adapter",
       .type = HM_INPUT_ADAPTER,
       .help = "PEFT adapter to start from; its settings stand" },
@@ -99,7 +99,11 @@ static int eval_sets_open(const struct hm_stage_run *run, struct training *t, st
                            set->name, set->n_paths);
         t->eval[i].name = set->name[0] ? set->name : (char *)(uintptr_t) "valid";
         t->n_eval = i + 1;
-        HM_TRY(packed_open(run, set->path[0], false, 0, &t->eval[i].source, err));
+        char *path = NULL;
+        HM_TRY(hm_stage_held_out(set->path[0], &path, err));
+        int r = packed_open(run, path, false, 0, &t->eval[i].source, err);
+        hm_free(path);
+        HM_TRY(r);
         HM_TRY(hm_samples_check(t->eval[i].source, hm_model_arch(t->model), err));
     }
     return HM_OK;

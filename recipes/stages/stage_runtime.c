@@ -74,6 +74,21 @@ int hm_stage_packed_check(const struct hm_stage_run *run, const char *path, cons
     return r;
 }
 
+int hm_stage_held_out(const char *path, char **ret_path, struct hm_error *err)
+{
+    char *valid = NULL;
+
+    if (hm_path_is_dir(path))
+        HM_TRY(hm_path_join(&valid, path, "valid.hmp", err));
+    if (valid && hm_path_exists(valid)) {
+        *ret_path = valid;
+        return HM_OK;
+    }
+    hm_free(valid);
+    *ret_path = hm_strdup(HM_MEM_OTHER, path);
+    return *ret_path ? HM_OK : hm_fail_nomem(err, "for a path");
+}
+
 int hm_stage_ram_check(const struct hm_stage_run *run, uint64_t ram_bytes, uint64_t weight_bytes,
                        struct hm_error *err)
 {

@@ -42,6 +42,9 @@ void hm_stage_runtime_release(struct stage_runtime *runtime);
 int hm_stage_packed_check(const struct hm_stage_run *run, const char *path, const char *fingerprint,
                           struct hm_error *err);
 
+/* What is evaluated of a packed input: valid.hmp of a folder that has one, else the path itself. */
+int hm_stage_held_out(const char *path, char **ret_path, struct hm_error *err);
+
 /* Weights beyond set.ram: HM_ERR_NOFIT with both numbers. 0 is no limit. */
 int hm_stage_ram_check(const struct hm_stage_run *run, uint64_t ram_bytes, uint64_t weight_bytes,
                        struct hm_error *err);

@@ -51,9 +51,13 @@ static int valid_find(const struct hm_stage_run *run, uint32_t *seq_len, uint64_
         if (set->pending) {
             length = (uint64_t)json_integer_value(json_object_get(set->facts, "seq_len"));
         } else {
-            HM_TRY(hm_packed_open(set->path[0], &packed, err));
+            char *path = NULL;
+            HM_TRY(hm_stage_held_out(set->path[0], &path, err));
+            int r = hm_packed_open(path, &packed, err);
+            hm_free(path);
+            HM_TRY(r);
             length = packed.seq_len;
-            int r = hm_stage_packed_check(run, set->path[0], packed.tokenizer, err);
+            r = hm_stage_packed_check(run, set->path[0], packed.tokenizer, err);
             hm_packed_close(&packed);
             HM_TRY(r);
         }

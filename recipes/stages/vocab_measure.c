@@ -43,6 +43,7 @@ static const struct hm_input inputs[] = {
 struct measured { /* everything the writers need */
     struct hm_tokenizer **tokenizer;
     const char **path;
+    const char **label; /* the set's name, else the end of the path */
     size_t n_tokenizers;
     struct hm_efficiency result;
 };
@@ -65,6 +66,7 @@ static void measured_release(struct measured *m)
         hm_tokenizer_free(m->tokenizer[i]);
     hm_free(m->tokenizer);
     hm_free((void *)m->path);
+    hm_free((void *)m->label);
 }
 
 static int tokenizers_open(const struct hm_stage_run *run, struct measured *m, struct hm_error *err)
@@ -76,12 +78,16 @@ static int tokenizers_open(const struct hm_stage_run *run, struct measured *m, s
         count += input->set[i].n_paths;
     m->tokenizer = hm_calloc(HM_MEM_VOCAB, count, sizeof(struct hm_tokenizer *));
     m->path = hm_calloc(HM_MEM_VOCAB, count, sizeof(*m->path));
-    if (!m->tokenizer || !m->path)
+    m->label = hm_calloc(HM_MEM_VOCAB, count, sizeof(*m->label));
+    if (!m->tokenizer || !m->path || !m->label)
         return hm_fail_nomem(err, "for %zu tokenizers", count);
     for (size_t i = 0; i < input->n_sets; i++) {
         for (size_t f = 0; f < input->set[i].n_paths; f++) {
-            m->path[m->n_tokenizers] = input->set[i].path[f];
-            HM_TRY(hm_tokenizer_open(input->set[i].path[f], &m->tokenizer[m->n_tokenizers], err));
+            const char *path = input->set[i].path[f];
+            bool named = input->set[i].name[0] && input->set[i].n_paths == 1;
+            m->path[m->n_tokenizers] = path;
+            m->label[m->n_tokenizers] = named ? input->set[i].name : hm_path_tail(path, 2);
+            HM_TRY(hm_tokenizer_open(path, &m->tokenizer[m->n_tokenizers], err));
             m->n_tokenizers++;
         }
     }
@@ -122,6 +128,7 @@ static int report_fill(const struct hm_stage_run *run, const struct measured *m,
         if (!item)
             return HM_ERR_NOMEM;
         HM_TRY(hm_report_text(item, "path", m->path[t], err));
+        HM_TRY(hm_report_text(item, "name", m->label[t], err));
         HM_TRY(hm_report_u64(item, "vocab_size", m->tokenizer[t]->model.count, err));
         json_t *sets = hm_report_array(item, "sets", err);
         if (!sets)
@@ -169,7 +176,7 @@ static int markdown_write(const struct hm_stage_run *run, const struct measured 
     for (size_t i = 0; r == HM_OK && i < m->n_tokenizers * m->result.n_sets; i++) {
         const struct hm_set_efficiency *c = &m->result.cell[i];
         size_t t = i / m->result.n_sets;
-        r = hm_out_printf(&file, err, "| %s | %zu | %s | %" PRIu64 " | %.4f | %.3f | ", m->path[t],
+        r = hm_out_printf(&file, err, "| %s | %zu | %s | %" PRIu64 " | %.4f | %.3f | ", m->label[t],
                           m->tokenizer[t]->model.count, c->name, c->tokens,
                           ratio(c->tokens, c->chars), ratio(c->bytes, c->tokens));
         if (r == HM_OK && t == 0)
@@ -193,7 +200,7 @@ static int picture_write(const struct hm_stage_run *run, const struct measured *
     for (size_t s = 0, at = 0; s < m->result.n_sets; s++) {
         for (size_t t = 0; t < m->n_tokenizers; t++, at++) {
             const struct hm_set_efficiency *c = cell_at(m, t, s);
-            bars[at] = (struct hm_bar){ .label = hm_path_tail(m->path[t], 2),
+            bars[at] = (struct hm_bar){ .label = m->label[t],
                                         .group = c->name,
                                         .value = ratio(c->tokens, c->chars),
                                         .low = NAN,

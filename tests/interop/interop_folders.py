@@ -203,7 +203,7 @@ stages:
   - {{id: grown, stage: vocab.resize, in: {{model: "{BASE}", old: "{BASE}", new: $merged}}}}
   - {{id: packed, stage: corpus.pack, in: {{text: {{zh: {{files: "{zh}", weight: 2}}, en: "{en}"}}, tokenizer: $merged}}, set: {{seq_len: 64, valid_fraction: 0.1, sample_bytes: 100K}}}}
   - {{id: nf4, stage: qlora.quantize, in: {{model: $grown}}}}
-  - {{id: lora, stage: qlora.train, in: {{model: $nf4, data: $packed, valid: $packed/valid.hmp}}, set: {{steps: 6, eval_every: 3, save_every: 3, keep: 1, train_embeddings: new, train_head: new, aux_coef: 0.02, dump_gradients: 2}}}}
+  - {{id: lora, stage: qlora.train, in: {{model: $nf4, data: $packed, valid: $packed}}, set: {{steps: 6, eval_every: 3, save_every: 3, keep: 1, train_embeddings: new, train_head: new, aux_coef: 0.02, dump_gradients: 2}}}}
   - {{id: out, stage: qlora.merge, in: {{model: $grown, adapter: $lora}}}}
   - {{id: loss, stage: eval.loss, in: {{model: $nf4, adapter: $lora, text: {{en: "{en}"}}}}, set: {{sample_bytes: 20K}}}}
 """, encoding="utf-8")
@@ -223,8 +223,10 @@ stages:
     has_keys("bytes_by_class", reports["qlora.quantize"]["bytes_by_class"], "expert attention gate embed head norm")
     has_keys("eval.loss", reports["eval.loss"]["sets"][0], "name tokens bytes chars nats_per_token bits_per_byte bits_per_char bits_per_byte_low bits_per_byte_high")
     lines = [json.loads(line) for line in (folder / "run" / "lora" / "metrics.jsonl").read_text().splitlines()]
+    held_out = json.loads((folder / "run" / "packed" / "report.json").read_text())["valid_windows"]
     for line in lines:
         if "eval" in line:
+            check(line["eval"]["valid"]["tokens"] == held_out * 63, "in.valid of a folder is not its valid.hmp")
             has_keys("evaluation", line["eval"]["valid"], "nats_per_token bits_per_byte")
         else:
             has_keys("metrics.jsonl", line, "step tokens loss aux grad_norm lr tok_s phase_ms rss")
