@@ -219,6 +219,11 @@ static int write_config(const struct source *source, const char *out_dir, struct
     HM_TRY(hm_arch_config_new(&source->arch, &config, err));
     int status = hm_config_write(config, out_dir, err);
     json_decref(config);
+    HM_TRY(status);
+    config = json_pack("{s:I, s:I}", "bos_token_id", (json_int_t)source->arch.bos_id,
+                       "eos_token_id", (json_int_t)source->arch.eos_id);
+    status = hm_json_save_in(out_dir, "generation_config.json", config, err);
+    json_decref(config);
     return status;
 }
 

@@ -56,4 +56,5 @@ expect 2 "$HANMIX" stage vocab.resize "in.model=$base" "in.old=$base" "in.new=$b
 expect 2 "$HANMIX" stage qlora.merge "in.model=$golden/mixtral/model" "in.adapter=$golden/peft/adapter" set.onto=dequantised --out p; has err "set.onto=dequantised needs a 4-bit model"
 expect 3 "$HANMIX" generate --model "$base" --prompt Tom --ram 100K; has err "--ram"; one_sentence
 expect 0 "$HANMIX" generate --model "$base" --prompt Tom --ram 1G --max-tokens 2
+expect 4 "$HANMIX" stage import.llama2c "in.file=$golden/models/stories260K.bin" "in.tokenizer=$golden/tokenizers/models/mistral-v1-32000.model" --out i; has err "vocabulary of 32000 pieces, the model embeds 512"
 finish

@@ -142,6 +142,9 @@ def our_four_bit_folder_loads(folder):
         ids = random_ids(3, 2, 40, 512)
         model = dequantised(four_bit(out))
         check_close(f"logits, double_quant {double}", ours(folder, out, ids)["logits"], logits_of(model, ids), FORWARD_LIMIT)
+        # its own products: in training mode they take f32 weights; for inference it repacks to bf16 where the CPU can
+        stage("qlora.quantize", folder / f"f32-{double}", in_model=QUICKSTART / "base", set_double_quant=double, set_compute_dtype="f32")
+        check_close("bitsandbytes' own products", ours(folder, folder / f"f32-{double}", ids)["logits"], logits_of(four_bit(folder / f"f32-{double}").train(), ids), FORWARD_LIMIT)
 
 
 @test
@@ -182,6 +185,7 @@ def imported_llama2c_is_the_model(folder):
     for name in expected:
         check(torch.equal(expected[name].float(), found[name].float()), name)
     model = AutoModelForCausalLM.from_pretrained(str(folder / "hf"), dtype=torch.float32, attn_implementation="eager").eval()
+    check(model.generation_config.bos_token_id == 1 and model.generation_config.eos_token_id == 2, "generation_config.json")
     import sentencepiece as spm
     sp = spm.SentencePieceProcessor(model_file=str(LLAMA2C / "tok512.model"))
     ids = [1] + sp.encode("Once upon a time")
