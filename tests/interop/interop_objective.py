@@ -82,7 +82,9 @@ def labels_and_masks(folder):
             labels = ids.masked_fill((mask == 0) | (torch.rand(ids.shape, generator=gen) < 0.3), IGNORE)
             data.append((ids, labels, mask))
         follows(at, random_adapter(at / "start"), data, plan)
-    data = [(ids, None, mask) for ids, _, mask in data]  # padding is no target without labels either
+    # padding on any side is no target without labels either
+    holes = [(torch.rand(ids.shape, generator=gen) > 0.3).long().index_fill_(1, torch.tensor([0]), 1) for ids, _, _ in data]
+    data = [(ids, None, mask) for (ids, _, _), mask in zip(data, holes)]
     at = folder / "mask"
     at.mkdir()
     follows(at, random_adapter(at / "start"), data, plan)
