@@ -33,7 +33,8 @@ static const struct hm_input inputs[] = {
       .help = "packed windows to evaluate on, named sets; of a folder with valid.hmp that file" },
     { .name = "adapter",
       .type = HM_INPUT_ADAPTER,
-      .help = "PEFT adapter to start from; its settings stand" },
+      .help = "PEFT adapter to start from: its settings stand, and those written beside it must "
+              "agree; dropout is the run's own, matrices it lacks begin as the base's" },
 };
 
 struct training { /* everything a run holds */
