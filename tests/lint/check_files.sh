@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# check_files.sh ROOT: sources open with the licence line, have at most 600 lines, and unique stems within the
-# library (kernels/ref and kernels/x86 share theirs on purpose); no file names a developer's folder.
+# check_files.sh ROOT: sources open with the licence line, have at most 600 lines and functions of at most 80, and
+# unique stems within the library (kernels/ref and kernels/x86 share theirs on purpose); no file names a folder of one
+# machine.
 set -u
 root=${1:?usage: check_files.sh ROOT}
 cd "$root" || exit 2
@@ -16,6 +17,8 @@ while read -r file; do
         echo "$file: the first line must be /* SPDX-License-Identifier: MIT */"
     lines=$(wc -l <"$file")
     [ "$lines" -le 600 ] || echo "$file: $lines lines, at most 600"
+    awk -v file="$file" '/^{/ { first = NR } /^}/ { if (first && NR - first - 1 > 80)
+        print file ":" first ": a function of " NR - first - 1 " lines, at most 80"; first = 0 }' "$file"
 done <"$list" >>"$list.bad"
 
 grep -E '\.(c|cc)$' "$list" | grep -vE '^(tests|bench|examples|include|kernels/(ref|x86))/' |

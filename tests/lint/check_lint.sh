@@ -36,6 +36,8 @@ fresh; echo '#include "../base/internal.h"' >>"$tree/vocab/two.c"; expect "priva
 fresh; echo '#include <cblas.h>' >>"$tree/vocab/two.c"; expect "reserved header" check_layers.sh vocab/two.c
 fresh; echo 'int x;' >"$tree/base/one.c"; expect "no licence line" check_files.sh base/one.c
 fresh; yes '' | head -n 601 >>"$tree/base/one.c"; expect "too long" check_files.sh base/one.c
+fresh; { echo 'int f(void)'; echo '{'; yes '' | head -n 81; echo '}'; } >>"$tree/base/one.c"
+expect "long function" check_files.sh base/one.c:3
 fresh; cp "$tree/base/one.c" "$tree/vocab/one.c"; expect "same stem" check_files.sh vocab/one.c
 fresh; echo 'see /home/somebody/notes' >"$tree/README.md"; expect "developer path" check_files.sh README.md
 exit $failed
