@@ -45,10 +45,12 @@ int hm_plan_text(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
         HM_TRY(hm_buf_printf(text, err, "not there yet: %s\n", plan->missing[i]));
     for (size_t i = 0; i < plan->n_stages; i++)
         HM_TRY(stage_text(&recipe->stage[i], &plan->stage[i], text, err));
+    if (plan->memory_bytes == 0)
+        return hm_buf_text(text, "nothing to run: every stage is finished\n", err);
     return hm_buf_printf(text, err, "peak memory %s (%s without file pages), stage '%s'; disk %s\n",
                          hm_bytes_text(plan->memory_bytes, memory, sizeof(memory)),
                          hm_bytes_text(plan->memory_unmapped_bytes, unmapped, sizeof(unmapped)),
-                         plan->memory_bytes > 0 ? recipe->stage[plan->memory_stage].id : "-",
+                         recipe->stage[plan->memory_stage].id,
                          hm_bytes_text(plan->disk_bytes, disk, sizeof(disk)));
 }
 

@@ -24,6 +24,7 @@ expect 0 "$HANMIX" verify o; has out "0 differ, 0 missing"
 cp o/manifest.json before.json
 expect 0 "$HANMIX" run r.yaml --threads 1 zh.set.slow_ms=1; has err "zh (test.make): already done"; hasnt err starts
 has o/manifest.json '"zh.set.slow_ms=1"'
+expect 0 "$HANMIX" plan r.yaml; has out "nothing to run: every stage is finished"
 # a changed key: it and what depends on it run, and only when its output differs
 expect 0 "$HANMIX" plan r.yaml lora.set.lr=2e-4; has out "zh (test.make): skip"; has out "lora (test.train): run; set.lr: 0.0001 -> 0.0002"; has out "use (test.use): wait"
 expect 0 "$HANMIX" run r.yaml zh.set.share=0.25
