@@ -82,7 +82,9 @@ int hm_dir_make(const char *path, struct hm_error *err)
             continue;
         *at = '\0';
         if (mkdir(part, 0777) < 0 && !(errno == EEXIST && hm_path_is_dir(part)))
-            status = hm_fail_errno(err, "make folder", part);
+            status = errno == EEXIST
+                         ? hm_fail(err, HM_ERR_USAGE, "'%s' is a file, a folder is needed", part)
+                         : hm_fail_errno(err, "make folder", part);
         if (last)
             break;
         *at = '/';

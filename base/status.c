@@ -13,41 +13,52 @@
 
 #include "hanmix/base/str.h"
 
-/* Drop a multi-byte sequence that the end of the buffer cut in two. */
-static void sentence_trim(char *text, size_t len)
-{
-    size_t tail = len;
+#define WHOLE_BYTES 16384 /* of a sentence before it is cut; two long paths fit */
+#define CUT_MARK    " ... "
 
-    while (tail > 0 && len - tail < 3 && ((unsigned char)text[tail - 1] & 0xc0) == 0x80)
-        tail--;
-    if (tail == 0 || ((unsigned char)text[tail - 1] & 0xc0) != 0xc0)
-        return;
-    unsigned char lead = (unsigned char)text[tail - 1];
-    size_t need = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-    if (len - (tail - 1) < need)
-        text[tail - 1] = '\0';
+/* How much of text[0..len) is whole code points: the cut may have split the last. */
+static size_t whole_bytes(const char *text, size_t len)
+{
+    size_t lead = len;
+
+    while (lead > 0 && len - lead < 3 && ((unsigned char)text[lead - 1] & 0xc0) == 0x80)
+        lead--;
+    if (lead == 0 || (unsigned char)text[lead - 1] < 0xc0)
+        return len;
+    unsigned char c = (unsigned char)text[lead - 1];
+    size_t need = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+    return len - (lead - 1) < need ? lead - 1 : len;
 }
 
-static void sentence_store(struct hm_error *err, const char *text, int formatted_len)
+/* A sentence too long loses its middle: what is wrong stands at its end. */
+static void sentence_store(struct hm_error *err, const char *text)
 {
-    snprintf(err->text, sizeof(err->text), "%s", text);
-    if (formatted_len >= (int)sizeof(err->text))
-        sentence_trim(err->text, strlen(err->text));
+    size_t len = strlen(text), room = sizeof(err->text) - 1;
+
+    if (len <= room) {
+        memcpy(err->text, text, len + 1);
+    } else {
+        size_t mark = strlen(CUT_MARK), head = whole_bytes(text, (room - mark) / 2);
+        const char *tail = text + len - (room - mark - (room - mark) / 2);
+        while (((unsigned char)*tail & 0xc0) == 0x80)
+            tail++;
+        snprintf(err->text, sizeof(err->text), "%.*s%s%s", (int)head, text, CUT_MARK, tail);
+    }
     hm_text_clean(err->text);
 }
 
 int hm_fail(struct hm_error *err, int code, const char *format, ...)
 {
-    char text[HM_ERROR_TEXT_BYTES]; /* apart from err: the arguments may point into err->text */
+    char text[WHOLE_BYTES]; /* apart from err: the arguments may point into err->text */
     va_list args;
 
     if (!err)
         return code;
     va_start(args, format);
-    int len = vsnprintf(text, sizeof(text), format, args);
+    vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     err->code = code;
-    sentence_store(err, text, len);
+    sentence_store(err, text);
     return code;
 }
 
@@ -69,17 +80,17 @@ int hm_error_pass(struct hm_error *err, const struct hm_error *from)
 
 void hm_error_prefix(struct hm_error *err, const char *format, ...)
 {
-    char prefix[HM_ERROR_TEXT_BYTES];
-    char text[2 * HM_ERROR_TEXT_BYTES + 2];
+    char text[WHOLE_BYTES];
     va_list args;
 
     if (!err)
         return;
     va_start(args, format);
-    vsnprintf(prefix, sizeof(prefix), format, args);
+    int len = vsnprintf(text, sizeof(text) - sizeof(err->text) - 2, format, args);
     va_end(args);
-    int len = snprintf(text, sizeof(text), "%s: %s", prefix, err->text);
-    sentence_store(err, text, len);
+    size_t used = len < 0 ? 0 : strlen(text);
+    snprintf(text + used, sizeof(text) - used, ": %s", err->text);
+    sentence_store(err, text);
 }
 
 int hm_status_exit_code(int status)

@@ -10,6 +10,7 @@
 #include "internal.h"
 
 #define FIRST_CAP (1u << 20)
+#define UTF8_MARK "\xef\xbb\xbf" /* some editors begin a file with it; it is no text */
 
 void hm_line_reader_init(struct line_reader *reader, struct byte_stream *stream)
 {
@@ -79,6 +80,10 @@ int hm_line_reader_next(struct line_reader *reader, struct hm_str *ret_line, str
             reader->line++;
             if (len > 0 && start[len - 1] == '\r')
                 len--;
+            if (reader->line == 1 && len >= 3 && memcmp(start, UTF8_MARK, 3) == 0) {
+                start += 3;
+                len -= 3;
+            }
             *ret_line = (struct hm_str){ start, len };
             return LINE_TEXT;
         }

@@ -105,17 +105,21 @@ static int parse_scalar(const struct hm_field *field, const char *text, void *co
     return HM_OK;
 }
 
-bool hm_field_is_path(const struct hm_field *field, const char *text)
+static bool names_file(const struct hm_field *field, const char *text)
 {
-    double number;
-
     if (!field->path || !text || !*text)
         return false;
     for (size_t i = 0; field->choices && field->choices[i]; i++)
         if (strcmp(field->choices[i], text) == 0)
             return false;
-    return hm_parse_double(text, &number, NULL) < 0 &&
-           hm_parse_count(text, &(uint64_t){ 0 }, NULL) < 0;
+    return hm_parse_count(text, &(uint64_t){ 0 }, NULL) < 0;
+}
+
+const char *hm_field_path(const struct hm_field *field, const void *config)
+{
+    const char *text = field->path ? *(char *const *)member_const(field, config) : NULL;
+
+    return names_file(field, text) ? text : NULL;
 }
 
 static int set_text(char **slot, const char *text, struct hm_error *err)
@@ -273,7 +277,7 @@ static int parse_text_node(const struct hm_field *field, const struct hm_node *n
 {
     char *joined = NULL;
 
-    if (!node->file || !hm_field_is_path(field, node->text))
+    if (!node->file || !names_file(field, node->text))
         return set_text(slot, node->text, err);
     HM_TRY(hm_path_join(&joined, base_dir, node->text, err));
     hm_free(*slot);

@@ -29,8 +29,8 @@ void hm_fields_release(const struct hm_field *fields, size_t n, void *config);
 /* Members of `object`, in table order; identity_only leaves out the neutral fields. */
 int hm_fields_json(const struct hm_field *fields, size_t n, const void *config, bool identity_only,
                    json_t *object, struct hm_error *err);
-/* True when a `path` field's value is a file and not a word or a number. */
-bool hm_field_is_path(const struct hm_field *field, const char *text);
+/* The file that a `path` field names; NULL when its value is absent, a word or a number. */
+const char *hm_field_path(const struct hm_field *field, const void *config);
 
 const char *hm_field_type_name(enum hm_field_type type); /* "count" */
 const char *hm_input_type_name(enum hm_input_type type); /* "tokenizer" */

@@ -87,7 +87,7 @@ static int add_list(struct hm_input_items *items, const struct hm_node *list, bo
 {
     for (size_t i = 0; i < list->count; i++) {
         if (list->item[i].kind != HM_NODE_TEXT)
-            return fail_shape(err, &list->item[i], what, "a list of paths");
+            return fail_shape(err, &list->item[i], what, "a list whose items are paths");
         if (own_sets && i > 0)
             HM_TRY(add_set(items, "", err));
         HM_TRY(
@@ -178,7 +178,7 @@ static int read_items(const struct hm_input *input, const struct hm_node *node, 
         return add_list(items, node, own_sets, what, err);
     }
     if (node->kind != HM_NODE_MAP || node->count == 0)
-        return fail_shape(err, node, what, "a path, a list of paths, or named sets, not empty");
+        return fail_shape(err, node, what, "a path, a list of paths, or named sets");
     for (size_t i = 0; i < node->count; i++)
         HM_TRY(add_named(items, input, &node->item[i], what, err));
     return HM_OK;

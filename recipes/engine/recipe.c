@@ -250,8 +250,11 @@ static int read_run_dir(struct hm_recipe *recipe, const struct hm_node *root, co
 
     HM_TRY(text_of(root, "run_dir", NULL, &text, err));
     HM_TRY(hm_name_check(run_dir ? run_dir : "", err));
-    if (run_dir || text)
-        return copy_text(&recipe->run_dir, run_dir ? run_dir : text, err);
+    text = run_dir ? run_dir : text;
+    if (text && !*text)
+        return hm_fail(err, HM_ERR_USAGE, "the name of the run folder is empty");
+    if (text)
+        return copy_text(&recipe->run_dir, text, err);
     return hm_format(&recipe->run_dir, err, "runs/%.*s",
                      (int)(dot && dot > name ? (size_t)(dot - name) : strlen(name)), name);
 }
@@ -352,6 +355,8 @@ int hm_recipe_load(const char *path, const char *const *overrides, size_t n_over
     struct hm_buf text = { 0 };
     int status = hm_file_read(path, HM_RECIPE_MAX_BYTES, &text, err);
 
+    if (status == HM_ERR_FORMAT) /* too large: a mistake of the recipe like any other */
+        status = HM_ERR_USAGE;
     if (status == HM_OK)
         status = hm_recipe_parse((struct hm_str){ text.ptr, text.len }, path, overrides,
                                  n_overrides, run_dir, ret_recipe, err);

@@ -78,8 +78,9 @@ const char *hm_node_place(const struct hm_node *node, char buf[HM_NODE_PLACE_BYT
 const char *hm_node_kind_name(const struct hm_node *node)
 {
     static const char *const name[] = { "empty", "one value", "a list", "a map" };
+    static const char *const without[] = { "empty", "one value", "an empty list", "an empty map" };
 
-    return name[node->kind];
+    return node->count > 0 ? name[node->kind] : without[node->kind];
 }
 
 int hm_node_need_text(const struct hm_node *node, const char *what, const char **ret_text,

@@ -10,10 +10,13 @@
 
 #define PATH_MAX_BYTES 256u
 
-static int fail_form(struct hm_error *err, const char *text)
+/* of_stage: the setting of a stage that runs alone, which needs no id. */
+static int fail_form(struct hm_error *err, bool of_stage, const char *text)
 {
+    const char *id = of_stage ? "" : "STAGE.";
+
     return hm_fail(err, HM_ERR_USAGE,
-                   "command line: '%.200s' is not STAGE.in.KEY=VALUE or STAGE.set.KEY=VALUE", text);
+                   "command line: '%.200s' is not %sin.KEY=VALUE or %sset.KEY=VALUE", text, id, id);
 }
 
 /* The child of that key, made when absent; a parent that is no map becomes an empty one. */
@@ -72,24 +75,25 @@ static int apply_below(struct hm_node *group, bool is_set, char *path, const cha
 }
 
 /* path: "in.KEY..." or "set.KEY..." */
-static int apply_stage(struct hm_node *stage, char *path, const char *value, const char *text,
-                       struct hm_error *err)
+static int apply_stage(struct hm_node *stage, char *path, const char *value, bool of_stage,
+                       const char *text, struct hm_error *err)
 {
     struct hm_node *group;
     char *dot = strchr(path, '.');
 
     if (!dot || dot[1] == '\0')
-        return fail_form(err, text);
+        return fail_form(err, of_stage, text);
     *dot = '\0';
     bool is_set = strcmp(path, "set") == 0;
     if (!is_set && strcmp(path, "in") != 0)
-        return fail_form(err, text);
+        return fail_form(err, of_stage, text);
     HM_TRY(child_of(stage, path, &group, err));
     return apply_below(group, is_set, dot + 1, value, err);
 }
 
 /* Copies the part before '=' into path; returns the value, or NULL and an error. */
-static const char *split(const char *text, char path[PATH_MAX_BYTES], struct hm_error *err)
+static const char *split(const char *text, bool of_stage, char path[PATH_MAX_BYTES],
+                         struct hm_error *err)
 {
     const char *mark = strchr(text, '=');
 
@@ -98,7 +102,7 @@ static const char *split(const char *text, char path[PATH_MAX_BYTES], struct hm_
         return NULL;
     }
     if (!mark || mark == text || (size_t)(mark - text) >= PATH_MAX_BYTES) {
-        fail_form(err, text);
+        fail_form(err, of_stage, text);
         return NULL;
     }
     if (mark[1] == '\0') {
@@ -116,9 +120,9 @@ static const char *split(const char *text, char path[PATH_MAX_BYTES], struct hm_
 int hm_override_apply_stage(struct hm_node *stage, const char *text, struct hm_error *err)
 {
     char path[PATH_MAX_BYTES];
-    const char *value = split(text, path, err);
+    const char *value = split(text, true, path, err);
 
-    return value ? apply_stage(stage, path, value, text, err) : (int)HM_ERR_USAGE;
+    return value ? apply_stage(stage, path, value, true, text, err) : (int)HM_ERR_USAGE;
 }
 
 static struct hm_node *stage_of_id(const struct hm_node *stages, const char *id)
@@ -150,14 +154,14 @@ int hm_override_apply(struct hm_node *root, const char *text, struct hm_error *e
 {
     char path[PATH_MAX_BYTES];
     struct hm_node *node = NULL;
-    const char *value = split(text, path, err);
+    const char *value = split(text, false, path, err);
 
     if (!value)
         return HM_ERR_USAGE;
     char *dot = strchr(path, '.');
     if (!dot && strcmp(path, "run_dir") != 0 && strcmp(path, "seed") != 0 &&
         strcmp(path, "base_dir") != 0)
-        return fail_form(err, text);
+        return fail_form(err, false, text);
     if (!dot) {
         HM_TRY(child_of(root, path, &node, err));
         return set_value(node, value, err);
@@ -167,5 +171,5 @@ int hm_override_apply(struct hm_node *root, const char *text, struct hm_error *e
     node = stages ? stage_of_id(stages, path) : NULL;
     if (!node)
         return fail_no_stage(err, stages, path);
-    return apply_stage(node, dot + 1, value, text, err);
+    return apply_stage(node, dot + 1, value, false, text, err);
 }

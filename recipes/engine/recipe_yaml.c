@@ -235,6 +235,10 @@ int hm_yaml_parse(struct hm_str text, const char *file, struct hm_node *ret_root
                        file ? file : "command line", text.len, HM_RECIPE_MAX_BYTES);
     if (!yaml_parser_initialize(&reader.parser))
         return hm_fail_nomem(err, "while reading a recipe");
+    if (text.len >= 3 && memcmp(text.ptr, "\xef\xbb\xbf", 3) == 0) { /* the mark of some editors */
+        text.ptr += 3;
+        text.len -= 3;
+    }
     yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text.ptr, text.len);
     int status = read_document(&reader, ret_root, err);

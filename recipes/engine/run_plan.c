@@ -216,6 +216,24 @@ int hm_stage_plan_make(const struct hm_stage *stage, const struct hm_stage_run *
     return stage->own_memory ? HM_OK : check_memory(run, planned, err);
 }
 
+/* Settings that name files: they are there. */
+static int check_path_fields(const struct hm_recipe_stage *entry, struct hm_error *err)
+{
+    for (size_t i = 0; i < entry->stage->n_fields; i++) {
+        const struct hm_field *field = &entry->stage->fields[i];
+        const struct hm_node *node = hm_node_find(entry->set_node, field->name);
+        char place[HM_NODE_PLACE_BYTES];
+        const char *path = hm_field_path(field, entry->config);
+        int status = path ? hm_regular_check(path, err) : HM_OK;
+        if (status < 0) {
+            hm_error_prefix(err, "%s: %s.set.%s", node ? hm_node_place(node, place) : "default",
+                            entry->id, field->name);
+            return status;
+        }
+    }
+    return HM_OK;
+}
+
 static int plan_stage(const struct hm_resolver *resolver, size_t stage, int threads,
                       struct hm_digest_cache *cache, const struct hm_ctl *ctl,
                       struct hm_planned_stage *planned, struct hm_error *err)
@@ -224,6 +242,7 @@ static int plan_stage(const struct hm_resolver *resolver, size_t stage, int thre
     struct hm_input_value *inputs = NULL;
     struct hm_stage_run run;
 
+    HM_TRY(check_path_fields(&resolver->recipe->stage[stage], err));
     HM_TRY(hm_inputs_resolve(resolver, stage, &inputs, err));
     hm_stage_run_fill(resolver->recipe, stage, threads, inputs, ctl, &run);
     int status = row->check ? row->check(&run, err) : HM_OK;

@@ -23,10 +23,21 @@ static int load_manifest(const char *run_dir, json_t **ret_root, struct hm_error
     char *path = NULL;
 
     HM_TRY(hm_path_join(&path, run_dir, "manifest.json", err));
+    json_t *root = NULL;
     int status =
         hm_path_exists(path)
-            ? hm_json_load(path, HM_STAGE_JSON_MAX_BYTES, ret_root, err)
+            ? hm_json_load(path, HM_STAGE_JSON_MAX_BYTES, &root, err)
             : hm_fail(err, HM_ERR_USAGE, "'%s' is no run folder: no manifest.json in it", run_dir);
+    if (status == HM_OK && !json_is_array(json_object_get(root, "stages"))) {
+        status =
+            hm_fail(err, HM_ERR_FORMAT,
+                    "'%s' has no list of stages: it is damaged; running the recipe again makes "
+                    "it anew",
+                    path);
+        json_decref(root);
+    } else if (status == HM_OK) {
+        *ret_root = root;
+    }
     hm_free(path);
     return status;
 }
@@ -39,7 +50,7 @@ static bool is_busy(const char *run_dir)
 
     if (hm_path_join(&path, run_dir, ".lock", NULL) < 0)
         return false;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd >= 0) {
         busy = flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
         close(fd);

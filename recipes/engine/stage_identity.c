@@ -73,9 +73,9 @@ static int digest_path_fields(const struct hm_recipe_stage *stage, struct hm_dig
 {
     for (size_t i = 0; i < stage->stage->n_fields; i++) {
         const struct hm_field *field = &stage->stage->fields[i];
-        const char *text = json_string_value(json_object_get(config, field->name));
+        const char *text = hm_field_path(field, stage->config);
         char hex[HM_SHA256_HEX_BYTES];
-        if (!hm_field_is_path(field, text))
+        if (!text)
             continue;
         int status = hm_digest_file(cache, text, ctl, NULL, hex, err);
         if (status < 0) {

@@ -101,7 +101,6 @@ static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
 
     if (!config->verify || !config->verify[0])
         return HM_OK;
-    HM_TRY(hm_regular_check(config->verify, err));
     HM_TRY(hm_file_size(config->verify, &bytes, err));
     if (bytes < 1 || bytes > VERIFY_FILE_MAX_BYTES)
         return hm_fail(err, HM_ERR_USAGE,

@@ -55,6 +55,10 @@ refused 4 "'mixed.jsonl:9': the line is not a JSON object; 3 bad lines where max
 fine $two set.max_bad_lines=3
 has x/report.json '"bad_lines": 3'; has x/report.json "mixed.jsonl:7"
 fine $pack in.text=mixed.jsonl set.max_bad_lines=9; has x/report.json '"bad_lines": 3'
+# the mark that some editors write at the start of a file is no part of the text
+printf '\357\273\277%s\r\n%s\r\n' "$line" "$line" >mark.jsonl; printf '\357\273\277ab\n' >mark.txt
+fine $some in.text=mark.jsonl
+fine $measure in.text=mark.txt; has x/report.json '"chars": 2'
 # a line of 257 MiB is one bad line, the rest is read
 dd if=/dev/null of=long.jsonl bs=1M seek=257 2>/dev/null; { echo; cat mixed.jsonl; } >>long.jsonl
 refused 4 "'long.jsonl:1': the line is longer than" $some in.text=long.jsonl

@@ -85,10 +85,25 @@ static void test_long_text_is_cut_at_a_code_point(void **state)
         hm_fail(&err, HM_ERR_IO, "%s", text);
         size_t bad;
         assert_true(hm_utf8_valid(hm_str_of(err.text), &bad));
-        assert_in_range(strlen(err.text), HM_ERROR_TEXT_BYTES - 4, HM_ERROR_TEXT_BYTES - 1);
+        assert_in_range(strlen(err.text), HM_ERROR_TEXT_BYTES - 8, HM_ERROR_TEXT_BYTES - 1);
         hm_error_prefix(&err, "%s", "y");
         assert_true(hm_utf8_valid(hm_str_of(err.text), &bad));
     }
+}
+
+static void test_long_text_keeps_its_end(void **state)
+{
+    char name[3000];
+    struct hm_error err = { 0 };
+
+    (void)state;
+    memset(name, 'n', sizeof(name) - 1);
+    name[sizeof(name) - 1] = '\0';
+    hm_fail(&err, HM_ERR_USAGE, "'%s' does not exist", name);
+    assert_true(hm_text_starts(err.text, "'nnn") && hm_text_ends(err.text, "n' does not exist"));
+    hm_error_prefix(&err, "r.yaml:%d", 3);
+    assert_true(hm_text_starts(err.text, "r.yaml:3: 'nnn") &&
+                hm_text_ends(err.text, "n' does not exist"));
 }
 
 static void test_exit_codes(void **state)
@@ -118,6 +133,7 @@ int main(void)
         cmocka_unit_test(test_control_bytes_are_removed),
         cmocka_unit_test(test_malformed_bytes_are_replaced),
         cmocka_unit_test(test_long_text_is_cut_at_a_code_point),
+        cmocka_unit_test(test_long_text_keeps_its_end),
         cmocka_unit_test(test_exit_codes),
     };
 

@@ -135,7 +135,7 @@ static void test_reference_mistakes(void **state)
           "unknown key of a set 'file'; did you mean 'files'?");
     fails("stages:\n- {id: a, stage: test.make, in: {text: {zh: {files: x.txt, weight: 0}}}}\n",
           "weight: '0' must be above 0");
-    fails("stages:\n- {id: a, stage: test.make, in: {text: []}}\n", "not empty");
+    fails("stages:\n- {id: a, stage: test.make, in: {text: []}}\n", "it is an empty list");
 }
 
 static void test_overrides(void **state)
