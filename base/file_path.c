@@ -107,40 +107,51 @@ int hm_dir_sync(const char *path, struct hm_error *err)
     return status;
 }
 
+/* 1 and the next name in the folder but "." and "..", 0 at the end. The name lives until the next
+ * call. */
+static int next_name(DIR *dir, const char *path, const char **ret_name, struct hm_error *err)
+{
+    for (;;) {
+        errno = 0;
+        struct dirent *entry = readdir(dir);
+        if (!entry)
+            return errno ? hm_fail_errno(err, "read folder", path) : 0;
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            *ret_name = entry->d_name;
+            return 1;
+        }
+    }
+}
+
 /* Remove everything in the open folder; takes over fd. The path is for messages only. */
 static int remove_entries(int fd, const char *path, int depth, struct hm_error *err)
 {
     DIR *dir = fdopendir(fd);
-    int status = HM_OK;
+    const char *name;
+    int status;
 
     if (!dir) {
         status = hm_fail_errno(err, "read folder", path);
         close(fd);
         return status;
     }
-    while (status == HM_OK) {
-        errno = 0;
-        struct dirent *entry = readdir(dir);
-        if (!entry) {
-            if (errno)
-                status = hm_fail_errno(err, "read folder", path);
-            break;
-        }
-        const char *name = entry->d_name;
-        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-            continue;
+    while ((status = next_name(dir, path, &name, err)) > 0) {
         if (unlinkat(dirfd(dir), name, 0) == 0)
             continue;
         int child = openat(dirfd(dir), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (child < 0 || depth >= REMOVE_DEPTH_MAX) {
+        if (child < 0) {
             status = hm_fail_errno(err, "remove from folder", path);
-            if (child >= 0)
-                close(child);
-            break;
+        } else if (depth >= REMOVE_DEPTH_MAX) {
+            status = hm_fail(err, HM_ERR_IO, "cannot remove '%s': folders more than %d deep", path,
+                             REMOVE_DEPTH_MAX);
+            close(child);
+        } else {
+            status = remove_entries(child, name, depth + 1, err);
+            if (status == HM_OK && unlinkat(dirfd(dir), name, AT_REMOVEDIR) < 0)
+                status = hm_fail_errno(err, "remove", name);
         }
-        status = remove_entries(child, name, depth + 1, err);
-        if (status == HM_OK && unlinkat(dirfd(dir), name, AT_REMOVEDIR) < 0)
-            status = hm_fail_errno(err, "remove", name);
+        if (status < 0)
+            break;
     }
     closedir(dir);
     return status;
@@ -268,21 +279,16 @@ int hm_glob(const char *pattern, struct hm_names *ret_names, struct hm_error *er
 int hm_dir_list(const char *path, struct hm_names *ret_names, struct hm_error *err)
 {
     struct hm_names names = { 0 };
-    int status = HM_OK;
     DIR *dir = opendir(path);
+    const char *name;
+    int status;
 
     if (!dir)
         return hm_fail_errno_reading(err, "read folder", path);
-    while (status == HM_OK) {
-        errno = 0;
-        struct dirent *entry = readdir(dir);
-        if (!entry) {
-            if (errno)
-                status = hm_fail_errno(err, "read folder", path);
+    while ((status = next_name(dir, path, &name, err)) > 0) {
+        status = names_add(&names, name, err);
+        if (status < 0)
             break;
-        }
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            status = names_add(&names, entry->d_name, err);
     }
     closedir(dir);
     if (status < 0) {

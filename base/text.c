@@ -1,10 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The growing array of token ids that encoders fill.
+ * What all readers of text share: progress by the source's position, and the growing array of token
+ * ids that encoders fill.
  */
 #include <string.h>
 
 #include "hanmix/base/text.h"
+
+void hm_text_progress(const struct hm_ctl *ctl, const char *what,
+                      const struct hm_text_source *source)
+{
+    struct hm_progress progress = { .what = what, .unit = "bytes", .total = source->total_bytes };
+
+    if (source->position_bytes)
+        progress.done = source->position_bytes(source->context);
+    hm_ctl_progress(ctl, &progress);
+}
 
 int hm_ids_append(struct hm_ids *ids, const int32_t *id, size_t count, struct hm_error *err)
 {

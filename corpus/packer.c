@@ -273,12 +273,7 @@ static int source_pack(struct packer *packer, struct hm_text_source *source, str
         HM_TRY(batch_read(packer, source, &end, err));
         hm_parallel_for(packer->n_slots, slot_encode, packer);
         HM_TRY(batch_write(packer, err));
-        struct hm_progress progress = { .what = "pack",
-                                        .unit = "bytes",
-                                        .total = source->total_bytes };
-        if (source->position_bytes)
-            progress.done = source->position_bytes(source->context);
-        hm_ctl_progress(packer->ctl, &progress);
+        hm_text_progress(packer->ctl, "pack", source);
     }
     while (packer->n_held > 0)
         HM_TRY(held_draw(packer, err));

@@ -138,12 +138,7 @@ static int source_score(struct scorer *scorer, struct hm_text_source *source,
         HM_TRY(hm_ids_append(ids, &encoder->bos_id, 1, err));
         HM_TRY(encoder->encode(encoder->context, doc.text, ids, err));
         HM_TRY(document_score(scorer, ids->id, ids->count, set, document, err));
-        struct hm_progress progress = { .what = "score",
-                                        .unit = "bytes",
-                                        .total = source->total_bytes };
-        if (source->position_bytes)
-            progress.done = source->position_bytes(source->context);
-        hm_ctl_progress(scorer->ctl, &progress);
+        hm_text_progress(scorer->ctl, "score", source);
     }
     HM_TRY(got);
     return scorer_flush(scorer, err);

@@ -5,9 +5,13 @@
  *
  * The frozen W is decoded in panels that stay in L2 and meets all rows of x there: one output cut
  * in the forward pass, one input cut in the backward pass, so that each weight is decoded once per
- * pass and no sum crosses units. u = dropout(x) A^T [n][R]     v = s G B [n][R]     dB += s G^T u
- * dA += v^T dropout(x) dx = G W + dropout(v A)       dW += G^T x (trained matrices only)         (G
- * = dL/dy) Functions on cuts and blocks are units: they open no parallel region. hm_fan_forward and
+ * pass and no sum crosses units. With G = dL/dy:
+ *
+ *   u = dropout(x) A^T  [n][R]       v = s G B  [n][R]
+ *   dx = G W + dropout(v A)          dA += v^T dropout(x)       dB += s G^T u
+ *   dW += G^T x                      (matrices trained in full)
+ *
+ * Functions on cuts and blocks are units: they open no parallel region. hm_fan_forward and
  * hm_fan_backward do.
  */
 #include <string.h>

@@ -5,9 +5,9 @@
  * layers, padded rows left out) and the way back. Decisions are kept per layer, so that a
  * recomputed layer cannot choose otherwise.
  *
- *   aux = E sum_e F_e R_e,  F_e = share of rows that chose e,  R_e = mean probability of e    (F is
- * a constant) dz_i = w_i (gamma_i - sum_j w_j gamma_j) over the chosen ones;  aux: dz = p (g - <p,
- * g>), g_e = aux_weight E F_e / rows
+ *   aux = E sum_e F_e R_e,  F_e = share of rows that chose e (a constant),  R_e = mean of p_e
+ *   dz_i = w_i (gamma_i - sum_j w_j gamma_j) over the chosen ones
+ *   dz += p (g - <p, g>) for aux,  g_e = aux_weight E F_e / rows
  */
 #include <string.h>
 

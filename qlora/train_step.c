@@ -2,9 +2,12 @@
 /*
  * Accumulation: the weights of a step's micro-batches follow from their numbers of targets, which
  * are counted before the first backward pass. The objective of a step with A micro-batches of n_i
- * targets (n together) and loss sums s_i is tokens: sum_i s_i / n + coef * sum_i aux_i / A micro:
- * sum_i (s_i / n_i + coef * aux_i) / A where a micro-batch without targets adds nothing to the
- * first sum.
+ * targets (n together) and loss sums s_i is
+ *
+ *   tokens: sum_i s_i / n + coef * sum_i aux_i / A
+ *   micro:  sum_i (s_i / n_i + coef * aux_i) / A
+ *
+ * where a micro-batch without targets adds nothing to the loss.
  */
 #include "train_step.h"
 

@@ -200,11 +200,7 @@ static int check_batches(struct hm_text_source *source, struct check_batch *batc
         HM_TRY(gather(source, batch, check, &more, err));
         hm_parallel_for(batch->n_units, check_unit_lines, batch);
         HM_TRY(join(batch, check, err));
-        hm_ctl_progress(ctl, &(struct hm_progress){ "check lines", "bytes",
-                                                    source->position_bytes
-                                                        ? source->position_bytes(source->context)
-                                                        : 0,
-                                                    source->total_bytes, NULL });
+        hm_text_progress(ctl, "check lines", source);
     }
     return HM_OK;
 }

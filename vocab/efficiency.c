@@ -209,9 +209,6 @@ static int document_take(struct measure *measure, const struct hm_doc *doc, stru
 static int measure_all(struct measure *measure, struct hm_text_source *source,
                        const struct hm_ctl *ctl, struct hm_error *err)
 {
-    struct hm_progress progress = { .what = "measure",
-                                    .unit = "bytes",
-                                    .total = source->total_bytes };
     struct hm_doc doc;
     int more;
 
@@ -224,9 +221,7 @@ static int measure_all(struct measure *measure, struct hm_text_source *source,
             if (hm_ctl_stopped(ctl))
                 return hm_fail(err, HM_ERR_STOPPED, "measuring tokenizers was stopped");
             HM_TRY(batch_measure(measure, err));
-            if (source->position_bytes)
-                progress.done = source->position_bytes(source->context);
-            hm_ctl_progress(ctl, &progress);
+            hm_text_progress(ctl, "measure", source);
         }
     } while (more > 0);
     return more;

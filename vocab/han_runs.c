@@ -307,9 +307,6 @@ static int batch_take(struct batch *batch, struct hm_str text, struct hm_error *
 static int source_read(struct batch *batch, struct hm_text_source *source, const struct hm_ctl *ctl,
                        struct hm_error *err)
 {
-    struct hm_progress progress = { .what = "count runs",
-                                    .unit = "bytes",
-                                    .total = source->total_bytes };
     struct hm_doc doc;
     int more;
 
@@ -321,9 +318,7 @@ static int source_read(struct batch *batch, struct hm_text_source *source, const
             if (hm_ctl_stopped(ctl))
                 return hm_fail(err, HM_ERR_STOPPED, "reading text was stopped");
             HM_TRY(batch_count(batch, err));
-            if (source->position_bytes)
-                progress.done = source->position_bytes(source->context);
-            hm_ctl_progress(ctl, &progress);
+            hm_text_progress(ctl, "count runs", source);
         }
     } while (more > 0);
     return more;

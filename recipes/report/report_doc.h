@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A report as a list of blocks (headings, paragraphs, tables, pictures), written once and rendered
- * twice: Markdown, HTML. Owner thread; hm_doc_* copy what they are given.
+ * twice: Markdown, HTML. Owner thread; report_* copy what they are given.
  */
-#ifndef RECIPES_REPORT_REPORT_DOC_H
-#define RECIPES_REPORT_REPORT_DOC_H
+#ifndef HANMIX_RECIPES_REPORT_DOC_H
+#define HANMIX_RECIPES_REPORT_DOC_H
 
 #include "hanmix/base/str.h"
 

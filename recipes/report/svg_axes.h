@@ -3,8 +3,8 @@
  * Shared drawing of the SVG writers: page, title, linear scales with round ticks, escaped text.
  * Coordinates are in user units of the page. Everything appends to an hm_buf.
  */
-#ifndef RECIPES_REPORT_SVG_AXES_H
-#define RECIPES_REPORT_SVG_AXES_H
+#ifndef HANMIX_RECIPES_SVG_AXES_H
+#define HANMIX_RECIPES_SVG_AXES_H
 
 #include "hanmix/base/str.h"
 

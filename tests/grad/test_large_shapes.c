@@ -39,7 +39,7 @@ static double norm_squared(const struct hm_param *param)
 {
     double sum = 0;
 
-    for (size_t j = 0; j < (size_t)param->rows * param->cols; j++)
+    for (size_t j = 0; j < hm_param_values(param); j++)
         sum += (double)param->grad[j] * param->grad[j];
     return sum;
 }
@@ -55,7 +55,7 @@ static void direction_set(const struct hm_adapter *adapter, uint64_t seed, bool 
         const struct hm_param *param = &adapter->param[i];
         struct hm_rng_key key = { seed, i };
         double size = norm_squared(param);
-        for (size_t j = 0; j < (size_t)param->rows * param->cols; j++, at++) {
+        for (size_t j = 0; j < hm_param_values(param); j++, at++) {
             double grad = (double)param->grad[j];
             ret->d[at] = size == 0 ? 0 : along ? grad / size : hm_rng_normal(key, j) / sqrt(size);
             ret->slope += grad * ret->d[at];
@@ -69,7 +69,7 @@ static void move(struct reference *reference, const struct hm_adapter *adapter,
     size_t at = 0;
 
     for (size_t i = 0; i < adapter->n_params; i++)
-        for (size_t j = 0; j < (size_t)adapter->param[i].rows * adapter->param[i].cols; j++, at++)
+        for (size_t j = 0; j < hm_param_values(&adapter->param[i]); j++, at++)
             *reference_value(reference, adapter, i, j) += by * direction->d[at];
 }
 
@@ -107,8 +107,7 @@ static struct hm_adapter *adapter_make(struct hm_model *model)
     for (size_t i = 0; i < adapter->n_params; i++) {
         struct hm_param *param = &adapter->param[i];
         struct hm_rng_key key = { 11, i };
-        for (size_t j = 0; j < (size_t)param->rows * param->cols && param->kind == HM_PARAM_LORA_B;
-             j++)
+        for (size_t j = 0; j < hm_param_values(param) && param->kind == HM_PARAM_LORA_B; j++)
             param->value[j] = (float)(0.2 * hm_rng_normal(key, j));
     }
     return adapter;
@@ -149,7 +148,7 @@ static void test_directions(void **state)
     assert_true(fabs(reference_objective(&reference) - result.loss_sum / TOKENS) < 1e-5);
     assert_true(reference.margin > 1e-5);
     for (size_t i = 0; i < adapter->n_params; i++)
-        values += (size_t)adapter->param[i].rows * adapter->param[i].cols;
+        values += hm_param_values(&adapter->param[i]);
     direction.d = hm_alloc_array(HM_MEM_OTHER, values, sizeof(double));
     direction_set(adapter, 1, true, &direction);
     assert_true(fabs(direction.slope - (double)adapter->n_params) < 1e-6);

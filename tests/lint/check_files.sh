@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # check_files.sh ROOT: sources open with the licence line, have at most 600 lines and functions of at most 80, and
-# unique stems within the library (kernels/ref and kernels/x86 share theirs on purpose); no file names a folder of one
-# machine.
+# unique stems within the library (kernels/ref and kernels/x86 share theirs on purpose); a second comment says what a
+# file owns, and that of a public header its thread class; no file names a folder of one machine.
 set -u
 root=${1:?usage: check_files.sh ROOT}
 cd "$root" || exit 2
@@ -15,6 +15,8 @@ find $modules include tests bench examples \( -name '*.[ch]' -o -name '*.cc' \) 
 while read -r file; do
     [ "$(head -n 1 "$file")" = "/* SPDX-License-Identifier: MIT */" ] ||
         echo "$file: the first line must be /* SPDX-License-Identifier: MIT */"
+    [ "$(head -n 2 "$file" | tail -n 1)" = "/*" ] || echo "$file: the second line must begin the comment on what it owns"
+    case $file in include/*) grep -q 'Thread class:' "$file" || echo "$file: no 'Thread class:' in its comment" ;; esac
     lines=$(wc -l <"$file")
     [ "$lines" -le 600 ] || echo "$file: $lines lines, at most 600"
     awk -v file="$file" '/^{/ { first = NR } /^}/ { if (first && NR - first - 1 > 80)

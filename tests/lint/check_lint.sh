@@ -11,7 +11,7 @@ fresh() {
     rm -rf "$tree"/* && mkdir -p "$tree/base" "$tree/kernels" "$tree/vocab" "$tree/include/hanmix/base" "$tree/tests/lint"
     printf 'base:\nkernels: base\nvocab: base\nonly cblas.h: kernels/blas.c\n' >"$tree/tests/lint/layers.txt"
     for file in base/one.c kernels/blas.c vocab/two.c include/hanmix/base/one.h; do
-        echo '/* SPDX-License-Identifier: MIT */' >"$tree/$file"
+        printf '/* SPDX-License-Identifier: MIT */\n/*\n * Thread class: pure.\n */\n' >"$tree/$file"
     done
     echo '#include "hanmix/base/one.h"' >>"$tree/vocab/two.c"
     echo '#include <cblas.h>' >>"$tree/kernels/blas.c"
@@ -37,7 +37,9 @@ fresh; echo '#include <cblas.h>' >>"$tree/vocab/two.c"; expect "reserved header"
 fresh; echo 'int x;' >"$tree/base/one.c"; expect "no licence line" check_files.sh base/one.c
 fresh; yes '' | head -n 601 >>"$tree/base/one.c"; expect "too long" check_files.sh base/one.c
 fresh; { echo 'int f(void)'; echo '{'; yes '' | head -n 81; echo '}'; } >>"$tree/base/one.c"
-expect "long function" check_files.sh base/one.c:3
+expect "long function" check_files.sh base/one.c:6
+fresh; sed -i 2,4d "$tree/base/one.c"; expect "no opening comment" check_files.sh base/one.c
+fresh; sed -i 3d "$tree/include/hanmix/base/one.h"; expect "no thread class" check_files.sh include/hanmix/base/one.h
 fresh; cp "$tree/base/one.c" "$tree/vocab/one.c"; expect "same stem" check_files.sh vocab/one.c
 fresh; echo 'see /home/somebody/notes' >"$tree/README.md"; expect "developer path" check_files.sh README.md
 exit $failed

@@ -2,6 +2,7 @@
 /*
  * What this CPU and machine can do: instruction sets, cores, memory limits.
  * HM_CPU=ref|avx2|avx512|avx512bf16|amx caps the flags.
+ * Thread class: thread safe.
  */
 #ifndef HANMIX_BASE_CPU_H
 #define HANMIX_BASE_CPU_H

@@ -2,6 +2,8 @@
 /*
  * How long work talks to its caller: a stop flag to poll and a progress report. The library never
  * prints. A NULL control means "never stops, nobody listens".
+ * Thread class: polled and called from the thread that works; the flag may be set
+ * by a signal handler or another thread.
  */
 #ifndef HANMIX_BASE_CTL_H
 #define HANMIX_BASE_CTL_H

@@ -5,6 +5,7 @@
  * trailing newline).
  *
  * Objects are jansson's json_t (json_decref). Integers and reals are told apart as in the text.
+ * Thread class: one object per thread.
  */
 #ifndef HANMIX_BASE_JSON_H
 #define HANMIX_BASE_JSON_H

@@ -4,6 +4,7 @@
  *
  * A slice borrows; a buffer owns (hm_buf_release). All functions are pure apart from the buffer
  * they are given.
+ * Thread class: one buffer per thread.
  */
 #ifndef HANMIX_BASE_STR_H
 #define HANMIX_BASE_STR_H

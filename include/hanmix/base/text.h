@@ -2,6 +2,7 @@
 /*
  * The two interfaces through which text meets vocabulary: a source of documents and an encoder to
  * ids. They are all that `vocab` and `corpus` share; a stage wires one to the other.
+ * Thread class: sources owner thread, encoders thread safe.
  */
 #ifndef HANMIX_BASE_TEXT_H
 #define HANMIX_BASE_TEXT_H
@@ -9,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "hanmix/base/ctl.h"
 #include "hanmix/base/hash.h"
 #include "hanmix/base/status.h"
 #include "hanmix/base/str.h"
@@ -29,6 +31,10 @@ struct hm_text_source { /* pull interface; owner thread only */
     uint64_t total_bytes;                      /* compressed bytes in all, 0 unknown */
     void (*close)(void *context);              /* frees context; may be NULL */
 };
+
+/* How far `what` has come in the source, in compressed bytes. */
+void hm_text_progress(const struct hm_ctl *ctl, const char *what,
+                      const struct hm_text_source *source);
 
 struct hm_ids { /* growing array of token ids; owned, hm_ids_release */
     int32_t *id;

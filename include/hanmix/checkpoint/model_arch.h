@@ -3,6 +3,7 @@
  * config.json of the supported families as plain numbers, checked; what is not supported is refused
  * by name. Reads old flat keys (rope_theta, torch_dtype) and v5's (rope_parameters, dtype); writes
  * the old flat ones.
+ * Thread class: pure; an hm_arch is immutable after it is parsed.
  */
 #ifndef HANMIX_CHECKPOINT_MODEL_ARCH_H
 #define HANMIX_CHECKPOINT_MODEL_ARCH_H

@@ -3,6 +3,7 @@
  * NF4 on disk, as bitsandbytes 0.50 writes it: nested (double quantised) absmax, the quant_state
  * JSON, and the six tensors that carry a matrix. Codes and absmax come from kernels (nf4_encode).
  * The arithmetic is specified in docs/FORMATS.md.
+ * Thread class: pure.
  */
 #ifndef HANMIX_CHECKPOINT_NF4_FORMAT_H
 #define HANMIX_CHECKPOINT_NF4_FORMAT_H

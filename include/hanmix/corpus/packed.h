@@ -4,6 +4,7 @@
  * (bos/eos as asked, joined end to end, the remainder dropped), with UTF-8 bytes and characters per
  * window, document boundaries, and the digests of tokenizer and text. Layout in docs/FORMATS.md.
  * Reader: mapped, hostile-safe, immutable after open.
+ * Thread class: reader immutable after open, writer owner thread with parallel loops inside.
  */
 #ifndef HANMIX_CORPUS_PACKED_H
 #define HANMIX_CORPUS_PACKED_H

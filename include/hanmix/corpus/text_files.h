@@ -4,6 +4,7 @@
  * with weights and epochs, bad lines counted against a limit, exact duplicates optionally dropped.
  * Makes an hm_text_source. Memory: bounded by one line (HM_LINE_MAX_BYTES) and the decompressor's
  * window.
+ * Thread class: owner thread.
  */
 #ifndef HANMIX_CORPUS_TEXT_FILES_H
 #define HANMIX_CORPUS_TEXT_FILES_H

@@ -2,6 +2,7 @@
 /*
  * Evaluation: logits of given ids (eval.logits) and windowed loss of named sets (eval.loss), base
  * or base + adapter.
+ * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_EVAL_EVAL_H
 #define HANMIX_EVAL_EVAL_H

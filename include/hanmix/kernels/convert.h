@@ -2,6 +2,7 @@
 /*
  * Scalar conversions between f32 and the 16-bit float formats, round to nearest even, NaN kept
  * (quieted). Inline, pure. Arrays go through the kernel table.
+ * Thread class: pure.
  */
 #ifndef HANMIX_KERNELS_CONVERT_H
 #define HANMIX_KERNELS_CONVERT_H

@@ -2,6 +2,7 @@
 /*
  * Continuing a prompt token by token with a key/value cache: greedy, or temperature and nucleus
  * sampling (counter-based, by seed).
+ * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_MODEL_GENERATE_H
 #define HANMIX_MODEL_GENERATE_H

@@ -3,6 +3,7 @@
  * Base + s B A, streamed by blocks of rows into a new folder: f32 sum, one rounding;
  * modules_to_save replace; mapped pages dropped behind. Same bytes for any thread count and shard
  * size of the input. Peak memory below 1 GiB for any model size.
+ * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_QLORA_ADAPTER_MERGE_H
 #define HANMIX_QLORA_ADAPTER_MERGE_H

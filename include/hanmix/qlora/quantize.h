@@ -2,6 +2,7 @@
 /*
  * A 16- or 32-bit model folder to bitsandbytes' 4-bit layout, streamed tensor by tensor; every
  * expert becomes NF4.
+ * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_QLORA_QUANTIZE_H
 #define HANMIX_QLORA_QUANTIZE_H

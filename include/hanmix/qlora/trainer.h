@@ -3,6 +3,7 @@
  * The training loop: data position, accumulation, schedule, clipping, AdamW, evaluation,
  * checkpoints, exact resume. It writes only its state folders and gradients file; what users see
  * goes through the callbacks to the stage.
+ * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_QLORA_TRAINER_H
 #define HANMIX_QLORA_TRAINER_H

@@ -2,10 +2,7 @@
 /*
  * What a stage is: a row of the stage table with inputs, a field table, plan() and run().
  *
- * To add a stage: 1. recipes/stages/<module>_<verb>.c with a config struct, tables and `const
- * struct hm_stage hm_stage_<module>_<verb>`;
- * 2. its row in recipes/engine/stage_table.c; 3. its test in tests/cli. docs/RECIPES.md is
- * generated from these tables, and the `recipes_doc` test fails until it is regenerated. A stage is
+ * docs/RECIPES.md is generated from these tables; docs/ADDING.md says how to add one. A stage is
  * glue: the work is in its module. Thread class: owner thread.
  */
 #ifndef HANMIX_RECIPES_STAGE_H

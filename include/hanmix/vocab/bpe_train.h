@@ -4,6 +4,7 @@
  * count, then fewer characters, then UTF-8 byte order; same-character runs by 0.2.3's rule; length
  * cap; a string that exists is skipped). han_runs.c cuts documents into runs by the library's
  * script table and aggregates equal runs with 64-bit counts.
+ * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_VOCAB_BPE_TRAIN_H
 #define HANMIX_VOCAB_BPE_TRAIN_H

@@ -2,6 +2,7 @@
 /*
  * Encoding efficiency: tokens per character and friends over named sets, with bootstrap intervals
  * over documents.
+ * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_VOCAB_EFFICIENCY_H
 #define HANMIX_VOCAB_EFFICIENCY_H

@@ -2,6 +2,7 @@
 /*
  * Growing embed_tokens and lm_head from an old to a new vocabulary, streamed: only shards holding
  * the two matrices are rewritten, others linked or copied. Old rows stay bit-identical.
+ * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_VOCAB_EMBED_RESIZE_H
 #define HANMIX_VOCAB_EMBED_RESIZE_H

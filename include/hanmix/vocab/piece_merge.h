@@ -2,6 +2,7 @@
 /*
  * Merging learned pieces into a base SentencePiece model: filter, closure, ranked scores, files for
  * every loader, proofs.
+ * Thread class: pure.
  */
 #ifndef HANMIX_VOCAB_PIECE_MERGE_H
 #define HANMIX_VOCAB_PIECE_MERGE_H

@@ -2,6 +2,7 @@
 /*
  * vocab.check: what a grown vocabulary must keep. The lint looks at pieces alone and proves, where
  * it can, that text without Han characters is untouched; the check of lines tries it on text.
+ * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_VOCAB_VOCAB_CHECK_H
 #define HANMIX_VOCAB_VOCAB_CHECK_H

@@ -11,23 +11,13 @@
 #include "hanmix/eval/eval.h"
 
 static struct hm_kernels kernels;
-static char *dir;
 
 static int setup(void **state)
 {
     struct hm_error err = { 0 };
 
-    (void)state;
     assert_ok(hm_kernels_choose(&kernels, NULL, &err), err);
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
+    return test_dir_setup(state);
 }
 
 /* Losses of the ids of the batch out of recorded logits [B][T][V], in double. */
@@ -60,7 +50,7 @@ static void check_losses(const struct hm_safetensors *found, const struct hm_bat
 static void check_folder(const char *model_dir, const char *batch_path, const char *truth_path,
                          const char *name, enum hm_round round, double limit)
 {
-    const char *out = tmp_path(dir, "logits.safetensors");
+    const char *out = tmp_path(test_dir, "logits.safetensors");
     struct hm_model *model = model_opened(model_dir, &kernels, round);
     const struct hm_arch *arch = hm_model_arch(model);
     struct hm_safetensors found, truth;
@@ -136,8 +126,8 @@ static void test_4bit_folders(void **state)
 static void test_refusals(void **state)
 {
     struct hm_model *model = model_opened(golden_path("mixtral/model"), &kernels, HM_ROUND_NONE);
-    const char *out = tmp_path(dir, "out.safetensors");
-    const char *ids = tmp_path(dir, "ids.safetensors");
+    const char *out = tmp_path(test_dir, "out.safetensors");
+    const char *ids = tmp_path(test_dir, "ids.safetensors");
     int64_t far[] = { 1, 2, 3, 264 };
     struct hm_tensor tensor = { .name = "ids",
                                 .dtype = HM_DTYPE_I64,
@@ -149,7 +139,7 @@ static void test_refusals(void **state)
     struct hm_error err = { 0 };
 
     (void)state;
-    assert_fails(hm_eval_logits(model, tmp_path(dir, "none"), out, NULL, &err), HM_ERR_USAGE,
+    assert_fails(hm_eval_logits(model, tmp_path(test_dir, "none"), out, NULL, &err), HM_ERR_USAGE,
                  "does not exist", err);
     assert_ok(hm_safetensors_write(ids, &tensor, 1, NULL, &err), err);
     assert_fails(hm_eval_logits(model, ids, out, NULL, &err), HM_ERR_FORMAT, "row 1", err);
@@ -165,10 +155,10 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_mixtral, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_padding, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_4bit_folders, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mixtral, setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_padding, setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_4bit_folders, setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_refusals, setup, test_dir_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

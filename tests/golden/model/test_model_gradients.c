@@ -82,7 +82,7 @@ static void compare_gradients(const char *path, const char *prefix,
     assert_ok(hm_safetensors_open(golden_path(path), &file, &err), err);
     for (size_t i = 0; i < adapter->n_params; i++) {
         const struct hm_param *param = &adapter->param[i];
-        size_t count = (size_t)param->rows * param->cols;
+        size_t count = hm_param_values(param);
         char name[256];
         snprintf(name, sizeof name, "%s%s", prefix, param->name);
         if (!hm_safetensors_find(&file, name))
@@ -119,12 +119,12 @@ static void same_bytes(struct hm_model *model, struct hm_adapter *adapter,
     int threads = hm_threads();
 
     for (size_t i = 0; i < adapter->n_params; i++)
-        total += (size_t)adapter->param[i].rows * adapter->param[i].cols;
+        total += hm_param_values(&adapter->param[i]);
     float *kept = hm_alloc_array(HM_MEM_OTHER, total, sizeof(float));
     hm_threads_set(1);
     backward_run(model, adapter, batch, aux, false);
     for (size_t i = 0; i < adapter->n_params; i++) {
-        size_t count = (size_t)adapter->param[i].rows * adapter->param[i].cols;
+        size_t count = hm_param_values(&adapter->param[i]);
         memcpy(kept + at, adapter->param[i].grad, count * sizeof(float));
         at += count;
     }
@@ -133,7 +133,7 @@ static void same_bytes(struct hm_model *model, struct hm_adapter *adapter,
         backward_run(model, adapter, batch, aux, run != 3);
         at = 0;
         for (size_t i = 0; i < adapter->n_params; i++) {
-            size_t count = (size_t)adapter->param[i].rows * adapter->param[i].cols;
+            size_t count = hm_param_values(&adapter->param[i]);
             if (memcmp(kept + at, adapter->param[i].grad, count * sizeof(float)) != 0)
                 fail_msg("'%s' differs in run %d", adapter->param[i].name, run);
             at += count;

@@ -8,23 +8,13 @@
 #include "hanmix/base/parallel.h"
 
 static struct hm_kernels kernels;
-static char *dir;
 
 static int setup(void **state)
 {
     struct hm_error err = { 0 };
 
-    (void)state;
     assert_ok(hm_kernels_choose(&kernels, NULL, &err), err);
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tmp_release(dir);
-    return 0;
+    return test_dir_setup(state);
 }
 
 struct plan {
@@ -42,7 +32,7 @@ static void run_to_end(const struct plan *plan, const char *name, char hex[HM_SH
     char states[512];
     int status, starts = 0;
 
-    snprintf(states, sizeof(states), "%s", tmp_path(dir, "%s.states", name));
+    snprintf(states, sizeof(states), "%s", tmp_path(test_dir, "%s.states", name));
     hm_threads_set(plan->threads);
     do {
         struct train_run run;
@@ -56,7 +46,7 @@ static void run_to_end(const struct plan *plan, const char *name, char hex[HM_SH
         run.fail_after = starts == 0 ? plan->kill_after : 0;
         status = train_go(&run, &err);
         if (status == HM_OK)
-            train_digest(&run, tmp_path(dir, "%s.adapter", name), hex);
+            train_digest(&run, tmp_path(test_dir, "%s.adapter", name), hex);
         else
             assert_int_equal(status, plan->kill_after ? HM_ERR_IO : HM_ERR_STOPPED);
         train_close(&run);
@@ -126,7 +116,7 @@ static void grown_model(char *out, size_t size)
 
     memset(record.old_tokenizer, 'a', 64);
     memset(record.new_tokenizer, 'b', 64);
-    snprintf(out, size, "%s", tmp_path(dir, "model"));
+    snprintf(out, size, "%s", tmp_path(test_dir, "model"));
     assert_ok(hm_dir_make(out, &err), err);
     assert_ok(hm_dir_list(golden_path("bnb4bit/dq_gate16bit"), &names, &err), err);
     for (size_t i = 0; i < names.count; i++) {
@@ -175,15 +165,15 @@ static void test_only_new_rows_move(void **state)
 
     (void)state;
     grown_model(model, sizeof(model));
-    snprintf(states, sizeof(states), "%s", tmp_path(dir, "rows.states"));
+    snprintf(states, sizeof(states), "%s", tmp_path(test_dir, "rows.states"));
     train_open_with(&run, model, HM_ROUND_NONE, &kernels, states, &config);
     run.job.config.decay_all = true;
     run.job.config.steps = 6;
     assert_ok(train_go(&run, &err), err);
-    train_digest(&run, tmp_path(dir, "rows.adapter"), hex);
-    assert_ok(
-        hm_safetensors_open(tmp_path(dir, "rows.adapter/adapter_model.safetensors"), &saved, &err),
-        err);
+    train_digest(&run, tmp_path(test_dir, "rows.adapter"), hex);
+    assert_ok(hm_safetensors_open(tmp_path(test_dir, "rows.adapter/adapter_model.safetensors"),
+                                  &saved, &err),
+              err);
     const struct hm_checkpoint *ckpt = hm_model_checkpoint(run.model);
     check_rows(&saved, ckpt, "base_model.model.model.embed_tokens.weight",
                "model.embed_tokens.weight");
@@ -195,9 +185,9 @@ static void test_only_new_rows_move(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_repetition, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_repetition_with_dropout, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_only_new_rows_move, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_repetition, setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_repetition_with_dropout, setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_only_new_rows_move, setup, test_dir_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -73,7 +73,7 @@ static void check_final(const struct train_run *run, const char *name, const jso
     assert_ok(hm_adapter_load(golden_path(path), ckpt, false, &last, &err), err);
     assert_int_equal(last->n_params, run->adapter->n_params);
     for (size_t i = 0; i < last->n_params; i++) {
-        size_t count = (size_t)last->param[i].rows * last->param[i].cols;
+        size_t count = hm_param_values(&last->param[i]);
         double difference = 0, update = 0;
         assert_string_equal(last->param[i].name, run->adapter->param[i].name);
         for (size_t k = 0; k < count; k++) {

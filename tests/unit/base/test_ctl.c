@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * base/ctl.c: stop flag, deadline, reports; NULL listens to nothing. Also the id array of
- * base/text.c.
+ * base/ctl.c: stop flag, deadline, reports; NULL listens to nothing. Also base/text.c: progress of
+ * sources, the id array.
  */
 #include "support/support.h"
 
@@ -54,6 +54,27 @@ static void test_reports(void **state)
     assert_string_equal(heard.sentence, "3 lines");
 }
 
+static uint64_t position(void *context)
+{
+    return *(uint64_t *)context;
+}
+
+static void test_text_progress(void **state)
+{
+    uint64_t at = 11;
+    struct heard heard = { .done = 1 };
+    struct hm_ctl ctl = { .progress = hear_progress, .context = &heard };
+    struct hm_text_source source = { .context = &at, .total_bytes = 20 };
+
+    (void)state;
+    hm_text_progress(NULL, "read", &source);
+    hm_text_progress(&ctl, "read", &source);
+    assert_int_equal(heard.done, 0); /* a source that cannot tell */
+    source.position_bytes = position;
+    hm_text_progress(&ctl, "read", &source);
+    assert_int_equal(heard.done, 11);
+}
+
 static void test_ids(void **state)
 {
     struct hm_error err = { 0 };
@@ -83,6 +104,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_reports),
+        cmocka_unit_test(test_text_progress),
         cmocka_unit_test(test_ids),
     };
 

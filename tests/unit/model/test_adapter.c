@@ -5,33 +5,12 @@
  */
 #include "support/support.h"
 
+#include "bases.h"
+
 #include <math.h>
 
 #include "hanmix/base/parallel.h"
 #include "hanmix/model/adapter.h"
-
-static struct hm_checkpoint ckpt, tied;
-static char *dir;
-
-static int setup(void **state)
-{
-    struct hm_error err = { 0 };
-
-    (void)state;
-    assert_ok(hm_checkpoint_open(golden_path("mixtral/model"), &ckpt, &err), err);
-    assert_ok(hm_checkpoint_open(golden_path("llama/tied-model"), &tied, &err), err);
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    hm_checkpoint_close(&ckpt);
-    hm_checkpoint_close(&tied);
-    tmp_release(dir);
-    return 0;
-}
 
 /* A configuration over up to four targets, separated by spaces in `targets`. */
 struct setting {
@@ -276,8 +255,8 @@ static void check_full(const struct hm_checkpoint *base, const char *name)
     assert_int_equal(adapter->n_params, hm_arch_slot_count(&base->arch));
     assert_int_equal(adapter->param[0].kind, HM_PARAM_FULL);
     assert_string_equal(adapter->param[0].name, "model.embed_tokens.weight");
-    assert_ok(hm_adapter_save_model(adapter, base, tmp_path(dir, "%s", name), &err), err);
-    assert_ok(hm_checkpoint_open(tmp_path(dir, "%s", name), &saved, &err), err);
+    assert_ok(hm_adapter_save_model(adapter, base, tmp_path(test_dir, "%s", name), &err), err);
+    assert_ok(hm_checkpoint_open(tmp_path(test_dir, "%s", name), &saved, &err), err);
     assert_int_equal(saved.count, base->count);
     for (size_t i = 0; i < saved.count; i++)
         compare_tensor(saved.tensor[i], base->tensor[i]);
@@ -326,5 +305,5 @@ int main(void)
         cmocka_unit_test(test_initial_values),   cmocka_unit_test(test_counts),
         cmocka_unit_test(test_full_parameters),  cmocka_unit_test(test_oom),
     };
-    return cmocka_run_group_tests_name("adapter", tests, setup, teardown);
+    return cmocka_run_group_tests_name("adapter", tests, bases_setup, bases_teardown);
 }

@@ -5,30 +5,9 @@
  */
 #include "support/support.h"
 
+#include "bases.h"
+
 #include "hanmix/model/adapter.h"
-
-static struct hm_checkpoint ckpt;
-
-static int setup(void **state)
-{
-    struct hm_error err = { 0 };
-
-    (void)state;
-    assert_ok(hm_checkpoint_open(golden_path("mixtral/model"), &ckpt, &err), err);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    hm_checkpoint_close(&ckpt);
-    return 0;
-}
-
-static size_t count_of(const struct hm_param *param)
-{
-    return (size_t)param->rows * param->cols;
-}
 
 static struct hm_adapter *start(const struct hm_adapter_config *asked, unsigned which)
 {
@@ -56,7 +35,7 @@ static void test_values(void **state)
         assert_string_equal(same->param[i].name, plain->param[i].name);
         assert_non_null(same->param[i].grad);
         assert_memory_equal(same->param[i].value, plain->param[i].value,
-                            count_of(&plain->param[i]) * sizeof(float));
+                            hm_param_values(&plain->param[i]) * sizeof(float));
     }
     hm_adapter_free(same);
 
@@ -69,7 +48,7 @@ static void test_values(void **state)
             continue;
         }
         assert_memory_equal(more->param[i].value, plain->param[p].value,
-                            count_of(&plain->param[p]) * sizeof(float));
+                            hm_param_values(&plain->param[p]) * sizeof(float));
         p++;
     }
     assert_int_equal(gates, ckpt.arch.layers);
@@ -130,5 +109,5 @@ int main(void)
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_values),
                                         cmocka_unit_test(test_refusals),
                                         cmocka_unit_test(test_oom) };
-    return cmocka_run_group_tests_name("adapter_start", tests, setup, teardown);
+    return cmocka_run_group_tests_name("adapter_start", tests, bases_setup, bases_teardown);
 }

@@ -127,7 +127,7 @@ static void test_larger_workspace(void **state)
     assert_ok(hm_model_step(model, small, &batch, &options, &exact, &err), err);
     float *kept = hm_alloc_array(HM_MEM_OTHER, adapter->param[1].rows,
                                  adapter->param[1].cols * sizeof(float));
-    size_t bytes = (size_t)adapter->param[1].rows * adapter->param[1].cols * sizeof(float);
+    size_t bytes = hm_param_values(&adapter->param[1]) * sizeof(float);
     memcpy(kept, adapter->param[1].grad, bytes);
     hm_adapter_zero_grad(adapter);
     assert_ok(hm_model_step(model, large, &batch, &options, &roomy, &err), err);
@@ -212,7 +212,7 @@ static void test_not_finite(void **state)
     hm_model_attach(model, adapter);
     struct hm_workspace *workspace = workspace_new(model, 2, T, true);
     for (size_t i = 0; i < adapter->n_params; i++)
-        for (size_t j = 0; j < (size_t)adapter->param[i].rows * adapter->param[i].cols; j++)
+        for (size_t j = 0; j < hm_param_values(&adapter->param[i]); j++)
             adapter->param[i].value[j] = 3e38f;
     assert_fails(hm_model_step(model, workspace, &batch, &options, &result, &err), HM_ERR_NUMERIC,
                  "not finite", err);

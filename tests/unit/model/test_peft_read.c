@@ -5,32 +5,11 @@
  */
 #include "support/support.h"
 
+#include "bases.h"
+
 #include <math.h>
 
 #include "hanmix/model/peft_folder.h"
-
-static struct hm_checkpoint ckpt, tied;
-static char *dir;
-
-static int setup(void **state)
-{
-    struct hm_error err = { 0 };
-
-    (void)state;
-    assert_ok(hm_checkpoint_open(golden_path("mixtral/model"), &ckpt, &err), err);
-    assert_ok(hm_checkpoint_open(golden_path("llama/tied-model"), &tied, &err), err);
-    dir = tmp_new();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    hm_checkpoint_close(&ckpt);
-    hm_checkpoint_close(&tied);
-    tmp_release(dir);
-    return 0;
-}
 
 /* --- folders made on the spot ----------------------------------------------------------------- */
 
@@ -74,14 +53,14 @@ static const char *put(const struct part *parts, size_t n, const char *config)
                                          .size_bytes = count * hm_dtype_bytes(parts[i].dtype),
                                          .data = data[i] };
     }
-    assert_ok(hm_dir_make(tmp_path(dir, "a"), &err), err);
-    assert_ok(
-        hm_safetensors_write(tmp_path(dir, "a/adapter_model.safetensors"), tensors, n, NULL, &err),
-        err);
+    assert_ok(hm_dir_make(tmp_path(test_dir, "a"), &err), err);
+    assert_ok(hm_safetensors_write(tmp_path(test_dir, "a/adapter_model.safetensors"), tensors, n,
+                                   NULL, &err),
+              err);
     for (size_t i = 0; i < n; i++)
         hm_free(data[i]);
-    file_put(tmp_path(dir, "a/adapter_config.json"), config, strlen(config));
-    return tmp_path(dir, "a");
+    file_put(tmp_path(test_dir, "a/adapter_config.json"), config, strlen(config));
+    return tmp_path(test_dir, "a");
 }
 
 static const struct part good[] = {
@@ -208,13 +187,13 @@ static void test_files(void **state)
     struct hm_error err = { 0 };
 
     (void)state;
-    refuse(&ckpt, tmp_path(dir, "absent"), HM_ERR_USAGE, "adapter_model.safetensors");
-    assert_ok(hm_dir_make(tmp_path(dir, "pickle"), &err), err);
-    file_put(tmp_path(dir, "pickle/adapter_model.bin"), "x", 1);
-    refuse(&ckpt, tmp_path(dir, "pickle"), HM_ERR_FORMAT, "pickled adapters are not read");
+    refuse(&ckpt, tmp_path(test_dir, "absent"), HM_ERR_USAGE, "adapter_model.safetensors");
+    assert_ok(hm_dir_make(tmp_path(test_dir, "pickle"), &err), err);
+    file_put(tmp_path(test_dir, "pickle/adapter_model.bin"), "x", 1);
+    refuse(&ckpt, tmp_path(test_dir, "pickle"), HM_ERR_FORMAT, "pickled adapters are not read");
     put(good, 4, GOOD_CONFIG "}");
-    file_put(tmp_path(dir, "a/adapter_model.safetensors"), "short", 5);
-    refuse(&ckpt, tmp_path(dir, "a"), HM_ERR_FORMAT, "adapter_model.safetensors");
+    file_put(tmp_path(test_dir, "a/adapter_model.safetensors"), "short", 5);
+    refuse(&ckpt, tmp_path(test_dir, "a"), HM_ERR_FORMAT, "adapter_model.safetensors");
 }
 
 /* PEFT's ways of choosing modules end in the same two modules, or in one. */
@@ -265,16 +244,16 @@ static void test_new_rows(void **state)
     (void)state;
     memset(record.old_tokenizer, 'a', 64);
     memset(record.new_tokenizer, 'b', 64);
-    assert_ok(hm_dir_make(tmp_path(dir, "grown"), &err), err);
+    assert_ok(hm_dir_make(tmp_path(test_dir, "grown"), &err), err);
     assert_ok(hm_dir_list(golden_path("mixtral/model"), &names, &err), err);
     for (size_t i = 0; i < names.count; i++) {
         char from[512];
         snprintf(from, sizeof from, "%s/%s", golden_path("mixtral/model"), names.item[i]);
-        assert_ok(hm_file_copy(from, tmp_path(dir, "grown/%s", names.item[i]), &err), err);
+        assert_ok(hm_file_copy(from, tmp_path(test_dir, "grown/%s", names.item[i]), &err), err);
     }
     hm_names_release(&names);
-    assert_ok(hm_vocab_record_write(tmp_path(dir, "grown"), &record, &err), err);
-    assert_ok(hm_checkpoint_open(tmp_path(dir, "grown"), &grown, &err), err);
+    assert_ok(hm_vocab_record_write(tmp_path(test_dir, "grown"), &record, &err), err);
+    assert_ok(hm_checkpoint_open(tmp_path(test_dir, "grown"), &grown, &err), err);
 
     assert_ok(hm_adapter_new(&grown, &config, false, &adapter, &err), err);
     assert_int_equal(adapter->n_params, 1);
@@ -285,9 +264,9 @@ static void test_new_rows(void **state)
     assert_memory_equal(adapter->param[0].value, whole->param[0].value + 200 * 64,
                         64 * 64 * sizeof(float));
     adapter->param[0].value[7] = 42;
-    assert_ok(hm_adapter_save(adapter, &grown, "base", tmp_path(dir, "rows"), &err), err);
+    assert_ok(hm_adapter_save(adapter, &grown, "base", tmp_path(test_dir, "rows"), &err), err);
 
-    assert_ok(hm_adapter_load(tmp_path(dir, "rows"), &grown, false, &again, &err), err);
+    assert_ok(hm_adapter_load(tmp_path(test_dir, "rows"), &grown, false, &again, &err), err);
     assert_int_equal(again->config.embed, HM_ROWS_NEW);
     assert_true(again->config.dropout == 0.25);
     assert_int_equal(again->param[0].first_row, 200);
@@ -295,22 +274,23 @@ static void test_new_rows(void **state)
     hm_adapter_free(again);
 
     /* To PEFT it is a whole matrix: the base's rows, then the trained ones. */
-    assert_ok(hm_file_write(tmp_path(dir, "rows/hanmix.json"), "{\"version\": 1}", 14, &err), err);
-    assert_ok(hm_adapter_load(tmp_path(dir, "rows"), &grown, false, &again, &err), err);
+    assert_ok(hm_file_write(tmp_path(test_dir, "rows/hanmix.json"), "{\"version\": 1}", 14, &err),
+              err);
+    assert_ok(hm_adapter_load(tmp_path(test_dir, "rows"), &grown, false, &again, &err), err);
     assert_int_equal(again->param[0].rows, 264);
     whole->param[0].value[200 * 64 + 7] = 42;
     assert_memory_equal(whole->param[0].value, again->param[0].value, 264 * 64 * sizeof(float));
     hm_adapter_free(again);
 
     /* Another tokenizer of the same size. */
-    assert_ok(hm_adapter_save(adapter, &grown, "base", tmp_path(dir, "rows"), &err), err);
+    assert_ok(hm_adapter_save(adapter, &grown, "base", tmp_path(test_dir, "rows"), &err), err);
     memset(record.new_tokenizer, 'c', 64);
-    assert_ok(hm_vocab_record_write(tmp_path(dir, "grown"), &record, &err), err);
-    refuse(&grown, tmp_path(dir, "rows"), HM_ERR_FORMAT, "tokenizer bbbb");
+    assert_ok(hm_vocab_record_write(tmp_path(test_dir, "grown"), &record, &err), err);
+    refuse(&grown, tmp_path(test_dir, "rows"), HM_ERR_FORMAT, "tokenizer bbbb");
     /* Another size. */
     static const char other[] = "{\"version\": 1, \"adapter\": {\"vocab_size\": 300}}";
-    file_put(tmp_path(dir, "rows/hanmix.json"), other, sizeof other - 1);
-    refuse(&grown, tmp_path(dir, "rows"), HM_ERR_FORMAT, "vocabulary of 300 pieces");
+    file_put(tmp_path(test_dir, "rows/hanmix.json"), other, sizeof other - 1);
+    refuse(&grown, tmp_path(test_dir, "rows"), HM_ERR_FORMAT, "vocabulary of 300 pieces");
     hm_adapter_free(adapter);
     hm_adapter_free(whole);
     hm_checkpoint_close(&grown);
@@ -332,14 +312,15 @@ static void test_tied(void **state)
     assert_ok(hm_adapter_new(&tied, &config, false, &adapter, &err), err);
     parts[0].rows = parts[1].rows = adapter->param[0].rows;
     parts[0].cols = parts[1].cols = adapter->param[0].cols;
-    assert_ok(hm_adapter_save(adapter, &tied, "base", tmp_path(dir, "tied"), &err), err);
+    assert_ok(hm_adapter_save(adapter, &tied, "base", tmp_path(test_dir, "tied"), &err), err);
     hm_adapter_free(adapter);
-    assert_ok(hm_safetensors_open(tmp_path(dir, "tied/adapter_model.safetensors"), &file, &err),
-              err);
+    assert_ok(
+        hm_safetensors_open(tmp_path(test_dir, "tied/adapter_model.safetensors"), &file, &err),
+        err);
     assert_int_equal(file.count, 2);
     assert_memory_equal(file.tensor[0].data, file.tensor[1].data, file.tensor[0].size_bytes);
     hm_safetensors_close(&file);
-    assert_ok(hm_adapter_load(tmp_path(dir, "tied"), &tied, false, &adapter, &err), err);
+    assert_ok(hm_adapter_load(tmp_path(test_dir, "tied"), &tied, false, &adapter, &err), err);
     assert_int_equal(adapter->n_params, 1);
     hm_adapter_free(adapter);
     adapter = NULL;
@@ -358,8 +339,8 @@ static int load_and_save(void *context, struct hm_error *err)
     int status;
 
     (void)context;
-    HM_TRY(hm_adapter_load(tmp_path(dir, "a"), &ckpt, true, &adapter, err));
-    status = hm_adapter_save(adapter, &ckpt, "base", tmp_path(dir, "saved"), err);
+    HM_TRY(hm_adapter_load(tmp_path(test_dir, "a"), &ckpt, true, &adapter, err));
+    status = hm_adapter_save(adapter, &ckpt, "base", tmp_path(test_dir, "saved"), err);
     hm_adapter_free(adapter);
     return status;
 }
@@ -382,5 +363,5 @@ int main(void)
         cmocka_unit_test(test_selections), cmocka_unit_test(test_new_rows),
         cmocka_unit_test(test_tied),       cmocka_unit_test(test_oom),
     };
-    return cmocka_run_group_tests_name("peft_read", tests, setup, teardown);
+    return cmocka_run_group_tests_name("peft_read", tests, bases_setup, bases_teardown);
 }

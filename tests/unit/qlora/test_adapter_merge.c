@@ -37,7 +37,7 @@ static void make_adapter(const char *model, const char *name, float value, bool 
     assert_ok(hm_adapter_new(&ckpt, &config, false, &adapter, &err), err);
     for (size_t i = 0; i < adapter->n_params; i++) {
         struct hm_param *param = &adapter->param[i];
-        for (size_t j = 0; j < (size_t)param->rows * param->cols; j++) {
+        for (size_t j = 0; j < hm_param_values(param); j++) {
             if (param->kind == HM_PARAM_LORA_B)
                 param->value[j] = value;
             else if (param->kind == HM_PARAM_EMBED)
