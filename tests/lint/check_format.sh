@@ -16,4 +16,4 @@ xargs -P 2 -n 16 clang-format-14 --dry-run <"$list" >"$list.out" 2>&1 || { cat "
 sed -n 's/^\([^ :]*\):[0-9]*:[0-9]*: warning:.*clang-format.*/\1: run clang-format-14 -i on it/p' "$list.out" |
     sort -u >"$list.bad"
 cat "$list.bad"
-[ ! -s "$list.bad" ] || exit 77
+[ ! -s "$list.bad" ]

@@ -42,4 +42,9 @@ fresh; sed -i 2,4d "$tree/base/one.c"; expect "no opening comment" check_files.s
 fresh; sed -i 3d "$tree/include/hanmix/base/one.h"; expect "no thread class" check_files.sh include/hanmix/base/one.h
 fresh; cp "$tree/base/one.c" "$tree/vocab/one.c"; expect "same stem" check_files.sh vocab/one.c
 fresh; echo 'see /home/somebody/notes' >"$tree/README.md"; expect "developer path" check_files.sh README.md
+if command -v clang-format-14 >/dev/null; then
+    fresh; cp "$lint/../../.clang-format" "$tree"
+    "$lint/check_format.sh" "$tree" >"$tree/out" 2>&1 || { echo "clean tree: check_format.sh failed:"; cat "$tree/out"; failed=1; }
+    echo 'int  x;' >>"$tree/base/one.c"; expect "layout" check_format.sh base/one.c
+fi
 exit $failed
