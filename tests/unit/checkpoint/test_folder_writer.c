@@ -175,7 +175,7 @@ static void test_refused(void **state)
     assert_false(hm_path_exists(tmp_path(out, "model-00002-of-00002.safetensors.tmp")));
     file_put(tmp_path(test_dir, "file"), "", 0);
     assert_fails(hm_folder_writer_open(tmp_path(test_dir, "file"), specs, 2, 1, &writer, &err),
-                 HM_ERR_IO, "file", err);
+                 HM_ERR_USAGE, "file", err);
 }
 
 /* Two shards of small tensors: each failing run syncs what it wrote, so there must be little of it.
