@@ -198,7 +198,8 @@ const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS] = {
       FIELD(save_every),
       .fallback = "100",
       .max = 1e12,
-      .help = "steps between saved states; 0: only when stopped" },
+      .help = "steps between saved states; 0: only after the last, when stopped, or on a numeric "
+              "failure" },
     { .name = "keep",
       .type = HM_FIELD_COUNT,
       FIELD(keep),
