@@ -92,7 +92,7 @@ static int ram_check(const struct generation *run, struct hm_error *err)
 
 static int open_all(struct generation *run, struct hm_error *err)
 {
-    struct hm_model_options options = { .kernels = &run->table, .check_finite = false };
+    struct hm_model_options options = { .kernels = &run->table, .check_finite = true };
 
     HM_TRY(hm_kernels_choose(&run->table, NULL, err));
     HM_TRY(hm_model_open(run->model_dir, &options, &run->model, err));
