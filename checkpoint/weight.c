@@ -12,6 +12,7 @@
 #include "weight_parts.h"
 
 #define SCALES_AT_ONCE 256u
+#define FROZEN_COLS    64u /* struct hm_frozen */
 
 void hm_weight_free(struct hm_weight *weight)
 {
@@ -138,6 +139,29 @@ void hm_weight_decode(const struct hm_weight *weight, const struct hm_kernels *k
         first += weight->cols;
         out += ld;
     }
+}
+
+bool hm_weight_frozen(const struct hm_weight *weight, struct hm_frozen *ret_frozen)
+{
+    bool nf4 = weight->layout != WEIGHT_DENSE;
+
+    if (weight->cols % FROZEN_COLS != 0 || weight->cols == 0)
+        return false;
+    if (nf4 ? weight->blocksize % FROZEN_COLS != 0 || weight->cols % weight->blocksize != 0
+            : weight->dtype != HM_DTYPE_BF16)
+        return false;
+    *ret_frozen = (struct hm_frozen){ .layout = nf4 ? HM_FROZEN_NF4 : HM_FROZEN_BF16,
+                                      .rows = weight->rows,
+                                      .cols = weight->cols,
+                                      .data = weight->data,
+                                      .blocksize = weight->blocksize,
+                                      .absmax = weight->absmax };
+    if (weight->layout == WEIGHT_NF4_NESTED) {
+        ret_frozen->nested_absmax = weight->nested_absmax;
+        ret_frozen->nested_map = weight->nested_map;
+        ret_frozen->nested_offset = weight->nested_offset;
+    }
+    return true;
 }
 
 static bool all_finite_16(const uint8_t *data, uint64_t count, uint16_t exponent)

@@ -64,6 +64,9 @@ void hm_kernels_reference(struct hm_kernels *ret_kernels)
         .gemm_nt = hm_gemm_nt_ref,
         .gemm_nn = hm_gemm_nn_ref,
         .gemm_tn = hm_gemm_tn_ref,
+        .frozen_pack = hm_frozen_pack_ref,
+        .frozen_forward = hm_frozen_forward_ref,
+        .frozen_backward = hm_frozen_backward_ref,
     };
 }
 
@@ -81,6 +84,9 @@ void hm_kernels_init(struct hm_kernels *ret_kernels, unsigned cpu_flags)
     ret_kernels->gemm_nt = hm_gemm_nt_blas;
     ret_kernels->gemm_nn = hm_gemm_nn_blas;
     ret_kernels->gemm_tn = hm_gemm_tn_blas;
+    ret_kernels->frozen_pack = NULL; /* the plain loops would be slower than decoded panels */
+    ret_kernels->frozen_forward = NULL;
+    ret_kernels->frozen_backward = NULL;
     for (size_t i = 0; i < N_PATHS; i++)
         if (has_all(cpu_flags, paths[i].flags))
             path_fill(ret_kernels, i);

@@ -72,4 +72,13 @@ void hm_gemm_nn_ref(size_t m, size_t n, size_t k, float alpha, const float *a, s
 void hm_gemm_tn_ref(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
                     const float *b, size_t ldb, float beta, float *c, size_t ldc);
 
+void hm_frozen_pack_ref(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
+                        size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed);
+void hm_frozen_forward_ref(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                           const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
+                           void *scratch);
+void hm_frozen_backward_ref(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
+                            const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
+                            void *scratch);
+
 #endif

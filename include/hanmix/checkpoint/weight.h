@@ -39,6 +39,9 @@ const float *hm_weight_f32_view(const struct hm_weight *weight);
 void hm_weight_decode(const struct hm_weight *weight, const struct hm_kernels *kernels,
                       uint32_t row0, uint32_t n_rows, uint32_t col0, uint32_t n_cols,
                       enum hm_round round, float *out, size_t ld);
+/* The matrix as products in bf16 read it, borrowed from `weight`; false (and nothing written) when
+ * its type or shape is none that struct hm_frozen allows: decode it then. */
+bool hm_weight_frozen(const struct hm_weight *weight, struct hm_frozen *ret_frozen);
 /* True when all stored values (or scales) are finite; names nothing. Reads the whole weight. */
 bool hm_weight_is_finite(const struct hm_weight *weight);
 /* tell the kernel its mapped pages are no longer needed */

@@ -30,6 +30,36 @@ extern const float hm_nf4_code[16];
 extern const float
     hm_nf4_threshold[15]; /* f32 midpoints; a value on a midpoint takes the lower code */
 
+/*
+ * A frozen matrix W [rows][cols] as it lies in a file: what products in bf16 read. Pointers of any
+ * alignment, borrowed. cols is a multiple of 64; NF4 blocks (blocksize a multiple of 64 that
+ * divides cols) never cross a row.
+ */
+enum hm_frozen_layout { HM_FROZEN_NF4, HM_FROZEN_BF16 };
+struct hm_frozen {
+    enum hm_frozen_layout layout;
+    uint32_t rows, cols;
+    const uint8_t *data; /* NF4: codes, two a byte, even index in the high nibble; else bf16 */
+    uint32_t blocksize;
+    const uint8_t *absmax;        /* one a block: f32, or u8 when nested_absmax is there */
+    const uint8_t *nested_absmax; /* f32, one for 256 blocks; or NULL */
+    const uint8_t *nested_map;    /* f32 [256] */
+    float nested_offset;
+};
+
+/* The side of a left operand: x of y = x W^T, or dy of dx = dy W. */
+enum hm_pack { HM_PACK_FORWARD, HM_PACK_BACKWARD };
+#define HM_PACK_ROWS            16u /* packed operands are padded with zeros to these multiples */
+#define HM_PACK_COLS            32u
+#define HM_FROZEN_SCRATCH_BYTES ((size_t)1 << 20)
+
+/* bf16 values of a packed operand [m][k], whatever its side and path. */
+static inline size_t hm_pack_values(size_t m, size_t k)
+{
+    return (m + HM_PACK_ROWS - 1) / HM_PACK_ROWS * HM_PACK_ROWS *
+           ((k + HM_PACK_COLS - 1) / HM_PACK_COLS * HM_PACK_COLS);
+}
+
 struct hm_adamw_step { /* torch.optim.AdamW, decoupled decay; f64 as torch's scalars: 1 - 0.999f
                           would be off by 1e-5 */
     double lr, beta1, beta2, eps, weight_decay;
@@ -133,6 +163,27 @@ struct hm_kernels {
     void (*gemm_tn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
                     const float *b, size_t ldb, float beta, float *c,
                     size_t ldc); /* A[k,m]^T B[k,n] */
+
+    /* --- frozen.c --- products with a frozen matrix in bf16, one thread: both operands are rounded
+       to bf16 (W as HM_ROUND_BF16 says), products are exact, sums f32. NULL: this path has none,
+       and decoded panels meet gemm_* instead. Infinity beyond bf16's range as IEEE rounds; paths
+       may take subnormal operands for zero. */
+    /* A block x[n_rows][n_cols] of the left operand [m][k], beginning at its row0 (a multiple of
+       HM_PACK_ROWS) and col0 (of HM_PACK_COLS); a block that ends inside the operand ends at such a
+       multiple. The order of packed values is the path's own and depends on side, m and k; blocks
+       write disjoint parts, padding belongs to the block that reaches the edge. */
+    void (*frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
+                        size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed);
+    /* y[m][n_rows] = x W[row0 .. row0+n_rows)^T, added to y when `add`. x: packed FORWARD
+       [m][cols]. scratch: HM_FROZEN_SCRATCH_BYTES of this thread, 64-byte aligned. */
+    void (*frozen_forward)(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                           const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
+                           void *scratch);
+    /* dx[m][n_cols] = dy W[:][col0 .. col0+n_cols), added to dx when `add`; col0 and n_cols are
+       multiples of 64. dy: packed BACKWARD [m][w->rows]. */
+    void (*frozen_backward)(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
+                            const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
+                            void *scratch);
 };
 
 /* Fill the table for these base/cpu flags: 0 gives "portable", reference arithmetic with cblas for

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Products of activations in bf16 with a frozen matrix in bf16 or NF4, as plain loops: what the
+ * paths are tested against. Packed operands are row-major [m][k], padded with zeros. A decoded
+ * value is bf16(f32(code * absmax)), what bitsandbytes computes in bf16; sums are f32 in order of
+ * the inner index.
+ */
+#include "ref.h"
+
+static size_t round_up(size_t value, size_t multiple)
+{
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+void hm_frozen_pack_ref(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
+                        size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed)
+{
+    size_t ld = round_up(k, HM_PACK_COLS);
+    size_t end_row = row0 + n_rows == m ? round_up(m, HM_PACK_ROWS) : row0 + n_rows;
+    size_t end_col = col0 + n_cols == k ? ld : col0 + n_cols;
+
+    (void)side;
+    for (size_t i = row0; i < end_row; i++)
+        for (size_t j = col0; j < end_col; j++) {
+            bool inside = i < row0 + n_rows && j < col0 + n_cols;
+            packed[i * ld + j] = inside ? hm_f32_to_bf16(x[(i - row0) * ldx + j - col0]) : 0;
+        }
+}
+
+static float load_f32(const uint8_t *base, uint64_t i)
+{
+    float value;
+
+    memcpy(&value, base + i * sizeof value, sizeof value);
+    return value;
+}
+
+static float value_at(const struct hm_frozen *w, uint32_t row, uint32_t col)
+{
+    uint64_t i = (uint64_t)row * w->cols + col, block;
+    float absmax;
+
+    if (w->layout == HM_FROZEN_BF16) {
+        uint16_t bits;
+        memcpy(&bits, w->data + i * sizeof bits, sizeof bits);
+        return hm_bf16_to_f32(bits);
+    }
+    block = i / w->blocksize;
+    if (w->nested_absmax) {
+        float product =
+            load_f32(w->nested_map, w->absmax[block]) * load_f32(w->nested_absmax, block / 256);
+        absmax = product + w->nested_offset;
+    } else
+        absmax = load_f32(w->absmax, block);
+    unsigned code = i % 2 == 0 ? w->data[i / 2] >> 4 : w->data[i / 2] & 15u;
+    return hm_round_bf16(hm_nf4_code[code] * absmax);
+}
+
+void hm_frozen_forward_ref(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                           const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
+                           void *scratch)
+{
+    size_t ld = round_up(w->cols, HM_PACK_COLS);
+
+    (void)scratch;
+    for (uint32_t j = 0; j < n_rows; j++)
+        for (size_t i = 0; i < m; i++) {
+            float sum = 0.0f;
+            for (uint32_t l = 0; l < w->cols; l++)
+                sum += hm_bf16_to_f32(x[i * ld + l]) * value_at(w, row0 + j, l);
+            y[i * ldy + j] = add ? y[i * ldy + j] + sum : sum;
+        }
+}
+
+void hm_frozen_backward_ref(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
+                            const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
+                            void *scratch)
+{
+    size_t ld = round_up(w->rows, HM_PACK_COLS);
+
+    (void)scratch;
+    for (size_t i = 0; i < m; i++)
+        for (uint32_t j = 0; j < n_cols; j++) {
+            float sum = 0.0f;
+            for (uint32_t l = 0; l < w->rows; l++)
+                sum += hm_bf16_to_f32(dy[i * ld + l]) * value_at(w, l, col0 + j);
+            dx[i * lddx + j] = add ? dx[i * lddx + j] + sum : sum;
+        }
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Products with frozen matrices in bf16, every path that has them against f64 sums over the same
+ * rounded operands: NF4 with f32 and nested scales, blocks of 64 and 128, dense bf16, unaligned
+ * data, ranges of rows and columns, operands packed in blocks, stale and NaN-filled outputs and
+ * scratch, rows and gaps that must stay untouched. The bound is a rounding error per term of the
+ * sum of |x w|.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+struct matrix { /* W and its values */
+    struct hm_frozen w;
+    float *value; /* [rows][cols], bf16 */
+};
+
+static uint8_t *unaligned(size_t bytes)
+{
+    return check_bytes(bytes + 1); /* ends at a page: even sizes begin at an odd address */
+}
+
+static void scales_fill(struct hm_frozen *w, size_t n_blocks, bool nested)
+{
+    uint8_t *absmax = unaligned(n_blocks * 4);
+
+    w->absmax = absmax;
+    if (!nested) {
+        float *scale = check_normals(n_blocks, 0.05);
+        memcpy(absmax, scale, n_blocks * sizeof(float));
+        return;
+    }
+    float *map = check_normals(256, 1), *outer = check_normals(n_blocks / 256 + 1, 0.01);
+    uint8_t *map_bytes = unaligned(1024), *outer_bytes = unaligned((n_blocks / 256 + 1) * 4);
+    memcpy(map_bytes, map, 1024);
+    memcpy(outer_bytes, outer, (n_blocks / 256 + 1) * sizeof(float));
+    for (size_t i = 0; i < n_blocks; i++)
+        absmax[i] = (uint8_t)check_below(256);
+    w->nested_map = map_bytes;
+    w->nested_absmax = outer_bytes;
+    w->nested_offset = 0.04f;
+}
+
+static float nf4_value(const struct hm_frozen *w, size_t i)
+{
+    size_t block = i / w->blocksize;
+    float scale, map, outer;
+
+    if (w->nested_absmax) {
+        memcpy(&map, w->nested_map + 4 * (size_t)w->absmax[block], 4);
+        memcpy(&outer, w->nested_absmax + block / 256 * 4, 4);
+        float product = map * outer;
+        scale = product + w->nested_offset;
+    } else
+        memcpy(&scale, w->absmax + block * 4, 4);
+    unsigned code = i % 2 == 0 ? w->data[i / 2] >> 4 : w->data[i / 2] & 15u;
+    return hm_round_bf16(hm_nf4_code[code] * scale);
+}
+
+static struct matrix matrix_new(enum hm_frozen_layout layout, uint32_t rows, uint32_t cols,
+                                uint32_t blocksize, bool nested)
+{
+    size_t count = (size_t)rows * cols;
+    struct matrix matrix = { { .layout = layout, .rows = rows, .cols = cols }, NULL };
+    uint8_t *data = unaligned(count * 2);
+
+    matrix.value = check_normals(count, 0.05);
+    matrix.w.data = data;
+    if (layout == HM_FROZEN_BF16) {
+        for (size_t i = 0; i < count; i++) {
+            uint16_t bits = hm_f32_to_bf16(matrix.value[i]);
+            memcpy(data + 2 * i, &bits, 2);
+            matrix.value[i] = hm_bf16_to_f32(bits);
+        }
+        return matrix;
+    }
+    matrix.w.blocksize = blocksize;
+    for (size_t i = 0; i < count / 2; i++)
+        data[i] = (uint8_t)check_below(256);
+    scales_fill(&matrix.w, count / blocksize, nested);
+    for (size_t i = 0; i < count; i++)
+        matrix.value[i] = nf4_value(&matrix.w, i);
+    return matrix;
+}
+
+/* Packed in blocks of 48 rows and 64 columns, last ones first: their order must not matter. */
+static uint16_t *packed_new(const struct hm_kernels *k, enum hm_pack side, const float *x, size_t m,
+                            size_t depth, size_t ldx)
+{
+    uint16_t *packed = check_bytes(hm_pack_values(m, depth) * sizeof(uint16_t));
+
+    for (size_t row = (m - 1) / 48 * 48 + 48; row >= 48; row -= 48)
+        for (size_t col = (depth - 1) / 64 * 64 + 64; col >= 64; col -= 64) {
+            size_t r = row - 48, c = col - 64;
+            k->frozen_pack(side, m, depth, r, m - r < 48 ? m - r : 48, c,
+                           depth - c < 64 ? depth - c : 64, x + r * ldx + c, ldx, packed);
+        }
+    return packed;
+}
+
+static void output_check(const char *what, const float *got, const float *before, size_t m,
+                         size_t n, size_t ld, bool add, const double *sum, const double *size,
+                         size_t depth)
+{
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+            double old = add ? (double)before[i * ld + j] : 0;
+            double want = sum[i * n + j] + old;
+            double bound = 6e-8 * ((double)(depth + 2) * size[i * n + j] + 2 * fabs(old)) + 1e-30;
+            check_that(fabs((double)got[i * ld + j] - want) <= bound,
+                       "%s[%zu][%zu] is %.9g, expected %.9g", what, i, j, (double)got[i * ld + j],
+                       want);
+        }
+    for (size_t i = 0; i + 1 < m; i++)
+        for (size_t j = n; j < ld; j++)
+            check_equal("gap", &got[i * ld + j], &before[i * ld + j], 1);
+}
+
+/* y or dx of a range of outputs [first, first + n): W's rows forward, its columns backward. */
+static void product(const struct hm_kernels *k, const struct matrix *matrix, enum hm_pack side,
+                    size_t m, size_t first, size_t n, bool add)
+{
+    bool forward = side == HM_PACK_FORWARD;
+    size_t cols = matrix->w.cols, depth = forward ? cols : matrix->w.rows;
+    size_t ldx = depth + check_below(3), ld = n + check_below(3), size_out = (m - 1) * ld + n;
+    float *x = check_normals((m - 1) * ldx + depth, 1);
+    float *out = add ? check_normals(size_out, 1) : check_floats(size_out);
+    float *before = check_copy(out, size_out * sizeof(*out));
+    double *sum = calloc(m * n, sizeof(double)), *size = calloc(m * n, sizeof(double));
+    uint16_t *packed = packed_new(k, side, x, m, depth, ldx);
+    void *scratch = aligned_alloc(64, HM_FROZEN_SCRATCH_BYTES);
+
+    memset(scratch, 0xff, HM_FROZEN_SCRATCH_BYTES);
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++)
+            for (size_t l = 0; l < depth; l++) {
+                size_t at = forward ? (first + j) * cols + l : l * cols + first + j;
+                double term = (double)hm_round_bf16(x[i * ldx + l]) * (double)matrix->value[at];
+                sum[i * n + j] += term;
+                size[i * n + j] += fabs(term);
+            }
+    (forward ? k->frozen_forward : k->frozen_backward)(&matrix->w, (uint32_t)first, (uint32_t)n,
+                                                       packed, m, add, out, ld, scratch);
+    output_check(forward ? "y" : "dx", out, before, m, n, ld, add, sum, size, depth);
+    free(scratch);
+    free(sum);
+    free(size);
+}
+
+static void all(const struct hm_kernels *k)
+{
+    static const size_t m_sizes[] = { 1, 2, 3, 5, 8, 9, 15, 16, 17, 31, 40, 65, 130 };
+    static const struct {
+        uint32_t rows, cols, blocksize;
+        bool nested;
+        enum hm_frozen_layout layout;
+    } cases[] = {
+        { 70, 192, 64, true, HM_FROZEN_NF4 },   { 33, 256, 128, false, HM_FROZEN_NF4 },
+        { 129, 64, 64, true, HM_FROZEN_NF4 },   { 1, 128, 64, false, HM_FROZEN_NF4 },
+        { 47, 320, 64, false, HM_FROZEN_BF16 }, { 300, 128, 64, true, HM_FROZEN_NF4 },
+        { 40, 1088, 64, true, HM_FROZEN_NF4 },  { 600, 64, 0, false, HM_FROZEN_BF16 },
+    };
+
+    if (!k->frozen_forward)
+        return;
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++)
+        for (size_t i = 0; i < sizeof(m_sizes) / sizeof(m_sizes[0]); i++) {
+            const uint32_t rows = cases[c].rows, cols = cases[c].cols;
+            struct matrix matrix =
+                matrix_new(cases[c].layout, rows, cols, cases[c].blocksize, cases[c].nested);
+            size_t m = m_sizes[i], row0 = check_below(rows), col0 = 64 * check_below(cols / 64);
+            size_t n_rows = 1 + check_below(rows - row0);
+            size_t n_cols = 64 * (1 + check_below((cols - col0) / 64));
+            check_context("%s frozen case %zu m %zu rows %zu+%zu columns %zu+%zu", k->name, c, m,
+                          row0, n_rows, col0, n_cols);
+            product(k, &matrix, HM_PACK_FORWARD, m, 0, rows, false);
+            product(k, &matrix, HM_PACK_FORWARD, m, row0, n_rows, true);
+            product(k, &matrix, HM_PACK_BACKWARD, m, 0, cols, false);
+            product(k, &matrix, HM_PACK_BACKWARD, m, col0, n_cols, true);
+            check_release();
+        }
+}
+
+static void path(const struct hm_kernels *ref, const struct hm_kernels *path)
+{
+    (void)ref;
+    all(path);
+}
+
+int main(int argc, char **argv)
+{
+    return check_main(argc, argv, "frozen", all, path);
+}
