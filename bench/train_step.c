@@ -11,10 +11,11 @@
 #include <string.h>
 #include <time.h>
 
-#include "bench_model.h"
+#include "bench_preset.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
+#include "hanmix/checkpoint/synthetic.h"
 #include "hanmix/kernels/peak.h"
 #include "hanmix/model/model.h"
 
@@ -198,7 +199,7 @@ int main(int argc, char **argv)
     char config[4096];
     snprintf(config, sizeof config, "%s/config.json", dir);
     if (status == HM_OK && !hm_path_exists(config))
-        status = bench_model_make(dir, &arch, 1, &err);
+        status = hm_synthetic_make(dir, &arch, 1, NULL, &err);
     if (status == HM_OK)
         status = bench_run(dir, &settings, &err);
     if (status < 0)

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Shapes and token ids of the measured rivals' models; see bench_preset.h.
+ */
+#include "bench_preset.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "hanmix/base/rng.h"
+
+int bench_preset(const char *name, struct hm_arch *ret_arch, struct hm_error *err)
+{
+    static const struct {
+        const char *name;
+        uint32_t layers, hidden, ffn, heads, kv_heads, vocab;
+    } preset[] = {
+        { "tiny", 2, 256, 896, 4, 2, 2000 },
+        { "small", 4, 1024, 3584, 16, 4, 8000 },
+        { "wide1", 1, 4096, 14336, 32, 8, 8000 },
+    };
+    static char head[] = "lm_head", gate[] = "gate";
+    static char *skip[] = { head, gate };
+
+    for (size_t i = 0; i < sizeof(preset) / sizeof(preset[0]); i++) {
+        if (strcmp(name, preset[i].name) != 0)
+            continue;
+        *ret_arch = (struct hm_arch){
+            .family = HM_FAMILY_MIXTRAL,
+            .hidden = preset[i].hidden,
+            .ffn = preset[i].ffn,
+            .layers = preset[i].layers,
+            .heads = preset[i].heads,
+            .kv_heads = preset[i].kv_heads,
+            .head_dim = preset[i].hidden / preset[i].heads,
+            .experts = 8,
+            .top_k = 2,
+            .vocab_size = preset[i].vocab,
+            .max_positions = 32768,
+            .norm_eps = 1e-5,
+            .rope_theta = 1e6,
+            .aux_coef = 0.001,
+            .bos_id = 1,
+            .eos_id = 2,
+            .dtype = HM_DTYPE_BF16,
+            .quant = { true, true, HM_DTYPE_BF16, HM_DTYPE_U8, skip, 2 },
+        };
+        return HM_OK;
+    }
+    return hm_fail(err, HM_ERR_USAGE, "no preset '%s': tiny, small or wide1", name);
+}
+
+void bench_ids(uint32_t vocab, uint64_t seed, size_t count, int32_t *ids)
+{
+    struct hm_rng_key key = { seed, 1 };
+
+    for (size_t i = 0; i < count; i++) { /* the inverse of a 1/x density */
+        double draw = hm_rng_uniform(key, i);
+        ids[i] = 2 + (int32_t)pow((double)(vocab - 3) + 0.999, draw);
+    }
+}
