@@ -30,6 +30,7 @@ struct work {
     int32_t *zeros, *keys; /* first_key or pos, end_key */
     float *rows[4];        /* one value a row */
     double *loss;
+    struct hm_map8 map8[2]; /* without and with sign */
 };
 
 static void nf4_decode(const struct hm_kernels *k, struct work *w)
@@ -132,6 +133,15 @@ static void adamw(const struct hm_kernels *k, struct work *w)
     k->adamw(w->array[P], w->array[X], w->array[Y], w->array[Z], w->n, &step);
 }
 
+static void adamw8(const struct hm_kernels *k, struct work *w)
+{
+    const struct hm_adamw_step step = { 1e-6, 0.9, 0.999, 1e-8, 0.1, 0.5, 0.5, 1.0f };
+    const struct hm_moments8 moments = { &w->map8[1],     &w->map8[0], w->codes,
+                                         w->codes + w->n, w->array[Y], w->array[Z] };
+
+    k->adamw8(w->array[P], w->array[X], &moments, w->n, &step);
+}
+
 static void sum_squares(const struct hm_kernels *k, struct work *w)
 {
     w->loss[0] = k->sum_squares(w->array[X], w->n);
@@ -181,6 +191,7 @@ static const struct {
     { "xent", "xent_loss", 4, xent_loss },
     { "topk", "route", 10, route },
     { "adamw", "adamw", 28, adamw },
+    { "adamw", "adamw8", 16.0625, adamw8 },
     { "adamw", "sum_squares", 4, sum_squares },
     { "vector", "axpy", 12, axpy },
     { "vector", "scale", 8, scale },
@@ -229,6 +240,8 @@ static void work_fill(struct work *w)
 static void work_init(struct work *w, size_t n)
 {
     w->n = n;
+    hm_map8_init(false, &w->map8[0]);
+    hm_map8_init(true, &w->map8[1]);
     for (int a = 0; a < ARRAYS; a++)
         w->array[a] = take(n, sizeof(float));
     for (int r = 0; r < 4; r++)

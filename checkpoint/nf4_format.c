@@ -6,52 +6,14 @@
  */
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/checkpoint/nf4_format.h"
+#include "hanmix/kernels/map8.h"
 
 bool hm_nf4_blocksize_ok(uint64_t blocksize)
 {
     return blocksize >= 32 && blocksize <= 4096 && (blocksize & (blocksize - 1)) == 0;
-}
-
-static int compare_float(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-
-    return (x > y) - (x < y);
-}
-
-/* Entry i of torch.linspace(0.1, 1, n): from the nearer end, each with one rounding. */
-static float linspace(int i, int n)
-{
-    float step = (1.0f - 0.1f) / (float)(n - 1);
-
-    return i < n / 2 ? fmaf(step, (float)i, 0.1f) : fmaf(-step, (float)(n - i - 1), 1.0f);
-}
-
-/*
- * Dettmers et al. 2022 (8-bit optimizers), as bitsandbytes computes it in f32: for e = 0..6 the
- * midpoints of 2^e equal parts of [0.1, 1], times 10^(e-6), with both signs; and 0 and 1.
- */
-void hm_nf4_dynamic_map(float map[256])
-{
-    static const float power[7] = { 1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1.0f };
-    size_t n = 0;
-
-    for (int e = 0; e < 7; e++) {
-        int edges = (1 << e) + 1;
-        for (int i = 0; i + 1 < edges; i++) {
-            float middle = (linspace(i, edges) + linspace(i + 1, edges)) / 2.0f;
-            map[n++] = power[e] * middle;
-            map[n++] = -power[e] * middle;
-        }
-    }
-    map[n++] = 0.0f;
-    map[n++] = 1.0f;
-    HM_BUG(n != 256);
-    qsort(map, n, sizeof *map, compare_float);
 }
 
 /* The entry nearest to x, the lower one on a tie. */
@@ -85,7 +47,7 @@ int hm_nf4_nest(const float *absmax, size_t n, struct hm_nf4_nested *ret_nested,
         hm_nf4_nested_release(&nested);
         return hm_fail_nomem(err, "quantising %zu block scales", n);
     }
-    hm_nf4_dynamic_map(map);
+    hm_dynamic_map(true, map);
     for (size_t i = 0; i < n; i++)
         sum += absmax[i];
     nested.offset = n > 0 ? (float)(sum / (double)n) : 0.0f;

@@ -201,7 +201,7 @@ static int entry_write(struct writer *w, size_t index, struct hm_error *err)
         return hm_folder_writer_data(w->out, w->nested.nested_absmax,
                                      nested_blocks(blocks) * sizeof(float), err);
     case NESTED_MAP:
-        hm_nf4_dynamic_map(map);
+        hm_dynamic_map(true, map);
         return hm_folder_writer_data(w->out, map, sizeof map, err);
     case STATE:
         HM_TRY(state_text(w, &slot, &text, err));

@@ -56,6 +56,7 @@ void hm_kernels_reference(struct hm_kernels *ret_kernels)
         .route = hm_route_ref,
         .xent = hm_xent_ref,
         .adamw = hm_adamw_ref,
+        .adamw8 = hm_adamw8_ref,
         .sum_squares = hm_sum_squares_ref,
         .axpy = hm_axpy_ref,
         .scale = hm_scale_ref,

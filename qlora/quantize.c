@@ -13,6 +13,7 @@
 #include <math.h>
 
 #include "hanmix/checkpoint/nf4_format.h"
+#include "hanmix/kernels/map8.h"
 #include "quantize_plan.h"
 #include "quantize_stream.h"
 
@@ -186,7 +187,7 @@ static int write_folder(struct job *job, const char *out_dir)
     size_t next;
     int status;
 
-    hm_nf4_dynamic_map(map);
+    hm_dynamic_map(true, map);
     HM_TRY(hm_arch_config(plan->ckpt.config, &plan->arch, &config, job->err));
     status = hm_folder_writer_open(out_dir, plan->spec, plan->n_parts, plan->options->shard_bytes,
                                    &writer, job->err);

@@ -15,7 +15,8 @@
 #define HM_LANES_F64 32
 
 /* bitsandbytes' floor under a block's absmax (a denormal f32). */
-#define HM_NF4_ABSMAX_FLOOR 1e-38f
+#define HM_NF4_ABSMAX_FLOOR    1e-38f
+#define HM_BLOCK8_ABSMAX_FLOOR 1e-38f
 
 /* ((lane[0..31] + lane[32..63]) halved again until one is left), in f64. */
 double hm_lanes_join_ref(const float lane[HM_LANES]);
@@ -58,6 +59,8 @@ void hm_xent_ref(float *logits, size_t n, size_t vocab, size_t ld, const int32_t
 
 void hm_adamw_ref(float *param, const float *grad, float *m, float *v, size_t n,
                   const struct hm_adamw_step *step);
+void hm_adamw8_ref(float *param, const float *grad, const struct hm_moments8 *moments, size_t n,
+                   const struct hm_adamw_step *step);
 double hm_sum_squares_ref(const float *x, size_t n);
 
 void hm_axpy_ref(float a, const float *x, size_t n, float *y);

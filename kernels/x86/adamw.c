@@ -1,38 +1,126 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * AdamW and the sum of squares for x86: the reference's operations in its order, the same bits
- * (division and square root are exact roundings everywhere; the square of an f32 is exact in f64).
+ * AdamW, also with moments in 8 bits, and the sum of squares for x86: the reference's operations in
+ * its order, the same bits (division and square root are exact roundings everywhere; the square of
+ * an f32 is exact in f64; codes are looked up in tables that know every midpoint exactly).
  */
 #include <math.h>
 
 #include "isa.h"
 #include "simd.h"
 
+struct adamw { /* the constants of a step */
+    vf keep, to_m, keep_v, to_v, rate, root_bias2, eps, clip;
+};
+
+static inline struct adamw adamw_constants(const struct hm_adamw_step *step)
+{
+    return (struct adamw){ .keep = vf_set1((float)(1.0 - step->lr * step->weight_decay)),
+                           .to_m = vf_set1((float)(1.0 - step->beta1)),
+                           .keep_v = vf_set1((float)step->beta2),
+                           .to_v = vf_set1((float)(1.0 - step->beta2)),
+                           .rate = vf_set1((float)(step->lr / step->bias1)),
+                           .root_bias2 = vf_set1((float)sqrt(step->bias2)),
+                           .eps = vf_set1((float)step->eps),
+                           .clip = vf_set1(step->grad_scale) };
+}
+
+/* The new parameter; moments in place. */
+static inline vf adamw_values(const struct adamw *c, vf p, vf g, vf *m, vf *v)
+{
+    g = vf_mul(g, c->clip);
+    *m = vf_add(*m, vf_mul(c->to_m, vf_sub(g, *m)));
+    *v = vf_add(vf_mul(*v, c->keep_v), vf_mul(vf_mul(c->to_v, g), g));
+    vf denominator = vf_add(vf_div(vf_sqrt(*v), c->root_bias2), c->eps);
+    return vf_sub(vf_mul(p, c->keep), vf_div(vf_mul(c->rate, *m), denominator));
+}
+
 void HM_ISA(hm_adamw)(float *param, const float *grad, float *m, float *v, size_t n,
                       const struct hm_adamw_step *step)
 {
-    const vf keep = vf_set1((float)(1.0 - step->lr * step->weight_decay));
-    const vf to_m = vf_set1((float)(1.0 - step->beta1));
-    const vf keep_v = vf_set1((float)step->beta2);
-    const vf to_v = vf_set1((float)(1.0 - step->beta2));
-    const vf rate = vf_set1((float)(step->lr / step->bias1));
-    const vf root_bias2 = vf_set1((float)sqrt(step->bias2));
-    const vf eps = vf_set1((float)step->eps), clip = vf_set1(step->grad_scale);
+    const struct adamw constants = adamw_constants(step);
     const vf zero = vf_set1(0.0f);
 
     for (size_t i = 0; i < n; i += VW) {
         size_t left = n - i;
-        vf g = vf_mul(vf_next(grad + i, left, zero), clip);
+        vf g = vf_next(grad + i, left, zero), p = vf_next(param + i, left, zero);
         vf ms = vf_next(m + i, left, zero), vs = vf_next(v + i, left, zero);
-        vf p = vf_next(param + i, left, zero);
-        ms = vf_add(ms, vf_mul(to_m, vf_sub(g, ms)));
-        vs = vf_add(vf_mul(vs, keep_v), vf_mul(vf_mul(to_v, g), g));
-        vf denominator = vf_add(vf_div(vf_sqrt(vs), root_bias2), eps);
-        p = vf_sub(vf_mul(p, keep), vf_div(vf_mul(rate, ms), denominator));
+        p = adamw_values(&constants, p, g, &ms, &vs);
         vf_put(m + i, ms, left);
         vf_put(v + i, vs, left);
         vf_put(param + i, p, left);
     }
+}
+
+/* VW codes of values that are scaled: see struct hm_map8. */
+static inline vi map8_codes(const struct hm_map8 *map, vf x)
+{
+    x = vf_min(vf_max(x, vf_set1(map->low)), vf_set1(1.0f));
+    vi bits = vi_from_bits(x);
+    vi sign = vi_sign_fill(bits); /* 0 or -1 */
+    vi from =
+        vi_max(vi_sub(vi_and(bits, vi_set1(0x7fffffff)), vi_set1(HM_MAP8_LOWEST_BITS)), vi_zero());
+    vi index =
+        vi_add(vi_shift_right(from, map->shift), vi_and(sign, vi_set1((int32_t)map->negative)));
+    vi piece = vi_gather(map->piece, index);
+    vi offset = vi_and(from, vi_set1((1 << map->shift) - 1));
+    vi code = vi_and(piece, vi_set1(255));
+    code = vi_sub(code, vi_less(vi_shift_right(piece, 8), vi_add(offset, vi_set1(1))));
+    return vi_xor(code, vi_and(sign, vi_set1(255)));
+}
+
+static void block8_encode(const struct hm_map8 *map, const float values[HM_BLOCK8], float largest,
+                          uint8_t *code)
+{
+    vf inverse =
+        vf_set1(1.0f / (largest > HM_BLOCK8_ABSMAX_FLOOR ? largest : HM_BLOCK8_ABSMAX_FLOOR));
+
+    for (size_t i = 0; i < HM_BLOCK8; i += 16) {
+        vi part[16 / VW];
+        UNROLL for (size_t j = 0; j < 16 / VW; j++) part[j] =
+            map8_codes(map, vf_mul(vf_load(values + i + j * VW), inverse));
+        _mm_storeu_si128((__m128i *)(code + i), vi_bytes16(part));
+    }
+}
+
+static void block8_update(const struct adamw *constants, float *param, const float *grad,
+                          const struct hm_moments8 *moments, size_t block)
+{
+    uint8_t *m_code = moments->m + block * HM_BLOCK8, *v_code = moments->v + block * HM_BLOCK8;
+    float *m_absmax = &moments->m_absmax[block], *v_absmax = &moments->v_absmax[block];
+    const vf m_scale = vf_set1(*m_absmax), v_scale = vf_set1(*v_absmax);
+    vf m_most = vf_set1(0.0f), v_most = vf_set1(0.0f);
+    float m[HM_BLOCK8], v[HM_BLOCK8];
+
+    for (size_t i = 0; i < HM_BLOCK8; i += VW) {
+        vf ms = vf_mul(vf_gather(moments->m_map->value, vi_from_bytes(m_code + i)), m_scale);
+        vf vs = vf_mul(vf_gather(moments->v_map->value, vi_from_bytes(v_code + i)), v_scale);
+        vf_store(param + i,
+                 adamw_values(constants, vf_load(param + i), vf_load(grad + i), &ms, &vs));
+        m_most = vf_max(vf_abs(ms), m_most);
+        v_most = vf_max(vf_abs(vs), v_most);
+        vf_store(m + i, ms);
+        vf_store(v + i, vs);
+    }
+    *m_absmax = vf_largest(m_most);
+    *v_absmax = vf_largest(v_most);
+    block8_encode(moments->m_map, m, *m_absmax, m_code);
+    block8_encode(moments->v_map, v, *v_absmax, v_code);
+}
+
+void HM_ISA(hm_adamw8)(float *param, const float *grad, const struct hm_moments8 *moments, size_t n,
+                       const struct hm_adamw_step *step)
+{
+    const struct adamw constants = adamw_constants(step);
+    size_t n_blocks = n / HM_BLOCK8, done = n_blocks * HM_BLOCK8;
+    struct hm_moments8 rest = *moments;
+
+    for (size_t block = 0; block < n_blocks; block++)
+        block8_update(&constants, param + block * HM_BLOCK8, grad + block * HM_BLOCK8, moments,
+                      block);
+    rest.m += done, rest.v += done;
+    rest.m_absmax += n_blocks, rest.v_absmax += n_blocks;
+    hm_adamw8_ref(param + done, grad + done, &rest, n - done, step);
 }
 
 double HM_ISA(hm_sum_squares)(const float *x, size_t n)

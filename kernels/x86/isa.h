@@ -51,6 +51,8 @@ void HM_ISA(hm_xent)(float *logits, size_t n, size_t vocab, size_t ld, const int
 
 void HM_ISA(hm_adamw)(float *param, const float *grad, float *m, float *v, size_t n,
                       const struct hm_adamw_step *step);
+void HM_ISA(hm_adamw8)(float *param, const float *grad, const struct hm_moments8 *moments, size_t n,
+                       const struct hm_adamw_step *step);
 double HM_ISA(hm_sum_squares)(const float *x, size_t n);
 
 void HM_ISA(hm_axpy)(float a, const float *x, size_t n, float *y);

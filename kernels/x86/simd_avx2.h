@@ -285,4 +285,74 @@ static inline __m128i vi_bytes16(const vi index[16 / VW])
     return _mm_packus_epi16(low, high);
 }
 
+/* --- 32-bit integers --- */
+
+static inline vi vi_set1(int32_t a)
+{
+    return _mm256_set1_epi32(a);
+}
+
+static inline vi vi_add(vi a, vi b)
+{
+    return _mm256_add_epi32(a, b);
+}
+
+static inline vi vi_sub(vi a, vi b)
+{
+    return _mm256_sub_epi32(a, b);
+}
+
+static inline vi vi_and(vi a, vi b)
+{
+    return _mm256_and_si256(a, b);
+}
+
+static inline vi vi_xor(vi a, vi b)
+{
+    return _mm256_xor_si256(a, b);
+}
+
+static inline vi vi_max(vi a, vi b)
+{
+    return _mm256_max_epi32(a, b);
+}
+
+static inline vi vi_shift_right(vi a, unsigned n)
+{
+    return _mm256_srl_epi32(a, _mm_cvtsi32_si128((int)n));
+}
+
+/* -1 where negative, else 0. */
+static inline vi vi_sign_fill(vi a)
+{
+    return _mm256_srai_epi32(a, 31);
+}
+
+/* -1 where a < b, else 0. */
+static inline vi vi_less(vi a, vi b)
+{
+    return _mm256_cmpgt_epi32(b, a);
+}
+
+static inline vi vi_from_bits(vf a)
+{
+    return _mm256_castps_si256(a);
+}
+
+/* VW bytes, widened. */
+static inline vi vi_from_bytes(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+
+static inline vi vi_gather(const int32_t *table, vi index)
+{
+    return _mm256_i32gather_epi32(table, index, 4);
+}
+
+static inline vf vf_gather(const float *table, vi index)
+{
+    return _mm256_i32gather_ps(table, index, 4);
+}
+
 #endif

@@ -265,4 +265,74 @@ static inline __m128i vi_bytes16(const vi index[16 / VW])
     return _mm512_cvtepi32_epi8(index[0]);
 }
 
+/* --- 32-bit integers --- */
+
+static inline vi vi_set1(int32_t a)
+{
+    return _mm512_set1_epi32(a);
+}
+
+static inline vi vi_add(vi a, vi b)
+{
+    return _mm512_add_epi32(a, b);
+}
+
+static inline vi vi_sub(vi a, vi b)
+{
+    return _mm512_sub_epi32(a, b);
+}
+
+static inline vi vi_and(vi a, vi b)
+{
+    return _mm512_and_si512(a, b);
+}
+
+static inline vi vi_xor(vi a, vi b)
+{
+    return _mm512_xor_si512(a, b);
+}
+
+static inline vi vi_max(vi a, vi b)
+{
+    return _mm512_max_epi32(a, b);
+}
+
+static inline vi vi_shift_right(vi a, unsigned n)
+{
+    return _mm512_srl_epi32(a, _mm_cvtsi32_si128((int)n));
+}
+
+/* -1 where negative, else 0. */
+static inline vi vi_sign_fill(vi a)
+{
+    return _mm512_srai_epi32(a, 31);
+}
+
+/* -1 where a < b, else 0. */
+static inline vi vi_less(vi a, vi b)
+{
+    return _mm512_movm_epi32(_mm512_cmplt_epi32_mask(a, b));
+}
+
+static inline vi vi_from_bits(vf a)
+{
+    return _mm512_castps_si512(a);
+}
+
+/* VW bytes, widened. */
+static inline vi vi_from_bytes(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+
+static inline vi vi_gather(const int32_t *table, vi index)
+{
+    return _mm512_i32gather_epi32(index, table, 4);
+}
+
+static inline vf vf_gather(const float *table, vi index)
+{
+    return _mm512_i32gather_ps(index, table, 4);
+}
+
 #endif

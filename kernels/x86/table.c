@@ -24,6 +24,7 @@ void HM_ISA(hm_kernels_fill)(struct hm_kernels *kernels)
     kernels->swiglu_backward = HM_ISA(hm_swiglu_backward);
     kernels->xent = HM_ISA(hm_xent);
     kernels->adamw = HM_ISA(hm_adamw);
+    kernels->adamw8 = HM_ISA(hm_adamw8);
     kernels->sum_squares = HM_ISA(hm_sum_squares);
     kernels->axpy = HM_ISA(hm_axpy);
     kernels->scale = HM_ISA(hm_scale);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * AdamW: steps of the reference against the paper in f64, the sum of squares; every path must give
- * the reference's bits.
+ * AdamW: steps of the reference against the paper in f64, the sum of squares; moments in 8 bits:
+ * codes are nearest entries, next to every midpoint too. Every path must give the reference's bits.
  */
 #include <math.h>
 
@@ -17,6 +17,18 @@ static struct hm_adamw_step step_at(int t)
                                    .bias1 = 1 - pow(0.9, t),
                                    .bias2 = 1 - pow(0.999, t),
                                    .grad_scale = 0.7f };
+}
+
+static void maps(void)
+{
+    for (int with_sign = 0; with_sign < 2; with_sign++) {
+        float map[256];
+        check_context("map %s sign", with_sign ? "with" : "without");
+        hm_dynamic_map(with_sign, map);
+        check_that(map[255] == 1.0f && map[with_sign ? 127 : 0] == 0.0f, "0 or 1 is misplaced");
+        for (size_t i = 0; i < 255; i++)
+            check_that(map[i] < map[i + 1], "entry %zu does not rise", i);
+    }
 }
 
 static void values(const struct hm_kernels *ref)
@@ -49,6 +61,111 @@ static void values(const struct hm_kernels *ref)
         sum += (double)x[i] * (double)x[i];
     check_that(fabs(ref->sum_squares(x, 1001) - sum) < 1e-13 * sum, "the sum is off");
     check_that(ref->sum_squares(x, 0) == 0, "the empty sum is not 0");
+    maps();
+}
+
+struct moments8 {
+    struct hm_moments8 view;
+    size_t n, blocks;
+};
+
+static struct hm_map8 map8[2]; /* without and with sign */
+
+static struct moments8 moments8_new(size_t n)
+{
+    struct moments8 all = { .n = n, .blocks = (n + HM_BLOCK8 - 1) / HM_BLOCK8 };
+    float *m_absmax = check_normals(all.blocks, 0.01), *v_absmax = check_normals(all.blocks, 1e-6);
+
+    for (size_t i = 0; i < all.blocks; i++) {
+        m_absmax[i] = fabsf(m_absmax[i]);
+        v_absmax[i] = fabsf(v_absmax[i]);
+    }
+    all.view = (struct hm_moments8){ &map8[1],       &map8[0], check_bytes(n),
+                                     check_bytes(n), m_absmax, v_absmax };
+    for (size_t i = 0; i < n; i++) {
+        all.view.m[i] = (uint8_t)check_below(256);
+        all.view.v[i] = (uint8_t)check_below(256);
+    }
+    return all;
+}
+
+static struct moments8 moments8_copy(const struct moments8 *from)
+{
+    struct moments8 all = *from;
+
+    all.view.m = check_copy(from->view.m, from->n);
+    all.view.v = check_copy(from->view.v, from->n);
+    all.view.m_absmax = check_copy(from->view.m_absmax, from->blocks * sizeof(float));
+    all.view.v_absmax = check_copy(from->view.v_absmax, from->blocks * sizeof(float));
+    return all;
+}
+
+/* beta1 0: the moment to be coded is the gradient; the block's first, 1, is its scale. */
+static void codes_near_midpoints(const struct hm_kernels *ref, const struct hm_kernels *path)
+{
+    const struct hm_adamw_step all = {
+        .beta1 = 0, .beta2 = 1, .eps = 1, .bias1 = 1, .bias2 = 1, .grad_scale = 1
+    };
+
+    for (int e = 0; e < 254; e++) {
+        float *grad = check_floats(HM_BLOCK8), *param[2];
+        struct moments8 want = moments8_new(HM_BLOCK8);
+        want.view.m_absmax[0] = 0.0f;
+        struct moments8 got = moments8_copy(&want);
+        float middle = (map8[1].value[e] + map8[1].value[e + 1]) / 2.0f;
+
+        check_context("%s adamw8 midpoint %d", path->name, e);
+        for (size_t i = 0; i < HM_BLOCK8; i++) { /* 127 neighbours on either side */
+            grad[i] = middle;
+            for (size_t k = 0; k < i; k++)
+                grad[i] = nextafterf(grad[i], i % 2 ? -2.0f : 2.0f);
+        }
+        grad[0] = 1.0f;
+        for (int i = 0; i < 2; i++)
+            param[i] = check_normals(HM_BLOCK8, 1);
+        ref->adamw8(param[0], grad, &want.view, HM_BLOCK8, &all);
+        path->adamw8(param[1], grad, &got.view, HM_BLOCK8, &all);
+        check_bytes_equal("m", got.view.m, want.view.m, HM_BLOCK8);
+        for (size_t i = 0; i < HM_BLOCK8; i++) {
+            double x = (double)grad[i];
+            uint8_t code = want.view.m[i];
+            double off = fabs((double)map8[1].value[code] - x);
+            check_that(
+                (code == 0 || fabs((double)map8[1].value[code - 1] - x) >= off * (1 - 1e-6)) &&
+                    (code == 255 || fabs((double)map8[1].value[code + 1] - x) >= off * (1 - 1e-6)),
+                "%.9g is coded %u", x, code);
+        }
+        check_release();
+    }
+}
+
+static void path8(const struct hm_kernels *ref, const struct hm_kernels *path)
+{
+    for (const size_t *n = check_sizes; *n; n++) {
+        float *grad = check_normals(*n, 0.01), *want_p = check_normals(*n, 1);
+        float *got_p = check_copy(want_p, *n * sizeof(float));
+        struct moments8 want = moments8_new(*n), got = moments8_copy(&want);
+        struct hm_adamw_step step = step_at(1 + (int)check_below(100));
+
+        check_context("%s adamw8 n %zu", path->name, *n);
+        if (check_below(4) == 0)
+            grad[check_below(*n)] = check_below(2) ? NAN : INFINITY;
+        if (check_below(4) == 0)
+            for (size_t i = 0; i < *n && i < HM_BLOCK8; i++) /* a block of nothing or denormals */
+                want.view.m_absmax[0] = got.view.m_absmax[0] = grad[i] =
+                    check_below(2) ? 0.0f : 1e-40f;
+        for (int t = 0; t < 3; t++) {
+            ref->adamw8(want_p, grad, &want.view, *n, &step);
+            path->adamw8(got_p, grad, &got.view, *n, &step);
+        }
+        check_equal("param", got_p, want_p, *n);
+        check_bytes_equal("m", got.view.m, want.view.m, *n);
+        check_bytes_equal("v", got.view.v, want.view.v, *n);
+        check_equal("m_absmax", got.view.m_absmax, want.view.m_absmax, want.blocks);
+        check_equal("v_absmax", got.view.v_absmax, want.view.v_absmax, want.blocks);
+        check_release();
+    }
+    codes_near_midpoints(ref, path);
 }
 
 static void path(const struct hm_kernels *ref, const struct hm_kernels *path)
@@ -79,9 +196,12 @@ static void path(const struct hm_kernels *ref, const struct hm_kernels *path)
         check_near_f64("sum_squares", &got_sum, &want_sum, 1, 0, 0);
         check_release();
     }
+    path8(ref, path);
 }
 
 int main(int argc, char **argv)
 {
+    hm_map8_init(false, &map8[0]);
+    hm_map8_init(true, &map8[1]);
     return check_main(argc, argv, "adamw", values, path);
 }

@@ -16,8 +16,6 @@
 /* Values that share a scale: a power of two from 32 to 4096. */
 bool hm_nf4_blocksize_ok(uint64_t blocksize);
 
-void hm_nf4_dynamic_map(float map[256]); /* signed dynamic 8-bit map of nested scales */
-
 struct hm_nf4_nested {    /* double quantised absmax */
     uint8_t *code;        /* n */
     float *nested_absmax; /* ceil(n / HM_NF4_NESTED_BLOCK) */

@@ -20,6 +20,7 @@
 
 #include "hanmix/base/status.h"
 #include "hanmix/kernels/convert.h"
+#include "hanmix/kernels/map8.h"
 
 /* Rounding of a decoded frozen weight: none (f32 product) or once to bf16 (specs: one policy for
  * both passes). */
@@ -65,6 +66,13 @@ struct hm_adamw_step { /* torch.optim.AdamW, decoupled decay; f64 as torch's sca
     double lr, beta1, beta2, eps, weight_decay;
     double bias1, bias2; /* 1 - beta^t */
     float grad_scale;    /* clip factor applied to every gradient first */
+};
+
+/* Both moments of AdamW in 8 bits: value i is map.value[code[i]] * absmax[i / HM_BLOCK8]. */
+struct hm_moments8 {
+    const struct hm_map8 *m_map, *v_map; /* with sign, without */
+    uint8_t *m, *v;                      /* [n] */
+    float *m_absmax, *v_absmax;          /* [ceil(n / HM_BLOCK8)] */
 };
 
 struct hm_kernels {
@@ -143,6 +151,12 @@ struct hm_kernels {
     /* --- adamw.c --- */
     void (*adamw)(float *param, const float *grad, float *m, float *v, size_t n,
                   const struct hm_adamw_step *step);
+    /* The same with moments in 8 bits; value 0 begins a block. The update uses the moments before
+       they are coded; a block's absmax is its largest magnitude a, codes are the nearest entries to
+       clamp(x * (1 / max(a, 1e-38)), map.low, 1), the lower one on a tie, that of map.low for NaN.
+     */
+    void (*adamw8)(float *param, const float *grad, const struct hm_moments8 *moments, size_t n,
+                   const struct hm_adamw_step *step);
     double (*sum_squares)(const float *x, size_t n); /* f64 accumulation */
 
     /* --- vector.c --- */

@@ -9,6 +9,7 @@
 
 #include "hanmix/checkpoint/nf4_format.h"
 #include "hanmix/checkpoint/weight.h"
+#include "hanmix/kernels/map8.h"
 
 #define TABLES_MAX 8
 
@@ -112,7 +113,7 @@ static void check_nested(const struct record *r, const float *absmax)
     unsigned off = 0;
 
     assert_ok(hm_nf4_nest(absmax, r->blocks, &nested, &err), err);
-    hm_nf4_dynamic_map(map);
+    hm_dynamic_map(true, map);
     assert_memory_equal(map, need(r, "nested_quant_map", HM_DTYPE_F32)->data, sizeof map);
     for (uint64_t i = 0; i < r->blocks; i++)
         top = fmaxf(top, absmax[i]);

@@ -9,13 +9,14 @@
 
 #include "hanmix/base/rng.h"
 #include "hanmix/checkpoint/nf4_format.h"
+#include "hanmix/kernels/map8.h"
 
 static void test_map(void **state)
 {
     float map[256];
 
     (void)state;
-    hm_nf4_dynamic_map(map);
+    hm_dynamic_map(true, map);
     for (int i = 1; i < 256; i++)
         assert_true(map[i] > map[i - 1]);
     assert_true(map[127] == 0.0f && map[255] == 1.0f);
@@ -44,7 +45,7 @@ static void test_nest(void **state)
     double sum = 0;
 
     (void)state;
-    hm_nf4_dynamic_map(map);
+    hm_dynamic_map(true, map);
     struct hm_rng_key key = { .seed = 5 };
     for (uint64_t i = 0; i < N; i++) {
         absmax[i] = 0.01f + (float)hm_rng_below(key, i, 1000) / 500.0f;

@@ -10,6 +10,7 @@
 #include "hanmix/base/rng.h"
 #include "hanmix/checkpoint/nf4_format.h"
 #include "hanmix/checkpoint/weight.h"
+#include "hanmix/kernels/map8.h"
 
 enum { D = 96, F = 40, E = 3 }; /* rows of 96: blocks of 64 cross rows */
 
@@ -93,7 +94,7 @@ static void quantise(struct quantised *q, bool nested)
 
     *q = (struct quantised){ 0 };
     kernels.nf4_encode(values, F * D, 64, q->codes, q->absmax);
-    hm_nf4_dynamic_map(q->map);
+    hm_dynamic_map(true, q->map);
     assert_ok(hm_nf4_nest(q->absmax, F * D / 64, &q->nested, &err), err);
     assert_ok(hm_nf4_state_json(64, HM_DTYPE_BF16, F, D, nested ? &q->nested.offset : NULL,
                                 &q->text, &err),

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The dynamic 8-bit maps of Dettmers et al. 2022 (8-bit optimizers), as bitsandbytes computes them,
+ * and the nearest entry of a map by one look-up and one comparison. Blocks of HM_BLOCK8 values
+ * share a scale. Thread class: immutable once made.
+ */
+#ifndef HANMIX_KERNELS_MAP8_H
+#define HANMIX_KERNELS_MAP8_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define HM_BLOCK8 256 /* bitsandbytes' block of optimiser state */
+
+/* With sign: for e = 0..6 the midpoints of 2^e equal parts of [0.1, 1], times 10^(e-6), with both
+   signs; without: of 2^(e+1) parts. And 0 and 1. Ascending. */
+void hm_dynamic_map(bool with_sign, float map[256]);
+
+/*
+ * Where the nearest entry is looked up: magnitudes from 2^-24 to 1 fall into pieces so narrow that
+ * at most one midpoint of neighbours lies in each. A piece says the code at its lower end, and the
+ * offset from which on the next code holds: offset << 8 | code; of negative values 255 - code.
+ */
+#define HM_MAP8_LOWEST_BITS 0x33800000u /* 2^-24: below every midpoint but that of zero */
+#define HM_MAP8_ONE_BITS    0x3f800000u
+#define HM_MAP8_PIECES      (2 * (24 * 64 + 1)) /* more than 24 * 128 + 1, without sign */
+
+struct hm_map8 {
+    float value[256];
+    float low;         /* the lowest value that is looked up: -1 or 0 */
+    unsigned shift;    /* magnitude bits of a piece */
+    uint32_t negative; /* first piece of negative values */
+    int32_t piece[HM_MAP8_PIECES];
+};
+
+void hm_map8_init(bool with_sign, struct hm_map8 *ret_map);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The tables of hanmix/kernels/map8.h. The midpoint of two neighbours is their f32 mean, as in
+ * bitsandbytes; a value on it takes the lower code.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hanmix/base/status.h"
+#include "hanmix/kernels/map8.h"
+
+static int compare_float(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Entry i of torch.linspace(0.1, 1, n): from the nearer end, each with one rounding. */
+static float linspace(int i, int n)
+{
+    float step = (1.0f - 0.1f) / (float)(n - 1);
+
+    return i < n / 2 ? fmaf(step, (float)i, 0.1f) : fmaf(-step, (float)(n - i - 1), 1.0f);
+}
+
+void hm_dynamic_map(bool with_sign, float map[256])
+{
+    static const float power[7] = { 1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1.0f };
+    size_t n = 0;
+
+    for (int e = 0; e < 7; e++) {
+        int edges = (with_sign ? 1 << e : 2 << e) + 1;
+        for (int i = 0; i + 1 < edges; i++) {
+            float middle = (linspace(i, edges) + linspace(i + 1, edges)) / 2.0f;
+            map[n++] = power[e] * middle;
+            if (with_sign)
+                map[n++] = -power[e] * middle;
+        }
+    }
+    map[n++] = 0.0f;
+    map[n++] = 1.0f;
+    HM_BUG(n != 256);
+    qsort(map, n, sizeof *map, compare_float);
+}
+
+static float from_bits(uint32_t bits)
+{
+    float value;
+
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+/* The nearest entry to x, the lower one on a tie. */
+static int nearest(const float map[256], float x)
+{
+    int code = 0;
+
+    while (code < 255 && x > (map[code] + map[code + 1]) / 2.0f)
+        code++;
+    return code;
+}
+
+/* Piece entries of one sign (flip 0 or 255), from the magnitude 2^-24 on. */
+static void pieces_fill(struct hm_map8 *map, int32_t *piece, int flip)
+{
+    uint32_t width = 1u << map->shift;
+
+    for (uint32_t at = HM_MAP8_LOWEST_BITS; at <= HM_MAP8_ONE_BITS; at += width) {
+        float sign = flip ? -1.0f : 1.0f;
+        int code = nearest(map->value, sign * from_bits(at));
+        uint32_t low = 0, high = width; /* the next code holds from an offset in (low, high] on */
+        while (high - low > 1) {
+            uint32_t middle = (low + high) / 2;
+            if (nearest(map->value, sign * from_bits(at + middle)) == code)
+                low = middle;
+            else
+                high = middle;
+        }
+        *piece++ = (int32_t)(high << 8 | (uint32_t)(code ^ flip));
+    }
+}
+
+void hm_map8_init(bool with_sign, struct hm_map8 *ret_map)
+{
+    struct hm_map8 map = { .low = with_sign ? -1.0f : 0.0f, .shift = with_sign ? 17 : 16 };
+
+    map.negative = ((HM_MAP8_ONE_BITS - HM_MAP8_LOWEST_BITS) >> map.shift) + 1;
+    hm_dynamic_map(with_sign, map.value);
+    pieces_fill(&map, map.piece, 0);
+    if (with_sign)
+        pieces_fill(&map, map.piece + map.negative, 255);
+    *ret_map = map;
+}
