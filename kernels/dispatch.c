@@ -26,6 +26,9 @@ static const struct {
 #if defined(HM_HAVE_AVX512)
     { "avx512", HM_CPU_AVX2 | HM_CPU_AVX512, hm_kernels_fill_avx512 },
 #endif
+#if defined(HM_HAVE_AVX512BF16)
+    { "avx512bf16", HM_CPU_AVX2 | HM_CPU_AVX512 | HM_CPU_AVX512BF16, hm_kernels_fill_avx512bf16 },
+#endif
 };
 
 #define N_PATHS (sizeof(paths) / sizeof(paths[0]))

@@ -8,7 +8,8 @@
 
 #include "hanmix/kernels/kernels.h"
 
-void hm_kernels_fill_avx2(struct hm_kernels *kernels);   /* AVX2, FMA, F16C */
-void hm_kernels_fill_avx512(struct hm_kernels *kernels); /* AVX-512 F, BW, DQ, VL */
+void hm_kernels_fill_avx2(struct hm_kernels *kernels);       /* AVX2, FMA, F16C */
+void hm_kernels_fill_avx512(struct hm_kernels *kernels);     /* AVX-512 F, BW, DQ, VL */
+void hm_kernels_fill_avx512bf16(struct hm_kernels *kernels); /* over avx512 */
 
 #endif

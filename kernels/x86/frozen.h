@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Private to the frozen_*.c of AVX512-BF16 (kernels/x86/meson.build compiles them once): the order
+ * of packed operands, the layout of scratch, and panels of decoded weights.
+ *
+ * Packed operands are cut along k into chunks of CHUNK values, [chunk][m][chunk's k]. "Rows" keeps
+ * rows as they are; "lanes" turns groups of 16 rows so that a vector holds one pair (k, k + 1) of
+ * each: [group][k / 2][16][2].
+ */
+#ifndef HANMIX_KERNELS_X86_FROZEN_H
+#define HANMIX_KERNELS_X86_FROZEN_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "hanmix/kernels/kernels.h"
+
+#define CHUNK   512u            /* of k, values */
+#define LANES   16u             /* f32 in a vector: rows of a group */
+#define PAIRS   32u             /* bf16 in a vector */
+#define PANEL_N 256u            /* outputs of a panel of W */
+#define BLOCK_M 512u            /* rows for which a panel is decoded once */
+#define SUM_LD  (BLOCK_M + 16u) /* floats; not a power of two */
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+
+struct frozen_scratch {
+    uint16_t panel[PANEL_N * CHUNK];
+    float sum[PANEL_N * SUM_LD];
+    float scale[2][CHUNK / 64];
+} __attribute__((aligned(64)));
+
+_Static_assert(sizeof(struct frozen_scratch) <= HM_FROZEN_SCRATCH_BYTES, "scratch is too small");
+
+INLINE size_t round_up(size_t value, size_t multiple)
+{
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+INLINE size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Where the chunk that holds column `col` begins, and its width. */
+INLINE size_t chunk_begin(size_t m, size_t col)
+{
+    return col / CHUNK * CHUNK * round_up(m, HM_PACK_ROWS);
+}
+
+INLINE size_t chunk_width(size_t k, size_t col)
+{
+    return least(CHUNK, round_up(k, HM_PACK_COLS) - col / CHUNK * CHUNK);
+}
+
+/* W[row0..+n_rows][col0..+n_cols], n_cols <= CHUNK, as rows of CHUNK bf16. */
+void hm_frozen_panel_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows, uint32_t col0,
+                          uint32_t n_cols, struct frozen_scratch *scratch);
+/* W[row0..+n_rows][col0..+n_cols], n_rows <= CHUNK, n_cols <= PANEL_N, as strips of 32 columns
+ * [n_cols / 32][pairs of rows][2][16][2]: of each pair a vector of the even columns, then one of
+ * the odd ones. An odd last row is paired with zeros. */
+void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                            uint32_t col0, uint32_t n_cols, struct frozen_scratch *scratch);
+
+void hm_frozen_pack_avx512bf16(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
+                               size_t col0, size_t n_cols, const float *x, size_t ldx,
+                               uint16_t *packed);
+void hm_frozen_forward_avx512bf16(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                                  const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
+                                  void *scratch);
+void hm_frozen_backward_avx512bf16(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
+                                   const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
+                                   void *scratch);
+
+#endif

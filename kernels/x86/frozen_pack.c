@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Left operands of products with frozen matrices, rounded to bf16 and ordered as frozen.h says:
+ * lanes forward, rows backward.
+ */
+#include "frozen.h"
+#include "simd_avx512.h"
+
+/* 32 values, zeros from n on. */
+INLINE __m512i row_round(const float *x, size_t n)
+{
+    __m512 low, high;
+
+    if (n >= 32) {
+        low = _mm512_loadu_ps(x);
+        high = _mm512_loadu_ps(x + 16);
+    } else {
+        low = vf_load_part(x, least(n, 16), _mm512_setzero_ps());
+        high = n > 16 ? vf_load_part(x + 16, n - 16, _mm512_setzero_ps()) : _mm512_setzero_ps();
+    }
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+/* 32 columns of n rows of a group; rows from n on are zeros. */
+static void group_turn(const float *x, size_t ldx, size_t n, size_t n_cols, uint16_t *out)
+{
+    __m512 row[LANES];
+
+    UNROLL for (size_t i = 0; i < LANES; i++) row[i] =
+        i < n ? _mm512_castsi512_ps(row_round(x + i * ldx, n_cols)) : _mm512_setzero_ps();
+    vf_transpose(row);
+    UNROLL for (size_t i = 0; i < LANES; i++) _mm512_storeu_ps(out + i * PAIRS, row[i]);
+}
+
+void hm_frozen_pack_avx512bf16(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
+                               size_t col0, size_t n_cols, const float *x, size_t ldx,
+                               uint16_t *packed)
+{
+    for (size_t i = 0; i < n_rows; i += LANES)
+        for (size_t j = 0; j < n_cols; j += PAIRS) {
+            const float *from = x + i * ldx + j;
+            size_t rows = least(LANES, n_rows - i), cols = n_cols - j, col = col0 + j;
+            size_t width = chunk_width(k, col);
+            uint16_t *out = packed + chunk_begin(m, col) + (row0 + i) * width;
+            if (side == HM_PACK_FORWARD) {
+                group_turn(from, ldx, rows, cols, out + col % CHUNK * LANES);
+                continue;
+            }
+            for (size_t r = 0; r < LANES; r++)
+                _mm512_storeu_si512(out + r * width + col % CHUNK,
+                                    r < rows ? row_round(from + r * ldx, cols)
+                                             : _mm512_setzero_si512());
+        }
+}

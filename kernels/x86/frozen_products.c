@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * y = x W^T and dx = dy W in bf16 with AVX512-BF16: panels of W are decoded once per BLOCK_M rows
+ * of the left operand, chunk by chunk of k; sums stay in scratch between chunks and are laid out
+ * for the caller at the end. Forward the lanes are rows of x and a decoded row of W is broadcast;
+ * backward the lanes are columns of W and rows of dy are broadcast.
+ */
+#include "frozen.h"
+#include "frozen_tile.h"
+#include "simd_avx512.h"
+
+/* --- all rows of the broadcast operand against lanes that fit L1 --- */
+
+#define CASE(rows, vectors)            \
+    case rows:                         \
+        tile_run(rows, vectors, tile); \
+        break;
+
+static __attribute__((noinline)) void tile_1(size_t rows, const struct frozen_tile *tile)
+{
+    switch (rows) {
+        CASE(4, 1)
+        CASE(8, 1)
+        CASE(12, 1)
+        CASE(16, 1)
+        CASE(20, 1)
+    default:
+        tile_run(24, 1, tile);
+    }
+}
+
+static __attribute__((noinline)) void tile_2(size_t rows, const struct frozen_tile *tile)
+{
+    switch (rows) {
+        CASE(4, 2)
+        CASE(8, 2)
+    default:
+        tile_run(12, 2, tile);
+    }
+}
+
+static void strip_run(size_t vectors, size_t n_rows, struct frozen_tile tile)
+{
+    size_t rows;
+
+    for (size_t r = 0; r < n_rows; r += rows) {
+        rows = tile_height(n_rows - r, vectors == 1 ? 24 : 12);
+        if (vectors == 1)
+            tile_1(rows, &tile);
+        else
+            tile_2(rows, &tile);
+        tile.row += rows * tile.row_ld;
+        tile.sum += rows * tile.sum_ld;
+    }
+}
+
+/* --- forward --- */
+
+/* Sums [n][m] of a panel become y[m][n]. */
+static void sums_turn(const float *sum, size_t n, size_t m, bool add, float *y, size_t ldy)
+{
+    for (size_t j = 0; j < n; j += LANES)
+        for (size_t i = 0; i < m; i += LANES) {
+            __m512 block[LANES];
+            __mmask16 mask = mask16(least(LANES, n - j));
+            UNROLL for (size_t r = 0; r < LANES; r++) block[r] =
+                _mm512_load_ps(sum + (j + r) * SUM_LD + i);
+            vf_transpose(block);
+            UNROLL for (size_t r = 0; r < LANES; r++)
+            {
+                float *to = y + (i + r) * ldy + j;
+                if (i + r >= m)
+                    continue;
+                if (add)
+                    block[r] = _mm512_add_ps(block[r], _mm512_maskz_loadu_ps(mask, to));
+                _mm512_mask_storeu_ps(to, mask, block[r]);
+            }
+        }
+}
+
+static void forward_block(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                          const uint16_t *x, size_t m_all, size_t m0, size_t m,
+                          struct frozen_scratch *scratch)
+{
+    for (uint32_t k = 0; k < w->cols; k += CHUNK) {
+        const uint32_t width = (uint32_t)chunk_width(w->cols, k);
+        const uint16_t *lanes = x + chunk_begin(m_all, k) + m0 * width;
+        hm_frozen_panel_rows(w, row0, n_rows, k, width, scratch);
+        for (size_t i = 0; i < m;) {
+            size_t vectors = m - i > LANES ? 2 : 1;
+            strip_run(vectors, round_up(n_rows, 4),
+                      (struct frozen_tile){ .row = scratch->panel,
+                                            .row_ld = CHUNK,
+                                            .lane = lanes + i * width,
+                                            .pair_step = PAIRS,
+                                            .vector_step = (size_t)width * LANES,
+                                            .pairs = width / 2,
+                                            .sum = scratch->sum + i,
+                                            .sum_ld = SUM_LD,
+                                            .first = k == 0 });
+            i += vectors * LANES;
+        }
+    }
+}
+
+void hm_frozen_forward_avx512bf16(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                                  const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
+                                  void *scratch)
+{
+    struct frozen_scratch *s = scratch;
+
+    for (size_t i = 0; i < m; i += BLOCK_M)
+        for (uint32_t j = 0; j < n_rows; j += PANEL_N) {
+            uint32_t n = (uint32_t)least(PANEL_N, n_rows - j);
+            size_t rows = least(BLOCK_M, m - i);
+            forward_block(w, row0 + j, n, x, m, i, rows, s);
+            sums_turn(s->sum, n, rows, add, y + i * ldy + j, ldy);
+        }
+}
+
+/* --- backward --- */
+
+/* Sums [m][n] of strips, even columns before odd ones, become dx[m][n]. */
+static void sums_join(const float *sum, size_t n, size_t m, bool add, float *dx, size_t lddx)
+{
+    const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j += 32) {
+            const float *from = sum + (j / 32 * BLOCK_M + i) * 32;
+            float *to = dx + i * lddx + j;
+            __m512 even = _mm512_load_ps(from), odd = _mm512_load_ps(from + 16);
+            __m512 a = _mm512_permutex2var_ps(even, low, odd);
+            __m512 b = _mm512_permutex2var_ps(even, high, odd);
+            if (add) {
+                a = _mm512_add_ps(a, _mm512_loadu_ps(to));
+                b = _mm512_add_ps(b, _mm512_loadu_ps(to + 16));
+            }
+            _mm512_storeu_ps(to, a);
+            _mm512_storeu_ps(to + 16, b);
+        }
+}
+
+static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
+                           const uint16_t *dy, size_t m_all, size_t m0, size_t m,
+                           struct frozen_scratch *scratch)
+{
+    for (uint32_t k = 0; k < w->rows; k += CHUNK) {
+        const size_t width = chunk_width(w->rows, k);
+        const uint32_t depth = (uint32_t)least(CHUNK, w->rows - k);
+        const size_t pairs = (depth + 1) / 2;
+        hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch);
+        for (uint32_t j = 0; j < n_cols; j += 32)
+            strip_run(2, round_up(m, 4),
+                      (struct frozen_tile){ .row = dy + chunk_begin(m_all, k) + m0 * width,
+                                            .row_ld = width,
+                                            .lane = scratch->panel + j * pairs * 2,
+                                            .pair_step = 2 * PAIRS,
+                                            .vector_step = PAIRS,
+                                            .pairs = pairs,
+                                            .sum = scratch->sum + j * BLOCK_M,
+                                            .sum_ld = 32,
+                                            .first = k == 0 });
+    }
+}
+
+void hm_frozen_backward_avx512bf16(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
+                                   const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
+                                   void *scratch)
+{
+    struct frozen_scratch *s = scratch;
+
+    for (size_t i = 0; i < m; i += BLOCK_M)
+        for (uint32_t j = 0; j < n_cols; j += PANEL_N) {
+            uint32_t n = (uint32_t)least(PANEL_N, n_cols - j);
+            size_t rows = least(BLOCK_M, m - i);
+            backward_block(w, col0 + j, n, dy, m, i, rows, s);
+            sums_join(s->sum, n, rows, add, dx + i * lddx + j, lddx);
+        }
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table entries that AVX512-BF16 adds to those of AVX-512.
+ */
+#include "frozen.h"
+#include "x86.h"
+
+void hm_kernels_fill_avx512bf16(struct hm_kernels *kernels)
+{
+    kernels->frozen_pack = hm_frozen_pack_avx512bf16;
+    kernels->frozen_forward = hm_frozen_forward_avx512bf16;
+    kernels->frozen_backward = hm_frozen_backward_avx512bf16;
+}
