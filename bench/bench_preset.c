@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shapes and token ids of the measured rivals' models; see bench_preset.h.
+ * Shapes and token ids of the measured rivals' models and of the whole Mixtral; see bench_preset.h.
  */
 #include "bench_preset.h"
 
@@ -18,6 +18,7 @@ int bench_preset(const char *name, struct hm_arch *ret_arch, struct hm_error *er
         { "tiny", 2, 256, 896, 4, 2, 2000 },
         { "small", 4, 1024, 3584, 16, 4, 8000 },
         { "wide1", 1, 4096, 14336, 32, 8, 8000 },
+        { "mixtral-8x7b", 32, 4096, 14336, 32, 8, 57000 },
     };
     static char head[] = "lm_head", gate[] = "gate";
     static char *skip[] = { head, gate };
@@ -47,7 +48,7 @@ int bench_preset(const char *name, struct hm_arch *ret_arch, struct hm_error *er
         };
         return HM_OK;
     }
-    return hm_fail(err, HM_ERR_USAGE, "no preset '%s': tiny, small or wide1", name);
+    return hm_fail(err, HM_ERR_USAGE, "no preset '%s': tiny, small, wide1 or mixtral-8x7b", name);
 }
 
 void bench_ids(uint32_t vocab, uint64_t seed, size_t count, int32_t *ids)

@@ -11,15 +11,19 @@
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
+#include "hanmix/base/parallel.h"
 #include "hanmix/base/rng.h"
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/checkpoint/nf4_format.h"
 #include "hanmix/kernels/kernels.h"
 
 #define BLOCK        64u
-#define SHARD_BYTES  ((uint64_t)8 << 30)
-#define CHUNK_BYTES  ((size_t)1 << 20)
+#define SHARD_BYTES  ((uint64_t)5000000000u) /* what transformers calls 5GB */
+#define CHUNK_BYTES  ((size_t)8 << 20)
+#define UNIT_BYTES   ((size_t)64 << 10)            /* of a chunk, drawn side by side */
+#define DRAW_BYTES   16u                           /* of one counter value */
 #define CHUNK_VALUES (CHUNK_BYTES / sizeof(float)) /* dense values of any dtype fit a chunk */
+#define UNIT_VALUES  (UNIT_BYTES / sizeof(float))
 
 enum part { DENSE, CODES, ABSMAX, MAP, NESTED_ABSMAX, NESTED_MAP, STATE };
 
@@ -35,6 +39,7 @@ struct writer {
     struct entry *entry;
     size_t n, room, written;
     uint8_t *chunk;              /* [CHUNK_BYTES] */
+    uint8_t *packed;             /* [CHUNK_BYTES] */
     float *value;                /* [CHUNK_VALUES] */
     float *absmax;               /* of slot scales_slot */
     struct hm_nf4_nested nested; /* the same, double quantised */
@@ -113,16 +118,32 @@ static int slot_plan(struct writer *w, size_t i, struct hm_error *err)
     return status;
 }
 
-/* 16 random bytes for each counter value. */
+struct draw { /* a chunk to fill with random bytes */
+    struct hm_rng_key key;
+    uint64_t counter; /* of the chunk's beginning */
+    size_t bytes;
+    uint8_t *chunk;
+};
+
+static void draw_unit(void *context, size_t unit, int worker)
+{
+    const struct draw *draw = context;
+    size_t first = unit * UNIT_BYTES, end = hm_least(first + UNIT_BYTES, draw->bytes);
+
+    (void)worker;
+    for (size_t i = first; i < end; i += DRAW_BYTES) {
+        uint32_t word[4];
+        hm_rng_block(draw->key, draw->counter + i / DRAW_BYTES, word);
+        memcpy(draw->chunk + i, word, DRAW_BYTES);
+    }
+}
+
 static void chunk_draw(struct writer *w, size_t index, uint64_t *counter, size_t bytes)
 {
-    struct hm_rng_key key = { w->seed, index };
+    struct draw draw = { { w->seed, index }, *counter, bytes, w->chunk };
 
-    for (size_t i = 0; i < bytes; i += 16) {
-        uint32_t draw[4];
-        hm_rng_block(key, (*counter)++, draw);
-        memcpy(w->chunk + i, draw, 16);
-    }
+    hm_parallel_for(hm_units(bytes, UNIT_BYTES), draw_unit, &draw);
+    *counter += hm_units(bytes, DRAW_BYTES);
 }
 
 static int codes_write(struct writer *w, size_t index, uint64_t bytes, struct hm_error *err)
@@ -137,6 +158,28 @@ static int codes_write(struct writer *w, size_t index, uint64_t bytes, struct hm
     return HM_OK;
 }
 
+struct dense { /* a chunk of random words to turn into values */
+    const struct writer *w;
+    size_t n;
+    bool norm;
+};
+
+static void dense_unit(void *context, size_t unit, int worker)
+{
+    const struct dense *dense = context;
+    const struct writer *w = dense->w;
+    size_t first = unit * UNIT_VALUES, end = hm_least(first + UNIT_VALUES, dense->n);
+
+    (void)worker;
+    for (size_t i = first; i < end; i++) {
+        int16_t raw;
+        memcpy(&raw, w->chunk + i * sizeof raw, sizeof raw);
+        w->value[i] = dense->norm ? 1.0f : (float)raw * (0.035f / 32768);
+    }
+    hm_floats_store(w->arch->dtype, w->value + first, end - first,
+                    w->packed + first * hm_dtype_bytes(w->arch->dtype));
+}
+
 /* Uniform values near 0.02, norms 1. */
 static int dense_write(struct writer *w, const struct hm_weight_slot *slot, size_t index,
                        uint64_t values, struct hm_error *err)
@@ -146,14 +189,10 @@ static int dense_write(struct writer *w, const struct hm_weight_slot *slot, size
 
     for (uint64_t at = 0; at < values; at += CHUNK_VALUES) {
         size_t n = values - at < CHUNK_VALUES ? (size_t)(values - at) : CHUNK_VALUES;
+        struct dense dense = { w, n, slot->cols == 1 };
         chunk_draw(w, index, &counter, n * sizeof(int16_t));
-        for (size_t i = 0; i < n; i++) {
-            int16_t raw;
-            memcpy(&raw, w->chunk + i * sizeof raw, sizeof raw);
-            w->value[i] = slot->cols == 1 ? 1.0f : (float)raw * (0.035f / 32768);
-        }
-        hm_floats_store(w->arch->dtype, w->value, n, w->chunk);
-        HM_TRY(hm_folder_writer_data(w->out, w->chunk, n * size, err));
+        hm_parallel_for(hm_units(n, UNIT_VALUES), dense_unit, &dense);
+        HM_TRY(hm_folder_writer_data(w->out, w->packed, n * size, err));
     }
     return HM_OK;
 }
@@ -246,8 +285,9 @@ int hm_synthetic_make(const char *dir, const struct hm_arch *arch, uint64_t seed
     w.spec = hm_calloc(HM_MEM_OTHER, w.room, sizeof *w.spec);
     w.entry = hm_calloc(HM_MEM_OTHER, w.room, sizeof *w.entry);
     w.chunk = hm_alloc(HM_MEM_OTHER, CHUNK_BYTES);
+    w.packed = hm_alloc(HM_MEM_OTHER, CHUNK_BYTES);
     w.value = hm_alloc_array(HM_MEM_OTHER, CHUNK_VALUES, sizeof *w.value);
-    if (status == HM_OK && (!w.spec || !w.entry || !w.chunk || !w.value))
+    if (status == HM_OK && (!w.spec || !w.entry || !w.chunk || !w.packed || !w.value))
         status = hm_fail_nomem(err, "making a model");
     for (size_t i = 0; i < slots && status == HM_OK; i++)
         status = slot_plan(&w, i, err);
@@ -266,6 +306,7 @@ int hm_synthetic_make(const char *dir, const struct hm_arch *arch, uint64_t seed
     hm_free(w.spec);
     hm_free(w.entry);
     hm_free(w.chunk);
+    hm_free(w.packed);
     hm_free(w.value);
     hm_free(w.absmax);
     hm_nf4_nested_release(&w.nested);
