@@ -11,31 +11,41 @@
 
 #include "internal.h"
 
-static void copy_rows(const struct hm_moe *moe, const float *from, float *to, size_t block)
+static void copy_rows(const struct hm_moe *moe, const struct hm_expert_job *job, const float *from,
+                      enum hm_buffer to, size_t block, int worker)
 {
-    const int32_t *token = hm_i32(moe->step->ws, HM_BUF_ROW_TOKEN) + moe->row0;
-    size_t d = moe->step->arch->hidden;
-    size_t end = hm_least((block + 1) * HM_ROW_BLOCK, moe->rows);
+    const struct hm_step *step = moe->step;
+    size_t d = step->arch->hidden;
+    size_t end = hm_least((block + 1) * HM_ROW_BLOCK, job->in.n);
+    double mark = hm_clock_seconds();
 
+    if (!moe->routed)
+        return;
+    float *rows = hm_f32(step->ws, to) + job->round_row * d;
     for (size_t row = block * HM_ROW_BLOCK; row < end; row++)
-        memcpy(to + row * d, from + (size_t)token[row] * d, d * sizeof(float));
+        memcpy(rows + row * d, from + (size_t)job->in.token[row] * d, d * sizeof(float));
+    hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
 }
 
-void hm_expert_gather(const struct hm_moe *moe, size_t block, int worker)
+void hm_expert_gather(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
+                      int worker)
 {
-    double mark = hm_clock_seconds();
-
-    copy_rows(moe, moe->h, hm_f32(moe->step->ws, HM_BUF_XG), block);
-    hm_step_lap(moe->step, worker, HM_PHASE_OTHER, &mark);
+    copy_rows(moe, job, moe->h, HM_BUF_XG, block, worker);
+    if (!moe->dh || moe->step->ws->shape.recompute)
+        hm_fan_pack(moe->step, &job->in, block, worker);
+    for (unsigned b = 0; b < 2; b++)
+        if (job->in.branch[b].w.rank > 0)
+            hm_fan_down(moe->step, &job->in, b, block, worker);
 }
 
-void hm_expert_gather_gradient(const struct hm_moe *moe, size_t block, int worker)
+void hm_expert_gather_gradient(const struct hm_moe *moe, const struct hm_expert_job *job,
+                               size_t block, int worker)
 {
-    double mark = hm_clock_seconds();
-
-    copy_rows(moe, moe->h, hm_f32(moe->step->ws, HM_BUF_XG), block);
-    copy_rows(moe, moe->out, hm_f32(moe->step->ws, HM_BUF_YG), block);
-    hm_step_lap(moe->step, worker, HM_PHASE_OTHER, &mark);
+    hm_expert_gather(moe, job, block, worker);
+    copy_rows(moe, job, moe->out, HM_BUF_YG, block, worker);
+    hm_fan_pack_gradient(moe->step, &job->out, 0, block, worker);
+    if (job->out.branch[0].w.rank > 0)
+        hm_fan_up_gradient(moe->step, &job->out, 0, block, worker);
 }
 
 /* Rows of token t that lie in this round, ascending: the one after `last`, or -1. Experts ascend
@@ -98,8 +108,9 @@ static size_t inner_cut(const struct hm_moe *moe, size_t cut, size_t *ret_col0)
     return hm_least(hm_cut(f), f - *ret_col0);
 }
 
-void hm_expert_activate(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
-                        int worker)
+/* m of a cut, from a1 and a3; packed in the forward pass. */
+static void activate(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
+                     int worker)
 {
     const struct hm_step *step = moe->step;
     size_t f = step->arch->ffn, col0;
@@ -110,6 +121,36 @@ void hm_expert_activate(const struct hm_moe *moe, const struct hm_expert_job *jo
     for (size_t at = col0; at < job->in.n * f; at += f)
         step->kernels->swiglu(job->in.branch[0].y + at, job->in.branch[1].y + at, width, m + at);
     hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
+    if (!moe->dh && hm_fan_frozen(&job->out))
+        step->kernels->frozen_pack(HM_PACK_FORWARD, job->in.n, f, 0, job->in.n, col0, width,
+                                   m + col0, f, job->out.packed_x);
+    hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
+}
+
+void hm_expert_inner(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
+                     int worker)
+{
+    hm_fan_product(moe->step, &job->in, 0, cut, worker);
+    hm_fan_product(moe->step, &job->in, 1, cut, worker);
+    activate(moe, job, cut, worker);
+}
+
+/* The gradients of a1 and a3 on a cut, packed for the products with W1 and W3. */
+static void pack_inner(const struct hm_moe *moe, const struct hm_expert_job *job, size_t col0,
+                       size_t width, int worker)
+{
+    const struct hm_step *step = moe->step;
+    double mark = hm_clock_seconds();
+
+    for (unsigned b = 0; b < 2; b++) {
+        const struct hm_branch *branch = &job->in.branch[b];
+        if (branch->w.frozen.rows > col0)
+            step->kernels->frozen_pack(HM_PACK_BACKWARD, job->in.n, branch->w.frozen.rows, 0,
+                                       job->in.n, col0,
+                                       hm_least(width, branch->w.frozen.rows - col0),
+                                       branch->y + col0, branch->w.rows, branch->packed_dy);
+    }
+    hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
 }
 
 void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
@@ -124,6 +165,10 @@ void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_j
     float *gamma =
         hm_f32(step->ws, HM_BUF_GAMMA_CUT) + cut * step->ws->buffer[HM_BUF_GAMMA_CUT].cols;
 
+    if (step->ws->shape.recompute)
+        hm_expert_inner(moe, job, cut, worker);
+    else
+        activate(moe, job, cut, worker);
     hm_fan_input_gradient(step, &job->out, cut, dm, ld, worker);
     double mark = hm_clock_seconds();
     for (size_t row = 0; row < job->in.n; row++, dm += ld) {
@@ -136,9 +181,10 @@ void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_j
         step->kernels->swiglu_backward(a1, a3, dm, width, a1, a3);
     }
     hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
+    pack_inner(moe, job, col0, width, worker);
 }
 
-/* Joins gamma over the cuts, and weighs G and v2 for the gradients of W2. */
+/* u2, and v1 and v3; joins gamma over the cuts, and weighs G and v2 for the gradients of W2. */
 void hm_expert_weigh(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
                      int worker)
 {
@@ -147,8 +193,15 @@ void hm_expert_weigh(const struct hm_moe *moe, const struct hm_expert_job *job, 
     const int32_t *slot = hm_i32(step->ws, HM_BUF_ROW_SLOT) + job->row0;
     const struct hm_act *parts = &step->ws->buffer[HM_BUF_GAMMA_CUT];
     size_t end = hm_least((block + 1) * HM_ROW_BLOCK, job->in.n);
-    double mark = hm_clock_seconds();
 
+    if (w2->w.rank > 0)
+        hm_fan_down(step, &job->out, 0, block, worker);
+    for (unsigned b = 0; b < 2; b++)
+        if (job->in.branch[b].w.rank > 0)
+            hm_fan_up_gradient(step, &job->in, b, block, worker);
+    if (!moe->routed)
+        return;
+    double mark = hm_clock_seconds();
     for (size_t row = block * HM_ROW_BLOCK; row < end; row++) {
         const float *part = hm_f32(step->ws, HM_BUF_GAMMA_CUT) + job->round_row + row;
         float w = moe->routing.weight[slot[row]];

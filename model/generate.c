@@ -46,7 +46,8 @@ static int generation_init(struct generation *gen, size_t n_prompt, struct hm_er
                                   n_prompt < PROMPT_BLOCK ? (uint32_t)n_prompt : PROMPT_BLOCK,
                               .context = gen->context,
                               .rank = hm_adapter_rank(gen->model->adapter),
-                              .threads = hm_threads() };
+                              .threads = hm_threads(),
+                              .packed = hm_model_packs(gen->model->kernels, gen->model->round) };
     size_t row = (size_t)arch->kv_heads * arch->head_dim * sizeof(float);
     size_t rows = (size_t)arch->layers * gen->context;
 

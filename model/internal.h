@@ -24,10 +24,11 @@ struct hm_linear { /* y = x W^T + scale * (dropout(x) A^T) B^T */
     struct hm_param *a;    /* [R][cols], NULL without LoRA */
     struct hm_param *b;    /* [rows][R] */
     float scale;
-    uint32_t rank;       /* 0 without LoRA */
-    enum hm_round round; /* of decoded values: the model's for 4-bit, else none */
-    uint32_t rows, cols; /* out, in */
-    uint64_t module;     /* slot index: the module of the dropout key */
+    uint32_t rank;           /* 0 without LoRA */
+    enum hm_round round;     /* of decoded values: the model's for 4-bit, else none */
+    struct hm_frozen frozen; /* its first frozen.rows rows, for products in bf16; 0: decode them */
+    uint32_t rows, cols;     /* out, in */
+    uint64_t module;         /* slot index: the module of the dropout key */
 };
 
 struct hm_norm {
@@ -105,6 +106,7 @@ struct hm_shape {        /* what decides the size of a workspace */
     uint32_t rank;       /* largest LoRA rank, 0 without */
     int threads;
     bool backward, recompute;
+    bool packed; /* products with frozen weights in bf16, see hm_model_packs */
 };
 
 /* S: sets of saved activations (L, or 1 when layers are recomputed); W: workers; X: rows of one
@@ -136,6 +138,9 @@ enum hm_buffer {
     HM_BUF_LOW,       /* [6][max(N, X)][R] LoRA: x A^T and dy B of up to three linears */
     HM_BUF_GAMMA,     /* [N*K] <dy, expert output> */
     HM_BUF_GAMMA_CUT, /* [cuts of F][X] its parts */
+    HM_BUF_PACK_X,    /* bf16: input of a fan, of every expert */
+    HM_BUF_PACK_M,    /* bf16: m of every expert, or the gradients of a1 and a3 */
+    HM_BUF_PACK_DY,   /* bf16: gradients of a fan's outputs */
     HM_BUF_DX,        /* [N][D] gradient of the residual stream */
     HM_BUF_DH,        /* [N][D] */
     HM_BUF_DQ,        /* [N][H*C] */
@@ -155,7 +160,7 @@ enum hm_buffer {
     HM_BUF_TILE_OF,   /* [B+1] first tile of a sequence */
     HM_BUF_JOBS,      /* [E] struct hm_expert_job */
     HM_BUF_UNITS,     /* [units][units of struct hm_unit] */
-    HM_BUF_PANEL,     /* [W][panel] decoded weights */
+    HM_BUF_PANEL,     /* [W][panel] decoded weights, scratch of products in bf16 */
     HM_BUF_SCORE,     /* [W][attention tiles, dropout rows] */
     HM_BUF_DM,        /* [W][X][cut of F] */
     HM_BUF_COUNT
@@ -166,8 +171,7 @@ struct hm_unit { /* one entry of a schedule over experts: what, of which expert,
     int32_t op, job, branch, index;
 };
 
-struct hm_act { /* an activation buffer; only f32 is produced today, the tag is checked at every
-                   access */
+struct hm_act { /* an activation buffer; the tag is checked at every access */
     void *data;
     enum hm_dtype dtype;
     uint64_t rows, cols;
@@ -191,6 +195,9 @@ uint32_t hm_adapter_rank(const struct hm_adapter *adapter); /* largest of its Lo
 float *hm_f32(const struct hm_workspace *workspace, enum hm_buffer buffer);
 int32_t *hm_i32(const struct hm_workspace *workspace, enum hm_buffer buffer);
 double *hm_f64(const struct hm_workspace *workspace, enum hm_buffer buffer);
+uint16_t *hm_bf16(const struct hm_workspace *workspace, enum hm_buffer buffer);
+/* A worker's own row of HM_BUF_PANEL, on a cache line. */
+float *hm_worker_panel(const struct hm_workspace *workspace, int worker);
 /* A worker's own row of HM_BUF_SCORE: scores of attention, masked rows of a linear with dropout. */
 float *hm_worker_scratch(const struct hm_workspace *workspace, int worker);
 
@@ -225,14 +232,16 @@ void hm_step_lap(const struct hm_step *step, int worker, enum hm_phase phase, do
 
 struct hm_branch { /* one linear of a fan */
     struct hm_linear w;
-    float *y; /* [n][rows]: output, or its gradient */
-    float *u; /* [n][R] dropout(x) A^T */
-    float *v; /* [n][R] scale * dy B */
+    float *y;            /* [n][rows]: output, or its gradient */
+    float *u;            /* [n][R] dropout(x) A^T */
+    float *v;            /* [n][R] scale * dy B */
+    uint16_t *packed_dy; /* y as a gradient [n][frozen.rows], packed; only when w is frozen */
 };
 
 struct hm_fan {           /* linears that read the same input */
     size_t n;             /* rows of x */
     const float *x;       /* [n][cols] */
+    uint16_t *packed_x;   /* [n][cols]; only when some branch is frozen */
     float *dx;            /* [n][cols] */
     const int32_t *token; /* token of a row, for the dropout key; NULL: the row itself */
     struct hm_branch branch[3];
@@ -247,11 +256,18 @@ struct hm_branch hm_branch_make(const struct hm_step *step, const struct hm_line
 /* [cols] */
 void hm_linear_row(const struct hm_step *step, const struct hm_linear *w, uint32_t row, float *out);
 
+bool hm_fan_frozen(const struct hm_fan *fan); /* some branch multiplies in bf16 */
+
 /* Units: they open no parallel region. `block` is a HM_ROW_BLOCK of rows, `cut` a hm_cut of rows or
  * columns of W. */
 /* u */
 void hm_fan_down(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
                  size_t block, int worker);
+/* packed_x */
+void hm_fan_pack(const struct hm_step *step, const struct hm_fan *fan, size_t block, int worker);
+/* packed_dy */
+void hm_fan_pack_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
+                          size_t block, int worker);
 /* y */
 void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
                     size_t cut, int worker);
@@ -342,17 +358,20 @@ struct hm_moe { /* one layer's experts in one pass */
     bool routed;       /* more than one expert: rows are gathered */
 };
 
-/* Rows of the round: block of HM_ROW_BLOCK. */
-void hm_expert_gather(const struct hm_moe *moe, size_t block, int worker);
-void hm_expert_gather_gradient(const struct hm_moe *moe, size_t block, int worker);
+/* Rows of one expert: block of HM_ROW_BLOCK. Gathering goes on to pack the rows and to their down
+ * products. */
+void hm_expert_gather(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
+                      int worker);
+void hm_expert_gather_gradient(const struct hm_moe *moe, const struct hm_expert_job *job,
+                               size_t block, int worker);
 void hm_expert_weigh(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
                      int worker);
 /* Tokens of the micro-batch: block of HM_ROW_BLOCK. */
 void hm_expert_combine(const struct hm_moe *moe, size_t block, int worker);
 void hm_expert_scatter(const struct hm_moe *moe, size_t block, int worker);
-/* Cuts of F of one expert. */
-void hm_expert_activate(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
-                        int worker);
+/* Cuts of F of one expert: a1, a3 and m. */
+void hm_expert_inner(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
+                     int worker);
 void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
                               int worker);
 

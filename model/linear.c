@@ -11,6 +11,9 @@
  *   dx = G W + dropout(v A)          dA += v^T dropout(x)       dB += s G^T u
  *   dW += G^T x                      (matrices trained in full)
  *
+ * With compute bf16, x and G are packed once and meet the stored W in kernels that decode it
+ * themselves; what is trained stays f32.
+ *
  * Functions on cuts and blocks are units: they open no parallel region. hm_fan_forward and
  * hm_fan_backward do.
  */
@@ -22,6 +25,8 @@
  * and trained from there. */
 static uint32_t segment_end(const struct hm_linear *w, uint32_t row0, uint32_t end)
 {
+    if (row0 < w->frozen.rows)
+        return (uint32_t)hm_least(w->frozen.rows, end);
     if (!w->dense && w->full && row0 < w->full->first_row && w->full->first_row < end)
         return w->full->first_row;
     return end;
@@ -45,7 +50,7 @@ static const float *block_f32(const struct hm_step *step, const struct hm_linear
         *ret_ld = w->cols;
         return base + col0;
     }
-    float *panel = hm_f32(step->ws, HM_BUF_PANEL) + (size_t)worker * HM_PANEL_ROWS * HM_PANEL_COLS;
+    float *panel = hm_worker_panel(step->ws, worker);
     hm_weight_decode(w->weight, step->kernels, row0, n_rows, col0, n_cols, w->round, panel, n_cols);
     *ret_ld = n_cols;
     return panel;
@@ -58,8 +63,10 @@ struct hm_branch hm_branch_make(const struct hm_step *step, const struct hm_line
     size_t rows = low->rows / 6;
     float *base = hm_f32(step->ws, HM_BUF_LOW);
 
-    return (struct hm_branch){ *w, y, base + (which * rows + row) * low->cols,
-                               base + ((which + 3) * rows + row) * low->cols };
+    return (struct hm_branch){ .w = *w,
+                               .y = y,
+                               .u = base + (which * rows + row) * low->cols,
+                               .v = base + ((which + 3) * rows + row) * low->cols };
 }
 
 void hm_linear_row(const struct hm_step *step, const struct hm_linear *w, uint32_t row, float *out)
@@ -80,6 +87,13 @@ static void product_segment(const struct hm_step *step, const struct hm_fan *fan
     const struct hm_linear *w = &branch->w;
     uint32_t width = in_place(w, row0) ? w->cols : HM_PANEL_COLS;
 
+    if (row0 < w->frozen.rows) {
+        step->kernels->frozen_forward(&w->frozen, row0, end - row0, fan->packed_x, fan->n,
+                                      fan->add_y, branch->y + row0, w->rows,
+                                      hm_worker_panel(step->ws, worker));
+        hm_step_lap(step, worker, HM_PHASE_PRODUCT, mark);
+        return;
+    }
     for (uint32_t col = 0; col < w->cols; col += width) {
         uint32_t n_cols = (uint32_t)hm_least(width, w->cols - col);
         size_t ld;
@@ -110,6 +124,43 @@ void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsign
                                w->b->value + (size_t)row0 * w->rank, w->rank, 1.0f,
                                branch->y + row0, w->rows);
     hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+}
+
+bool hm_fan_frozen(const struct hm_fan *fan)
+{
+    for (unsigned i = 0; i < fan->n_branches; i++)
+        if (fan->branch[i].w.frozen.rows > 0)
+            return true;
+    return false;
+}
+
+void hm_fan_pack(const struct hm_step *step, const struct hm_fan *fan, size_t block, int worker)
+{
+    const uint32_t cols = fan->branch[0].w.cols;
+    size_t row0 = block * HM_ROW_BLOCK;
+    size_t n = hm_least(HM_ROW_BLOCK, fan->n - row0);
+    double mark = hm_clock_seconds();
+
+    if (hm_fan_frozen(fan))
+        step->kernels->frozen_pack(HM_PACK_FORWARD, fan->n, cols, row0, n, 0, cols,
+                                   fan->x + row0 * cols, cols, fan->packed_x);
+    hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
+}
+
+void hm_fan_pack_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned which,
+                          size_t block, int worker)
+{
+    const struct hm_branch *branch = &fan->branch[which];
+    const struct hm_linear *w = &branch->w;
+    size_t row0 = block * HM_ROW_BLOCK;
+    size_t n = hm_least(HM_ROW_BLOCK, fan->n - row0);
+    double mark = hm_clock_seconds();
+
+    if (w->frozen.rows > 0)
+        step->kernels->frozen_pack(HM_PACK_BACKWARD, fan->n, w->frozen.rows, row0, n, 0,
+                                   w->frozen.rows, branch->y + row0 * w->rows, w->rows,
+                                   branch->packed_dy);
+    hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
 }
 
 void hm_fan_down(const struct hm_step *step, const struct hm_fan *fan, unsigned which, size_t block,
@@ -181,7 +232,13 @@ void hm_fan_input_gradient(const struct hm_step *step, const struct hm_fan *fan,
     for (unsigned i = 0; i < fan->n_branches; i++) {
         const struct hm_branch *branch = &fan->branch[i];
         const struct hm_linear *w = &branch->w;
-        for (uint32_t row = 0; row < w->rows;) {
+        if (w->frozen.rows > 0) {
+            step->kernels->frozen_backward(&w->frozen, col0, n_cols, branch->packed_dy, fan->n,
+                                           beta > 0, dx, ld_dx, hm_worker_panel(step->ws, worker));
+            hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
+            beta = 1.0f;
+        }
+        for (uint32_t row = w->frozen.rows; row < w->rows;) {
             uint32_t height = in_place(w, row) ? w->rows : HM_PANEL_ROWS * HM_PANEL_COLS / n_cols;
             uint32_t stop = segment_end(w, row, (uint32_t)hm_least((size_t)row + height, w->rows));
             size_t ld;
@@ -254,7 +311,7 @@ void hm_fan_weight_gradient(const struct hm_step *step, const struct hm_fan *fan
 
 struct fan_loop {
     const struct hm_step *step;
-    const struct hm_fan *fan;
+    struct hm_fan fan;
     size_t per_branch; /* units of a branch in loops that have the same number for each */
     size_t begin[4];   /* first unit of a branch in loops over output cuts */
     size_t input_cuts;
@@ -269,13 +326,17 @@ static unsigned branch_of(const struct fan_loop *loop, size_t unit)
     return branch;
 }
 
-static void down_unit(void *context, size_t index, int worker)
+/* Packing first, then the down products of each branch. */
+static void prepare_unit(void *context, size_t index, int worker)
 {
     struct fan_loop *loop = context;
-    unsigned branch = (unsigned)(index / loop->per_branch);
+    unsigned part = (unsigned)(index / loop->per_branch);
+    size_t block = index % loop->per_branch;
 
-    if (loop->fan->branch[branch].w.rank > 0)
-        hm_fan_down(loop->step, loop->fan, branch, index % loop->per_branch, worker);
+    if (part == 0)
+        hm_fan_pack(loop->step, &loop->fan, block, worker);
+    else if (loop->fan.branch[part - 1].w.rank > 0)
+        hm_fan_down(loop->step, &loop->fan, part - 1, block, worker);
 }
 
 static void product_unit(void *context, size_t index, int worker)
@@ -283,25 +344,26 @@ static void product_unit(void *context, size_t index, int worker)
     struct fan_loop *loop = context;
     unsigned branch = branch_of(loop, index);
 
-    hm_fan_product(loop->step, loop->fan, branch, index - loop->begin[branch], worker);
+    hm_fan_product(loop->step, &loop->fan, branch, index - loop->begin[branch], worker);
 }
 
-static void low_gradient_unit(void *context, size_t index, int worker)
+static void prepare_gradient_unit(void *context, size_t index, int worker)
 {
     struct fan_loop *loop = context;
     unsigned branch = (unsigned)(index / loop->per_branch);
     size_t block = index % loop->per_branch;
 
-    if (loop->fan->branch[branch].w.rank == 0)
+    hm_fan_pack_gradient(loop->step, &loop->fan, branch, block, worker);
+    if (loop->fan.branch[branch].w.rank == 0)
         return;
-    hm_fan_down(loop->step, loop->fan, branch, block, worker);
-    hm_fan_up_gradient(loop->step, loop->fan, branch, block, worker);
+    hm_fan_down(loop->step, &loop->fan, branch, block, worker);
+    hm_fan_up_gradient(loop->step, &loop->fan, branch, block, worker);
 }
 
 static void gradient_unit(void *context, size_t index, int worker)
 {
     struct fan_loop *loop = context;
-    const struct hm_fan *fan = loop->fan;
+    const struct hm_fan *fan = &loop->fan;
 
     if (index >= loop->input_cuts) {
         unsigned branch = branch_of(loop, index - loop->input_cuts);
@@ -316,13 +378,28 @@ static void gradient_unit(void *context, size_t index, int worker)
             hm_fan_a_gradient(loop->step, fan, i, index, worker);
 }
 
+static void fan_place(const struct hm_step *step, struct hm_fan *fan)
+{
+    if (!hm_fan_frozen(fan))
+        return;
+    fan->packed_x = hm_bf16(step->ws, HM_BUF_PACK_X);
+    if (!step->options->backward)
+        return;
+    uint16_t *at = hm_bf16(step->ws, HM_BUF_PACK_DY);
+    for (unsigned i = 0; i < fan->n_branches; i++) {
+        fan->branch[i].packed_dy = at;
+        at += hm_pack_values(fan->n, fan->branch[i].w.frozen.rows);
+    }
+}
+
 static struct fan_loop fan_loop(const struct hm_step *step, const struct hm_fan *fan)
 {
     struct fan_loop loop = { .step = step,
-                             .fan = fan,
+                             .fan = *fan,
                              .per_branch = hm_units(fan->n, HM_ROW_BLOCK) };
     const struct hm_linear *first = &fan->branch[0].w;
 
+    fan_place(step, &loop.fan);
     loop.input_cuts = hm_units(first->cols, hm_cut(first->cols));
     for (unsigned i = 0; i < fan->n_branches; i++) {
         const struct hm_linear *w = &fan->branch[i].w;
@@ -331,8 +408,10 @@ static struct fan_loop fan_loop(const struct hm_step *step, const struct hm_fan 
     return loop;
 }
 
-static bool any_low_rank(const struct hm_fan *fan)
+static bool prepared(const struct hm_fan *fan)
 {
+    if (hm_fan_frozen(fan))
+        return true;
     for (unsigned i = 0; i < fan->n_branches; i++)
         if (fan->branch[i].w.rank > 0)
             return true;
@@ -343,8 +422,8 @@ void hm_fan_forward(const struct hm_step *step, const struct hm_fan *fan)
 {
     struct fan_loop loop = fan_loop(step, fan);
 
-    if (any_low_rank(fan))
-        hm_parallel_for(loop.per_branch * fan->n_branches, down_unit, &loop);
+    if (prepared(fan))
+        hm_parallel_for(loop.per_branch * (fan->n_branches + 1), prepare_unit, &loop);
     hm_parallel_for(loop.begin[fan->n_branches], product_unit, &loop);
 }
 
@@ -352,7 +431,7 @@ void hm_fan_backward(const struct hm_step *step, const struct hm_fan *fan)
 {
     struct fan_loop loop = fan_loop(step, fan);
 
-    if (any_low_rank(fan))
-        hm_parallel_for(loop.per_branch * fan->n_branches, low_gradient_unit, &loop);
+    if (prepared(fan))
+        hm_parallel_for(loop.per_branch * fan->n_branches, prepare_gradient_unit, &loop);
     hm_parallel_for(loop.input_cuts + loop.begin[fan->n_branches], gradient_unit, &loop);
 }

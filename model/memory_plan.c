@@ -98,7 +98,8 @@ uint64_t hm_memory_plan_total(const struct hm_memory_plan *plan)
 
 int hm_memory_plan_train(const struct hm_arch *arch, const struct hm_adapter_config *config,
                          uint64_t old_vocab, uint32_t rows, uint32_t seq_len, bool recompute,
-                         int threads, struct hm_memory_plan *ret_plan, struct hm_error *err)
+                         bool packed, int threads, struct hm_memory_plan *ret_plan,
+                         struct hm_error *err)
 {
     struct hm_memory_plan plan = { 0 };
     const struct hm_shape shape = { .arch = *arch,
@@ -108,7 +109,8 @@ int hm_memory_plan_train(const struct hm_arch *arch, const struct hm_adapter_con
                                     .rank = config_rank(config),
                                     .threads = threads > 0 ? threads : hm_threads(),
                                     .backward = true,
-                                    .recompute = recompute };
+                                    .recompute = recompute,
+                                    .packed = packed };
 
     HM_TRY(hm_shape_check(&shape, err));
     plan_weights(arch, &plan);
@@ -120,8 +122,8 @@ int hm_memory_plan_train(const struct hm_arch *arch, const struct hm_adapter_con
     return HM_OK;
 }
 
-int hm_memory_plan_eval(const struct hm_arch *arch, uint32_t rows, uint32_t seq_len, int threads,
-                        struct hm_memory_plan *ret_plan, struct hm_error *err)
+int hm_memory_plan_eval(const struct hm_arch *arch, uint32_t rows, uint32_t seq_len, bool packed,
+                        int threads, struct hm_memory_plan *ret_plan, struct hm_error *err)
 {
     struct hm_memory_plan plan = { 0 };
     const struct hm_shape shape = { .arch = *arch,
@@ -129,7 +131,8 @@ int hm_memory_plan_eval(const struct hm_arch *arch, uint32_t rows, uint32_t seq_
                                     .seq_len = seq_len,
                                     .context = seq_len,
                                     .rank = EVAL_RANK,
-                                    .threads = threads > 0 ? threads : hm_threads() };
+                                    .threads = threads > 0 ? threads : hm_threads(),
+                                    .packed = packed };
 
     HM_TRY(hm_shape_check(&shape, err));
     plan_weights(arch, &plan);

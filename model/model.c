@@ -47,6 +47,11 @@ void hm_model_free(struct hm_model *model)
     hm_free(model);
 }
 
+bool hm_model_packs(const struct hm_kernels *kernels, enum hm_round round)
+{
+    return round == HM_ROUND_BF16 && kernels->frozen_forward;
+}
+
 const struct hm_checkpoint *hm_model_checkpoint(const struct hm_model *model)
 {
     return &model->ckpt;

@@ -14,21 +14,17 @@
 #include "internal.h"
 
 enum op {
-    OP_GATHER,
-    OP_GATHER_GRADIENT,
-    OP_LOW_IN,   /* u1, u3 */
-    OP_IN,       /* a1 and a3 on a cut of F, then m */
-    OP_ACTIVATE, /* m alone */
-    OP_LOW_OUT,  /* u2 */
-    OP_OUT,      /* y on a cut of D */
+    OP_GATHER,          /* x, u1, u3 */
+    OP_GATHER_GRADIENT, /* and G, v2 */
+    OP_IN,              /* a1 and a3 on a cut of F, then m */
+    OP_LOW_OUT,         /* u2 */
+    OP_OUT,             /* y on a cut of D */
     OP_COMBINE,
-    OP_LOW_OUT_GRADIENT, /* v2 */
-    OP_INNER_GRADIENT,   /* dm, da1, da3 on a cut of F */
-    OP_WEIGH,
+    OP_INNER_GRADIENT, /* a1, a3, m again; dm, da1, da3 on a cut of F */
+    OP_WEIGH,          /* u2, v1, v3 */
     OP_A_OUT_GRADIENT,
     OP_OUT_WEIGHT_GRADIENT,
-    OP_LOW_IN_GRADIENT, /* v1, v3 */
-    OP_INPUT_GRADIENT,  /* dx, dA1, dA3 on a cut of D */
+    OP_INPUT_GRADIENT, /* dx, dA1, dA3 on a cut of D */
     OP_IN_WEIGHT_GRADIENT,
     OP_SCATTER
 };
@@ -51,21 +47,13 @@ static void unit_run(void *context, size_t index, int worker)
 
     switch ((enum op)unit.op) {
     case OP_GATHER:
-        hm_expert_gather(moe, i, worker);
+        hm_expert_gather(moe, job, i, worker);
         break;
     case OP_GATHER_GRADIENT:
-        hm_expert_gather_gradient(moe, i, worker);
-        break;
-    case OP_LOW_IN:
-        hm_fan_down(step, &job->in, branch, i, worker);
+        hm_expert_gather_gradient(moe, job, i, worker);
         break;
     case OP_IN:
-        hm_fan_product(step, &job->in, 0, i, worker);
-        hm_fan_product(step, &job->in, 1, i, worker);
-        hm_expert_activate(moe, job, i, worker);
-        break;
-    case OP_ACTIVATE:
-        hm_expert_activate(moe, job, i, worker);
+        hm_expert_inner(moe, job, i, worker);
         break;
     case OP_LOW_OUT:
         hm_fan_down(step, &job->out, 0, i, worker);
@@ -75,9 +63,6 @@ static void unit_run(void *context, size_t index, int worker)
         break;
     case OP_COMBINE:
         hm_expert_combine(moe, i, worker);
-        break;
-    case OP_LOW_OUT_GRADIENT:
-        hm_fan_up_gradient(step, &job->out, 0, i, worker);
         break;
     case OP_INNER_GRADIENT:
         hm_expert_inner_gradient(moe, job, i, worker);
@@ -90,9 +75,6 @@ static void unit_run(void *context, size_t index, int worker)
         break;
     case OP_OUT_WEIGHT_GRADIENT:
         hm_fan_weight_gradient(step, &job->out, 0, i, worker);
-        break;
-    case OP_LOW_IN_GRADIENT:
-        hm_fan_up_gradient(step, &job->in, branch, i, worker);
         break;
     case OP_INPUT_GRADIENT:
         hm_fan_input_gradient(step, &job->in, i, job->in.dx + i * hm_cut(step->arch->hidden),
@@ -125,12 +107,17 @@ static void list(struct schedule *schedule, enum op op, size_t job, unsigned bra
             (struct hm_unit){ (int32_t)op, (int32_t)job, (int32_t)branch, (int32_t)i };
 }
 
-/* Row blocks of every adapted linear of a fan. */
-static void list_low(struct schedule *schedule, enum op op, size_t job, const struct hm_fan *fan)
+/* Row blocks of every expert of the round. */
+static void list_rows(struct schedule *schedule, enum op op)
 {
-    for (unsigned b = 0; b < fan->n_branches; b++)
-        if (fan->branch[b].w.rank > 0)
-            list(schedule, op, job, b, hm_units(fan->n, HM_ROW_BLOCK));
+    for (size_t j = 0; j < schedule->moe->n_jobs; j++)
+        list(schedule, op, j, 0, hm_units(schedule->moe->job[j].in.n, HM_ROW_BLOCK));
+}
+
+static void list_cuts(struct schedule *schedule, enum op op, uint32_t width)
+{
+    for (size_t j = 0; j < schedule->moe->n_jobs; j++)
+        list(schedule, op, j, 0, hm_units(width, hm_cut(width)));
 }
 
 /* Output cuts of every linear of a fan that trains something. */
@@ -180,6 +167,24 @@ static void rows_sort(const struct hm_moe *moe)
     start[0] = 0;
 }
 
+/* Packed operands of a job: rows begin at a multiple of HM_PACK_ROWS, those of jobs before padded.
+ */
+static void job_place(const struct hm_moe *moe, struct hm_expert_job *job)
+{
+    const struct hm_workspace *ws = moe->step->ws;
+    const size_t d = moe->step->arch->hidden, f = moe->step->arch->ffn;
+    size_t row = job->round_row / HM_PACK_ROWS * HM_PACK_ROWS + moe->n_jobs * HM_PACK_ROWS;
+    uint16_t *inner = hm_bf16(ws, HM_BUF_PACK_M) + hm_pack_values(row, f);
+
+    job->in.packed_x = hm_bf16(ws, HM_BUF_PACK_X) + hm_pack_values(row, d);
+    job->out.packed_x = inner;
+    if (!moe->dh)
+        return;
+    job->out.branch[0].packed_dy = hm_bf16(ws, HM_BUF_PACK_DY) + hm_pack_values(row, d);
+    job->in.branch[0].packed_dy = inner;
+    job->in.branch[1].packed_dy = inner + ws->buffer[HM_BUF_PACK_M].cols / 2;
+}
+
 static void job_set(const struct hm_moe *moe, uint32_t layer, uint32_t expert, size_t row0,
                     size_t n, struct hm_expert_job *ret_job)
 {
@@ -205,6 +210,8 @@ static void job_set(const struct hm_moe *moe, uint32_t layer, uint32_t expert, s
     job.in.branch[1] =
         hm_branch_make(step, &view.w3, hm_f32(step->ws, HM_BUF_A3) + kept + at * f, 1, at);
     job.out.branch[0] = hm_branch_make(step, &view.w2, y, 2, at);
+    if (shape->packed)
+        job_place(moe, &job);
     *ret_job = job;
 }
 
@@ -249,34 +256,20 @@ static struct hm_moe moe_begin(const struct hm_step *step, uint32_t layer, const
 
 /* --- the two passes --------------------------------------------------------------------------- */
 
-/* a1, a3 and m of the round. */
-static void inner_forward(const struct hm_moe *moe, struct schedule *schedule, bool products)
-{
-    const size_t f_cuts = hm_units(moe->step->arch->ffn, hm_cut(moe->step->arch->ffn));
-
-    for (size_t j = 0; j < moe->n_jobs; j++)
-        list_low(schedule, OP_LOW_IN, j, &moe->job[j].in);
-    schedule_run(schedule);
-    for (size_t j = 0; j < moe->n_jobs; j++)
-        list(schedule, products ? OP_IN : OP_ACTIVATE, j, 0, f_cuts);
-    schedule_run(schedule);
-}
-
 static void round_forward(const struct hm_moe *moe)
 {
     const struct hm_step *step = moe->step;
-    const size_t d_cuts = hm_units(step->arch->hidden, hm_cut(step->arch->hidden));
     struct schedule schedule = schedule_begin(moe);
 
-    if (moe->routed)
-        list(&schedule, OP_GATHER, 0, 0, hm_units(moe->rows, HM_ROW_BLOCK));
+    list_rows(&schedule, OP_GATHER);
     schedule_run(&schedule);
-    inner_forward(moe, &schedule, true);
-    for (size_t j = 0; j < moe->n_jobs; j++)
-        list_low(&schedule, OP_LOW_OUT, j, &moe->job[j].out);
+    list_cuts(&schedule, OP_IN, step->arch->ffn);
     schedule_run(&schedule);
     for (size_t j = 0; j < moe->n_jobs; j++)
-        list(&schedule, OP_OUT, j, 0, d_cuts);
+        if (moe->job[j].out.branch[0].w.rank > 0)
+            list(&schedule, OP_LOW_OUT, j, 0, hm_units(moe->job[j].out.n, HM_ROW_BLOCK));
+    schedule_run(&schedule);
+    list_cuts(&schedule, OP_OUT, step->arch->hidden);
     schedule_run(&schedule);
     if (moe->routed)
         list(&schedule, OP_COMBINE, 0, 0, hm_units(step->N, HM_ROW_BLOCK));
@@ -298,35 +291,23 @@ void hm_moe_forward(const struct hm_step *step, uint32_t layer, const float *h, 
 static void round_backward(const struct hm_moe *moe)
 {
     const struct hm_step *step = moe->step;
-    const size_t d_cuts = hm_units(step->arch->hidden, hm_cut(step->arch->hidden));
     const size_t f_cuts = hm_units(step->arch->ffn, hm_cut(step->arch->ffn));
     struct schedule schedule = schedule_begin(moe);
 
-    if (moe->routed)
-        list(&schedule, OP_GATHER_GRADIENT, 0, 0, hm_units(moe->rows, HM_ROW_BLOCK));
+    list_rows(&schedule, OP_GATHER_GRADIENT);
     schedule_run(&schedule);
-    inner_forward(moe, &schedule, step->ws->shape.recompute);
-    for (size_t j = 0; j < moe->n_jobs; j++) {
-        list_low(&schedule, OP_LOW_OUT, j, &moe->job[j].out);
-        list_low(&schedule, OP_LOW_OUT_GRADIENT, j, &moe->job[j].out);
-    }
+    list_cuts(&schedule, OP_INNER_GRADIENT, step->arch->ffn);
     schedule_run(&schedule);
-    for (size_t j = 0; j < moe->n_jobs; j++)
-        list(&schedule, OP_INNER_GRADIENT, j, 0, f_cuts);
-    schedule_run(&schedule);
-    for (size_t j = 0; j < moe->n_jobs && moe->routed; j++)
-        list(&schedule, OP_WEIGH, j, 0, hm_units(moe->job[j].in.n, HM_ROW_BLOCK));
+    list_rows(&schedule, OP_WEIGH);
     schedule_run(&schedule);
     for (size_t j = 0; j < moe->n_jobs; j++) {
-        if (moe->job[j].out.branch[0].w.rank > 0)
+        const struct hm_expert_job *job = &moe->job[j];
+        list(&schedule, OP_INPUT_GRADIENT, j, 0,
+             hm_units(step->arch->hidden, hm_cut(step->arch->hidden)));
+        if (job->out.branch[0].w.rank > 0)
             list(&schedule, OP_A_OUT_GRADIENT, j, 0, f_cuts);
-        list_weights(&schedule, OP_OUT_WEIGHT_GRADIENT, j, &moe->job[j].out);
-        list_low(&schedule, OP_LOW_IN_GRADIENT, j, &moe->job[j].in);
-    }
-    schedule_run(&schedule);
-    for (size_t j = 0; j < moe->n_jobs; j++) {
-        list(&schedule, OP_INPUT_GRADIENT, j, 0, d_cuts);
-        list_weights(&schedule, OP_IN_WEIGHT_GRADIENT, j, &moe->job[j].in);
+        list_weights(&schedule, OP_OUT_WEIGHT_GRADIENT, j, &job->out);
+        list_weights(&schedule, OP_IN_WEIGHT_GRADIENT, j, &job->in);
     }
     schedule_run(&schedule);
     if (moe->routed)

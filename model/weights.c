@@ -187,6 +187,9 @@ static void linear_view(const struct hm_model *model, uint32_t slot, struct hm_l
 
     if (view.full && view.full->rows == view.rows)
         view.dense = view.full->value;
+    if (!view.dense && hm_model_packs(model->kernels, model->round) &&
+        hm_weight_frozen(weight, &view.frozen) && view.full)
+        view.frozen.rows = view.full->first_row;
     if (adapter && adapter->lora_of_slot[slot] >= 0) {
         const struct hm_lora *lora = &adapter->lora[adapter->lora_of_slot[slot]];
         view.a = &adapter->param[lora->a];
@@ -252,6 +255,7 @@ void hm_layer_acquire(struct hm_model *model, uint32_t layer, struct hm_layer_vi
     linear_view(model, index[INDEX_O], &view.o);
     if (index[INDEX_GATE] != NO_SLOT)
         linear_view(model, index[INDEX_GATE], &view.gate);
+    view.gate.frozen.rows = 0; /* decisions are made in f32 */
     *ret_view = view;
 }
 

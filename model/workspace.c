@@ -57,6 +57,16 @@ static struct hm_act f32(uint64_t rows, uint64_t cols)
     return (struct hm_act){ NULL, HM_DTYPE_F32, rows, cols };
 }
 
+static struct hm_act bf16(uint64_t values)
+{
+    return (struct hm_act){ NULL, HM_DTYPE_BF16, 1, values };
+}
+
+static uint64_t most(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 static struct hm_act i32(uint64_t rows, uint64_t cols)
 {
     return (struct hm_act){ NULL, HM_DTYPE_I32, rows, cols };
@@ -109,7 +119,9 @@ static void table_forward(const struct hm_shape *shape, struct hm_act *table)
     table[HM_BUF_JOBS] =
         (struct hm_act){ NULL, HM_DTYPE_U8, arch->experts, sizeof(struct hm_expert_job) };
     table[HM_BUF_UNITS] = i32(units_most(shape, x), sizeof(struct hm_unit) / sizeof(int32_t));
-    table[HM_BUF_PANEL] = f32((uint64_t)shape->threads, HM_PANEL_ROWS * HM_PANEL_COLS);
+    table[HM_BUF_PANEL] = f32((uint64_t)shape->threads,
+                              most(HM_PANEL_ROWS * HM_PANEL_COLS,
+                                   shape->packed ? HM_FROZEN_SCRATCH_BYTES / sizeof(float) : 0));
     table[HM_BUF_SCORE] = f32((uint64_t)shape->threads, score_values(shape));
 }
 
@@ -134,6 +146,26 @@ static void table_backward(const struct hm_shape *shape, struct hm_act *table)
     table[HM_BUF_DM] = f32((uint64_t)shape->threads, x * hm_cut(arch->ffn));
 }
 
+/* Experts and the fans outside them use these by turns. Every expert's rows are padded. */
+static void table_packed(const struct hm_shape *shape, struct hm_act *table)
+{
+    const struct hm_arch *arch = &shape->arch;
+    size_t n = (size_t)shape->rows * shape->seq_len;
+    size_t x = hm_expert_round_rows(shape) + ((size_t)arch->experts + 1) * HM_PACK_ROWS;
+    size_t q = (size_t)arch->heads * arch->head_dim;
+    size_t kv = (size_t)arch->kv_heads * arch->head_dim;
+    size_t x_hidden = hm_pack_values(x, arch->hidden), x_ffn = hm_pack_values(x, arch->ffn);
+
+    table[HM_BUF_PACK_X] =
+        bf16(most(x_hidden, most(hm_pack_values(n, arch->hidden), hm_pack_values(n, q))));
+    table[HM_BUF_PACK_M] = bf16((shape->backward ? 2 : 1) * x_ffn);
+    if (shape->backward)
+        table[HM_BUF_PACK_DY] =
+            bf16(most(most(x_hidden, hm_pack_values(n, arch->hidden)),
+                      most(hm_pack_values(n, q) + 2 * hm_pack_values(n, kv),
+                           hm_pack_values(hm_head_rows(arch, n), arch->vocab_size))));
+}
+
 void hm_workspace_table(const struct hm_shape *shape, struct hm_act table[HM_BUF_COUNT])
 {
     for (int i = 0; i < HM_BUF_COUNT; i++)
@@ -141,6 +173,8 @@ void hm_workspace_table(const struct hm_shape *shape, struct hm_act table[HM_BUF
     table_forward(shape, table);
     if (shape->backward)
         table_backward(shape, table);
+    if (shape->packed)
+        table_packed(shape, table);
 }
 
 uint64_t hm_act_bytes(const struct hm_act *act)
@@ -231,7 +265,8 @@ int hm_workspace_new(struct hm_model *model, uint32_t rows, uint32_t seq_len, bo
                               .rank = hm_adapter_rank(model->adapter),
                               .threads = hm_threads(),
                               .backward = backward,
-                              .recompute = recompute };
+                              .recompute = recompute,
+                              .packed = hm_model_packs(model->kernels, model->round) };
 
     HM_TRY(hm_shape_check(&shape, err));
     return hm_workspace_make(&shape, ret, err);
@@ -253,6 +288,19 @@ float *hm_f32(const struct hm_workspace *workspace, enum hm_buffer buffer)
 
     HM_BUG(act->dtype != HM_DTYPE_F32);
     return act->data;
+}
+
+uint16_t *hm_bf16(const struct hm_workspace *workspace, enum hm_buffer buffer)
+{
+    const struct hm_act *act = &workspace->buffer[buffer];
+
+    HM_BUG(act->dtype != HM_DTYPE_BF16);
+    return act->data;
+}
+
+float *hm_worker_panel(const struct hm_workspace *workspace, int worker)
+{
+    return hm_f32(workspace, HM_BUF_PANEL) + (size_t)worker * workspace->buffer[HM_BUF_PANEL].cols;
 }
 
 float *hm_worker_scratch(const struct hm_workspace *workspace, int worker)

@@ -60,7 +60,8 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     ret_plan->work = ids.rows;
     ret_plan->work_unit = "rows";
     hm_ids_file_close(&ids);
-    return hm_stage_eval_plan(run, config->ram, seq_len, true, ret_plan, err);
+    return hm_stage_eval_plan(run, (enum hm_round)config->compute, config->ram, seq_len, true,
+                              ret_plan, err);
 }
 
 const struct hm_stage hm_stage_eval_logits = {

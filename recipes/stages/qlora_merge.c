@@ -187,7 +187,7 @@ static int verify_plan(const struct hm_stage_run *run, const struct hm_arch *arc
 {
     struct hm_memory_plan memory = { 0 };
 
-    HM_TRY(hm_memory_plan_eval(arch, 1, VERIFY_TOKENS, run->threads, &memory, err));
+    HM_TRY(hm_memory_plan_eval(arch, 1, VERIFY_TOKENS, false, run->threads, &memory, err));
     memory.activations += 2ull * VERIFY_TOKENS * arch->vocab_size * sizeof(float);
     HM_TRY(hm_stage_plan_mapped(plan, "weights to verify", memory.weights_mapped, err));
     memory.weights_mapped = 0;

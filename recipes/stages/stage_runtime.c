@@ -123,19 +123,23 @@ static int adapter_bytes(const struct hm_stage_run *run, uint64_t *ret_bytes, st
     return HM_OK;
 }
 
-int hm_stage_eval_plan(const struct hm_stage_run *run, uint64_t ram_bytes, uint32_t seq_len,
-                       bool with_logits, struct hm_stage_plan *ret_plan, struct hm_error *err)
+int hm_stage_eval_plan(const struct hm_stage_run *run, enum hm_round round, uint64_t ram_bytes,
+                       uint32_t seq_len, bool with_logits, struct hm_stage_plan *ret_plan,
+                       struct hm_error *err)
 {
     struct hm_memory_plan memory = { 0 };
     struct stage_model model = { 0 };
+    struct hm_kernels kernels;
     uint64_t adapter = 0;
 
+    HM_TRY(hm_stage_kernels(run, &kernels, err));
     HM_TRY(hm_stage_model_plan(run, "model", &model, err));
     if (!model.known)
         return HM_OK;
     int r = adapter_bytes(run, &adapter, err);
     if (r == HM_OK)
-        r = hm_memory_plan_eval(&model.arch, 1, seq_len ? seq_len : 1, run->threads, &memory, err);
+        r = hm_memory_plan_eval(&model.arch, 1, seq_len ? seq_len : 1,
+                                hm_model_packs(&kernels, round), run->threads, &memory, err);
     memory.weights_mapped = model.file_bytes;
     memory.adapter += adapter;
     if (with_logits)

@@ -50,8 +50,9 @@ int hm_stage_ram_check(const struct hm_stage_run *run, uint64_t ram_bytes, uint6
                        struct hm_error *err);
 /* Memory of one forward pass of `rows` sequences of seq_len; with_logits keeps a row's logits as
  * well. */
-int hm_stage_eval_plan(const struct hm_stage_run *run, uint64_t ram_bytes, uint32_t seq_len,
-                       bool with_logits, struct hm_stage_plan *ret_plan, struct hm_error *err);
+int hm_stage_eval_plan(const struct hm_stage_run *run, enum hm_round round, uint64_t ram_bytes,
+                       uint32_t seq_len, bool with_logits, struct hm_stage_plan *ret_plan,
+                       struct hm_error *err);
 /* The lines of a memory plan, weights as mapped pages. */
 int hm_stage_plan_lines(struct hm_stage_plan *plan, const struct hm_memory_plan *memory,
                         struct hm_error *err);

@@ -76,8 +76,10 @@ int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan
     struct hm_memory_plan memory = { 0 };
     struct stage_model model = { 0 };
     struct data_shape shape = { 0 };
+    struct hm_kernels kernels;
     uint64_t data_bytes = 0;
 
+    HM_TRY(hm_stage_kernels(run, &kernels, err));
     HM_TRY(hm_stage_model_plan(run, "model", &model, err));
     if (!model.known)
         return HM_OK;
@@ -99,7 +101,9 @@ int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan
         r = valid_find(run, &longest, &data_bytes, err);
     if (r == HM_OK)
         r = hm_memory_plan_train(&model.arch, &adapter, model.old_vocab_size, config.micro_batch,
-                                 longest, config.recompute, run->threads, &memory, err);
+                                 longest, config.recompute,
+                                 hm_model_packs(&kernels, (enum hm_round)settings->compute),
+                                 run->threads, &memory, err);
     memory.weights_mapped = model.file_bytes;
     if (r == HM_OK)
         r = hm_stage_ram_check(run, settings->ram, memory.weights_mapped, err);

@@ -20,7 +20,8 @@ struct hm_model; /* opaque */
 
 struct hm_model_options {
     const struct hm_kernels *kernels; /* borrowed */
-    enum hm_round round; /* rounding of frozen 4-bit weights in both passes: NONE for compute f32 */
+    enum hm_round round; /* BF16: frozen 4-bit weights are rounded in both passes, and where the
+                            kernels can, products with frozen weights are made in bf16 */
     bool check_finite;   /* scan all weights for NaN/Inf at open: HM_ERR_FORMAT naming the tensor */
 };
 int hm_model_open(const char *dir, const struct hm_model_options *options,
@@ -101,6 +102,9 @@ void hm_model_expert_counts(struct hm_model *model, uint64_t *counts, bool reset
 double hm_model_step_flops(const struct hm_arch *arch, uint64_t tokens, bool backward,
                            bool recompute);
 
+/* Whether steps pack activations in bf16 for the products of these kernels: it decides sizes. */
+bool hm_model_packs(const struct hm_kernels *kernels, enum hm_round round);
+
 struct hm_memory_plan {      /* bytes by purpose; computed with the code that later allocates */
     uint64_t weights_mapped; /* file pages touched */
     uint64_t adapter, gradients, optimizer, activations, scratch, other;
@@ -114,8 +118,9 @@ uint64_t hm_memory_plan_weights(const struct hm_arch *arch);
    itself. */
 int hm_memory_plan_train(const struct hm_arch *arch, const struct hm_adapter_config *config,
                          uint64_t old_vocab, uint32_t rows, uint32_t seq_len, bool recompute,
-                         int threads, struct hm_memory_plan *ret_plan, struct hm_error *err);
-int hm_memory_plan_eval(const struct hm_arch *arch, uint32_t rows, uint32_t seq_len, int threads,
-                        struct hm_memory_plan *ret_plan, struct hm_error *err);
+                         bool packed, int threads, struct hm_memory_plan *ret_plan,
+                         struct hm_error *err);
+int hm_memory_plan_eval(const struct hm_arch *arch, uint32_t rows, uint32_t seq_len, bool packed,
+                        int threads, struct hm_memory_plan *ret_plan, struct hm_error *err);
 
 #endif

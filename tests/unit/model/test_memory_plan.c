@@ -30,7 +30,7 @@ static uint64_t heap(enum hm_mem_tag tag)
 }
 
 /* Peaks of a training step against its plan. */
-static void check(const struct hm_arch *arch, bool all, bool recompute)
+static void check(const struct hm_arch *arch, bool all, bool recompute, bool packed)
 {
     struct hm_adapter_config config = config_of(all);
     struct hm_kernels kernels;
@@ -52,15 +52,16 @@ static void check(const struct hm_arch *arch, bool all, bool recompute)
     random_model_write(dir, arch, 4, 1.0);
     hm_mem_peak_reset();
     uint64_t before = heap(HM_MEM_ACTIVATION) + heap(HM_MEM_SCRATCH);
-    assert_ok(hm_kernels_choose(&kernels, NULL, &err), err);
-    struct hm_model_options model_options = { &kernels, HM_ROUND_NONE, true };
+    hm_kernels_reference(&kernels); /* has products in bf16 */
+    struct hm_model_options model_options = { &kernels, packed ? HM_ROUND_BF16 : HM_ROUND_NONE,
+                                              true };
     assert_ok(hm_model_open(dir, &model_options, &model, &err), err);
     assert_ok(hm_adapter_new(hm_model_checkpoint(model), &config, true, &adapter, &err), err);
     hm_model_attach(model, adapter);
     assert_ok(hm_workspace_new(model, 2, 50, true, recompute, &workspace, &err), err);
     assert_ok(hm_model_step(model, workspace, &batch, &options, &result, &err), err);
     assert_ok(hm_memory_plan_train(hm_model_arch(model), &config, arch->vocab_size, 2, 50,
-                                   recompute, hm_threads(), &plan, &err),
+                                   recompute, packed, hm_threads(), &plan, &err),
               err);
     uint64_t taken = heap(HM_MEM_ACTIVATION) + heap(HM_MEM_SCRATCH) - before;
     assert_true(taken <= plan.activations + plan.scratch);
@@ -86,11 +87,13 @@ static void test_plan_covers_step(void **state)
     struct hm_arch routed = random_arch(3, 4, 2), dense = random_arch(2, 1, 1);
 
     (void)state;
-    check(&routed, false, true);
-    check(&routed, false, false);
-    check(&routed, true, true);
-    check(&dense, false, true);
-    check(&dense, true, false);
+    for (int packed = 0; packed < 2; packed++) {
+        check(&routed, false, true, packed);
+        check(&routed, false, false, packed);
+        check(&routed, true, true, packed);
+        check(&dense, false, true, packed);
+        check(&dense, true, false, packed);
+    }
 }
 
 static void test_evaluation(void **state)
@@ -102,18 +105,19 @@ static void test_evaluation(void **state)
 
     (void)state;
     config.rank = 64; /* what evaluation makes room for */
-    assert_ok(hm_memory_plan_eval(&arch, 1, 64, 2, &short_plan, &err), err);
-    assert_ok(hm_memory_plan_eval(&arch, 1, 512, 2, &long_plan, &err), err);
-    assert_ok(hm_memory_plan_train(&arch, &config, arch.vocab_size, 1, 512, true, 2, &train, &err),
-              err);
+    assert_ok(hm_memory_plan_eval(&arch, 1, 64, false, 2, &short_plan, &err), err);
+    assert_ok(hm_memory_plan_eval(&arch, 1, 512, false, 2, &long_plan, &err), err);
+    assert_ok(
+        hm_memory_plan_train(&arch, &config, arch.vocab_size, 1, 512, true, false, 2, &train, &err),
+        err);
     assert_true(short_plan.activations < long_plan.activations &&
                 long_plan.activations < train.activations);
     assert_int_equal(short_plan.weights_mapped, train.weights_mapped);
     assert_int_equal(long_plan.gradients + long_plan.optimizer, 0);
-    assert_fails(hm_memory_plan_eval(&arch, 0, 64, 2, &short_plan, &err), HM_ERR_USAGE,
+    assert_fails(hm_memory_plan_eval(&arch, 0, 64, false, 2, &short_plan, &err), HM_ERR_USAGE,
                  "at least one", err);
-    assert_fails(hm_memory_plan_eval(&arch, 1 << 20, 1 << 20, 2, &short_plan, &err), HM_ERR_NOFIT,
-                 "too many", err);
+    assert_fails(hm_memory_plan_eval(&arch, 1 << 20, 1 << 20, false, 2, &short_plan, &err),
+                 HM_ERR_NOFIT, "too many", err);
 }
 
 /* Mixtral-8x7B in NF4 with double quantisation: 46.7 B values come to 23-25 GB of pages. */
@@ -141,8 +145,10 @@ static void test_mixtral_8x7b(void **state)
     struct hm_error err = { 0 };
 
     (void)state;
-    assert_ok(hm_memory_plan_train(&arch, &config, 32000, 1, 2048, true, 16, &plan, &err), err);
-    assert_ok(hm_memory_plan_train(&arch, &config, 32000, 1, 2048, false, 16, &kept, &err), err);
+    assert_ok(hm_memory_plan_train(&arch, &config, 32000, 1, 2048, true, true, 16, &plan, &err),
+              err);
+    assert_ok(hm_memory_plan_train(&arch, &config, 32000, 1, 2048, false, true, 16, &kept, &err),
+              err);
     assert_true(plan.weights_mapped > 23000000000u && plan.weights_mapped < 26000000000u);
     assert_true(plan.activations < 2500000000u && kept.activations > 5 * plan.activations);
 }
