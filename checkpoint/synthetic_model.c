@@ -41,9 +41,9 @@ struct writer {
     uint8_t *chunk;              /* [CHUNK_BYTES] */
     uint8_t *packed;             /* [CHUNK_BYTES] */
     float *value;                /* [CHUNK_VALUES] */
-    float *absmax;               /* of slot scales_slot */
+    float *absmax;               /* [blocks] */
     struct hm_nf4_nested nested; /* the same, double quantised */
-    size_t scales_slot;
+    uint64_t blocks;
     struct hm_folder_writer *out;
 };
 
@@ -197,15 +197,15 @@ static int dense_write(struct writer *w, const struct hm_weight_slot *slot, size
     return HM_OK;
 }
 
-/* Scales of one matrix, nested where the folder nests; kept for the tensors that follow. */
-static int scales_make(struct writer *w, size_t slot_index, uint64_t blocks, struct hm_error *err)
+/* Scales of one matrix, nested where the folder nests; the same for all of one size. */
+static int scales_make(struct writer *w, uint64_t blocks, struct hm_error *err)
 {
-    if (w->absmax && w->scales_slot == slot_index)
+    if (w->absmax && w->blocks == blocks)
         return HM_OK;
     hm_nf4_nested_release(&w->nested);
     hm_free(w->absmax);
     w->absmax = hm_alloc_array(HM_MEM_OTHER, blocks, sizeof *w->absmax);
-    w->scales_slot = slot_index;
+    w->blocks = blocks;
     if (!w->absmax)
         return hm_fail_nomem(err, "for scales");
     for (uint64_t b = 0; b < blocks; b++)
@@ -229,14 +229,14 @@ static int entry_write(struct writer *w, size_t index, struct hm_error *err)
     case CODES:
         return codes_write(w, index, (values + 1) / 2, err);
     case ABSMAX:
-        HM_TRY(scales_make(w, entry.slot, blocks, err));
+        HM_TRY(scales_make(w, blocks, err));
         if (!w->arch->quant.double_quant)
             return hm_folder_writer_data(w->out, w->absmax, blocks * sizeof(float), err);
         return hm_folder_writer_data(w->out, w->nested.code, blocks, err);
     case MAP:
         return hm_folder_writer_data(w->out, hm_nf4_code, sizeof hm_nf4_code, err);
     case NESTED_ABSMAX:
-        HM_TRY(scales_make(w, entry.slot, blocks, err));
+        HM_TRY(scales_make(w, blocks, err));
         return hm_folder_writer_data(w->out, w->nested.nested_absmax,
                                      nested_blocks(blocks) * sizeof(float), err);
     case NESTED_MAP:
