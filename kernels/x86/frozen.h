@@ -15,19 +15,18 @@
 
 #include "hanmix/kernels/kernels.h"
 
-#define CHUNK   512u            /* of k, values */
-#define LANES   16u             /* f32 in a vector: rows of a group */
-#define PAIRS   32u             /* bf16 in a vector */
-#define PANEL_N 256u            /* outputs of a panel of W */
-#define BLOCK_M 512u            /* rows for which a panel is decoded once */
-#define SUM_LD  (BLOCK_M + 16u) /* floats; not a power of two */
+#define CHUNK   512u /* of k, values */
+#define LANES   16u  /* f32 in a vector: rows of a group */
+#define PAIRS   32u  /* bf16 in a vector */
+#define PANEL_N 256u /* outputs of a panel of W */
+#define BLOCK_M 256u /* rows for which a panel is decoded once */
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 
 struct frozen_scratch {
     uint16_t panel[PANEL_N * CHUNK];
-    float sum[PANEL_N * SUM_LD];
+    float sum[PANEL_N * BLOCK_M];
     float scale[2][CHUNK / 64];
 } __attribute__((aligned(64)));
 
@@ -36,6 +35,11 @@ _Static_assert(sizeof(struct frozen_scratch) <= HM_FROZEN_SCRATCH_BYTES, "scratc
 INLINE size_t round_up(size_t value, size_t multiple)
 {
     return (value + multiple - 1) / multiple * multiple;
+}
+
+INLINE size_t units(size_t count, size_t grain)
+{
+    return (count + grain - 1) / grain;
 }
 
 INLINE size_t least(size_t a, size_t b)

@@ -11,47 +11,82 @@
 
 /* --- all rows of the broadcast operand against lanes that fit L1 --- */
 
-#define CASE(rows, vectors)            \
-    case rows:                         \
-        tile_run(rows, vectors, tile); \
+#define CASE(rows, vectors, ld)            \
+    case rows:                             \
+        tile_run(rows, vectors, ld, tile); \
         break;
 
 static __attribute__((noinline)) void tile_1(size_t rows, const struct frozen_tile *tile)
 {
     switch (rows) {
-        CASE(4, 1)
-        CASE(8, 1)
-        CASE(12, 1)
-        CASE(16, 1)
-        CASE(20, 1)
+        CASE(4, 1, CHUNK)
+        CASE(8, 1, CHUNK)
+        CASE(12, 1, CHUNK)
+        CASE(16, 1, CHUNK)
+        CASE(20, 1, CHUNK)
     default:
-        tile_run(24, 1, tile);
+        tile_run(24, 1, CHUNK, tile);
     }
 }
 
 static __attribute__((noinline)) void tile_2(size_t rows, const struct frozen_tile *tile)
 {
     switch (rows) {
-        CASE(4, 2)
-        CASE(8, 2)
+        CASE(4, 2, CHUNK)
+        CASE(8, 2, CHUNK)
     default:
-        tile_run(12, 2, tile);
+        tile_run(12, 2, CHUNK, tile);
     }
 }
 
-static void strip_run(size_t vectors, size_t n_rows, struct frozen_tile tile)
+/* Rows that lie closer: a last chunk. */
+static __attribute__((noinline)) void tile_2_narrow(size_t rows, const struct frozen_tile *tile)
+{
+    switch (rows) {
+        CASE(4, 2, tile->row_ld)
+        CASE(8, 2, tile->row_ld)
+    default:
+        tile_run(12, 2, tile->row_ld, tile);
+    }
+}
+
+static void strip_run(size_t vectors, size_t n_rows, struct frozen_tile tile,
+                      struct frozen_ahead *ahead)
 {
     size_t rows;
 
     for (size_t r = 0; r < n_rows; r += rows) {
         rows = tile_height(n_rows - r, vectors == 1 ? 24 : 12);
+        ahead_fetch(ahead);
         if (vectors == 1)
             tile_1(rows, &tile);
-        else
+        else if (tile.row_ld == CHUNK)
             tile_2(rows, &tile);
+        else
+            tile_2_narrow(rows, &tile);
         tile.row += rows * tile.row_ld;
         tile.sum += rows * tile.sum_ld;
     }
+}
+
+/* Bytes that n values of W take. */
+static uint64_t data_bytes(const struct hm_frozen *w, uint64_t n)
+{
+    return w->layout == HM_FROZEN_BF16 ? n * 2 : n / 2;
+}
+
+/* W[row0..+n_rows][col0..+n_cols], cut to what exists, fetched over about n_tiles tiles. */
+static struct frozen_ahead ahead_block(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                                       uint32_t col0, uint32_t n_cols, size_t n_tiles)
+{
+    if (row0 >= w->rows || col0 >= w->cols)
+        return (struct frozen_ahead){ 0 };
+    size_t n = least(n_rows, w->rows - row0);
+    return (struct frozen_ahead){ .at = w->data + data_bytes(w, (uint64_t)row0 * w->cols + col0),
+                                  .stride = data_bytes(w, w->cols),
+                                  .bytes = data_bytes(w, least(n_cols, w->cols - col0)),
+                                  .n = n,
+                                  .each = n / n_tiles + 1 };
 }
 
 /* --- forward --- */
@@ -64,7 +99,7 @@ static void sums_turn(const float *sum, size_t n, size_t m, bool add, float *y, 
             __m512 block[LANES];
             __mmask16 mask = mask16(least(LANES, n - j));
             UNROLL for (size_t r = 0; r < LANES; r++) block[r] =
-                _mm512_load_ps(sum + (j + r) * SUM_LD + i);
+                _mm512_load_ps(sum + i / 32 * 32 * PANEL_N + (j + r) * 32 + i % 32);
             vf_transpose(block);
             UNROLL for (size_t r = 0; r < LANES; r++)
             {
@@ -85,6 +120,8 @@ static void forward_block(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
     for (uint32_t k = 0; k < w->cols; k += CHUNK) {
         const uint32_t width = (uint32_t)chunk_width(w->cols, k);
         const uint16_t *lanes = x + chunk_begin(m_all, k) + m0 * width;
+        struct frozen_ahead ahead =
+            ahead_block(w, row0, n_rows, k + CHUNK, CHUNK, units(n_rows, 12) * units(m, 32));
         hm_frozen_panel_rows(w, row0, n_rows, k, width, scratch);
         for (size_t i = 0; i < m;) {
             size_t vectors = m - i > LANES ? 2 : 1;
@@ -95,9 +132,10 @@ static void forward_block(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
                                             .pair_step = PAIRS,
                                             .vector_step = (size_t)width * LANES,
                                             .pairs = width / 2,
-                                            .sum = scratch->sum + i,
-                                            .sum_ld = SUM_LD,
-                                            .first = k == 0 });
+                                            .sum = scratch->sum + i * PANEL_N,
+                                            .sum_ld = 32,
+                                            .first = k == 0 },
+                      &ahead);
             i += vectors * LANES;
         }
     }
@@ -150,6 +188,8 @@ static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_
         const size_t width = chunk_width(w->rows, k);
         const uint32_t depth = (uint32_t)least(CHUNK, w->rows - k);
         const size_t pairs = (depth + 1) / 2;
+        struct frozen_ahead ahead =
+            ahead_block(w, k + CHUNK, CHUNK, col0, n_cols, units(n_cols, 32) * units(m, 12));
         hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch);
         for (uint32_t j = 0; j < n_cols; j += 32)
             strip_run(2, round_up(m, 4),
@@ -161,7 +201,8 @@ static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_
                                             .pairs = pairs,
                                             .sum = scratch->sum + j * BLOCK_M,
                                             .sum_ld = 32,
-                                            .first = k == 0 });
+                                            .first = k == 0 },
+                      &ahead);
     }
 }
 

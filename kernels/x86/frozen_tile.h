@@ -28,11 +28,11 @@ INLINE __m512i pair_broadcast(const uint16_t *p)
     return _mm512_set1_epi32(pair);
 }
 
-INLINE void tile_run(size_t rows, size_t vectors, const struct frozen_tile *tile)
+/* ld: tile->row_ld, better a constant: twelve strides would take registers from the loop. */
+INLINE void tile_run(size_t rows, size_t vectors, size_t ld, const struct frozen_tile *tile)
 {
     __m512 sum[24];
     const uint16_t *row = tile->row, *lane = tile->lane;
-    const size_t ld = tile->row_ld;
 
     UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t v = 0; v < vectors; v++)
         sum[r * vectors + v] = tile->first ? _mm512_setzero_ps()
@@ -59,6 +59,23 @@ INLINE size_t tile_height(size_t n, size_t most)
     if (n >= most)
         return n - most == 4 ? most - 4 : most;
     return n;
+}
+
+/* Data that will be wanted soon: n pieces `stride` apart, fetched into L2 a few at a time. */
+struct frozen_ahead {
+    const uint8_t *at;
+    size_t stride, bytes, n;
+    size_t each; /* pieces at a time */
+};
+
+INLINE void ahead_fetch(struct frozen_ahead *ahead)
+{
+    size_t n = least(ahead->each, ahead->n);
+
+    ahead->n -= n;
+    for (; n > 0; n--, ahead->at += ahead->stride)
+        for (size_t i = 0; i < ahead->bytes; i += 64)
+            _mm_prefetch((const char *)ahead->at + i, _MM_HINT_T1);
 }
 
 #endif
