@@ -26,6 +26,7 @@ struct settings {
     uint32_t tokens, rank, repeats;
     double dropout;
     bool recompute;
+    enum hm_round round;
 };
 
 struct bench {
@@ -55,7 +56,7 @@ static int adapter_make(struct bench *bench, const struct settings *settings, st
 static int bench_open(struct bench *bench, const char *dir, const struct settings *settings,
                       struct hm_error *err)
 {
-    struct hm_model_options options = { &bench->kernels, HM_ROUND_NONE, false };
+    struct hm_model_options options = { &bench->kernels, settings->round, false };
 
     HM_TRY(hm_model_open(dir, &options, &bench->model, err));
     HM_TRY(adapter_make(bench, settings, err));
@@ -158,7 +159,7 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-    struct settings settings = { "tiny", 512, 8, 3, 0, true };
+    struct settings settings = { "tiny", 512, 8, 3, 0, true, HM_ROUND_BF16 };
     char folder[] = "/tmp/hanmix-bench-XXXXXX";
     const char *dir = NULL;
     struct hm_error err = { 0 };
@@ -184,6 +185,8 @@ int main(int argc, char **argv)
             hm_threads_set((int)strtol(value, NULL, 10));
         else if (strcmp(argv[i], "--dropout") == 0)
             settings.dropout = strtod(value, NULL);
+        else if (strcmp(argv[i], "--compute") == 0)
+            settings.round = strcmp(value, "f32") == 0 ? HM_ROUND_NONE : HM_ROUND_BF16;
         else if (strcmp(argv[i], "--dir") == 0)
             dir = value;
         else
