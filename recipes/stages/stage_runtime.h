@@ -16,13 +16,14 @@
                 "0 none"                                                                          \
     }
 
-/* The choice of enum hm_round for frozen 4-bit weights; its values are those of the enum. */
+/* The choice of enum hm_round; its values are those of the enum. */
 extern const char *const hm_stage_computes[];
 #define STAGE_COMPUTE_FIELD(config)                                                              \
     {                                                                                            \
         .name = "compute", .type = HM_FIELD_CHOICE, .offset = offsetof(config, compute),         \
-        .fallback = "f32", .choices = hm_stage_computes,                                         \
-        .help = "frozen 4-bit weights as the f32 product code x absmax, or that rounded to bf16" \
+        .fallback = "bf16", .choices = hm_stage_computes,                                        \
+        .help = "products with frozen weights: in bf16 (4-bit weights as code x absmax rounded " \
+                "to bf16), or in f32"                                                            \
     }
 
 struct stage_runtime {

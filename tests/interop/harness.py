@@ -78,7 +78,9 @@ def refused(name, out, code, **settings):
 
 
 def stage(name, out, code=0, **settings):
-    """hanmix stage NAME with in_KEY=... and set_KEY=... as keyword arguments; report.json as a dict."""
+    """hanmix stage NAME with in_KEY=... and set_KEY=... as keyword arguments; report.json as a dict. Products are f32 unless asked otherwise."""
+    if name in ("qlora.train", "eval.loss", "eval.logits"):
+        settings.setdefault("set_compute", "f32")
     hanmix("stage", name, *stage_args(settings), "--out", out, code=code)
     path = pathlib.Path(out) / "report.json"
     return json.loads(path.read_text()) if path.exists() else {}

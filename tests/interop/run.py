@@ -7,7 +7,7 @@ Our files and numbers against the tools they were made for. Where what is to agr
 3. 4-bit folders: model.*four_bit*, folders.four_bit_folder_is_theirs, folders.settings_of_quantising; golden nf4
 4. forward, losses, gradients: model.*forward, model.shapes_of_models, model.stored_types_and_shards, eval.*, train.gradients_are_pefts,
    objective.every_weight_trains, objective.an_expert_without_tokens, objective.router_*; golden model, eval; tests/grad against differences
-5. training: train.training_follows_torch, objective.*, rows.dropout_*; golden train
+5. training: train.training_follows_torch, bf16.*, objective.*, rows.dropout_*; golden train
 6. adapters and merging: train.their_*, folders.adapters_keep_every_bit, folders.merging_in_every_way, folders.dense_models_merge,
    folders.large_models_are_streamed, train.adapter_over_four_bit_base; golden peft
 7. generation: model.imported_llama2c_is_the_model, eval.generation_with_an_adapter; golden generate
@@ -19,6 +19,7 @@ import interop_vocab        # noqa: F401  registers its tests
 import interop_model        # noqa: F401
 import interop_train        # noqa: F401
 import interop_objective    # noqa: F401
+import interop_bf16         # noqa: F401
 import interop_rows         # noqa: F401
 import interop_eval         # noqa: F401
 import interop_folders      # noqa: F401
