@@ -29,6 +29,10 @@ static const struct {
 #if defined(HM_HAVE_AVX512BF16)
     { "avx512bf16", HM_CPU_AVX2 | HM_CPU_AVX512 | HM_CPU_AVX512BF16, hm_kernels_fill_avx512bf16 },
 #endif
+#if defined(HM_HAVE_AMX)
+    { "amx", HM_CPU_AVX2 | HM_CPU_AVX512 | HM_CPU_AVX512VBMI | HM_CPU_AVX512BF16 | HM_CPU_AMX_BF16,
+      hm_kernels_fill_amx },
+#endif
 };
 
 #define N_PATHS (sizeof(paths) / sizeof(paths[0]))

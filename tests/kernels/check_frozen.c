@@ -7,10 +7,16 @@
  * sum of |x w|.
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
+#if defined(HM_TILE_EMULATION)
+#include "hanmix/base/cpu.h"
+
+#include "kernels/x86/x86.h"
+#endif
 
 struct matrix { /* W and its values */
     struct hm_frozen w;
@@ -183,6 +189,33 @@ static void all(const struct hm_kernels *k)
         }
 }
 
+#if defined(HM_TILE_EMULATION)
+static void emulated(const struct hm_kernels *ref)
+{
+    struct hm_kernels kernels = *ref;
+
+    hm_kernels_fill_emulated(&kernels);
+    kernels.name = "amx emulated";
+    all(&kernels);
+}
+
+static void none(const struct hm_kernels *ref, const struct hm_kernels *path)
+{
+    (void)ref;
+    (void)path;
+}
+
+int main(int argc, char **argv)
+{
+    const unsigned needed = HM_CPU_AVX512 | HM_CPU_AVX512VBMI | HM_CPU_AVX512BF16;
+
+    if ((hm_cpu_flags() & needed) != needed) {
+        fprintf(stderr, "this CPU lacks AVX512-BF16 or VBMI, which surround the tiles\n");
+        return 77;
+    }
+    return check_main(argc, argv, "frozen", emulated, none);
+}
+#else
 static void path(const struct hm_kernels *ref, const struct hm_kernels *path)
 {
     (void)ref;
@@ -193,3 +226,4 @@ int main(int argc, char **argv)
 {
     return check_main(argc, argv, "frozen", all, path);
 }
+#endif

@@ -77,7 +77,7 @@ struct hm_moments8 {
 
 struct hm_kernels {
     const char *name; /* "ref", "portable" (ref with OpenBLAS), "avx2", "avx512",
-                         "avx512bf16": recorded in stage.json and in training state */
+                         "avx512bf16", "amx": recorded in stage.json and in training state */
 
     /* --- nf4.c --- */
     /* n values from flat index `first` of a matrix. codes: whole matrix, two per byte, even index
