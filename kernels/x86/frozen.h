@@ -16,6 +16,7 @@
 #include "hanmix/kernels/kernels.h"
 
 #define CHUNK   512u /* of k, values */
+#define FEW     12u  /* rows of x for which forward lanes are values of k */
 #define LANES   16u  /* f32 in a vector: rows of a group */
 #define PAIRS   32u  /* bf16 in a vector */
 #define PANEL_N 256u /* outputs of a panel of W */
@@ -58,6 +59,8 @@ INLINE size_t chunk_width(size_t k, size_t col)
     return least(CHUNK, round_up(k, HM_PACK_COLS) - col / CHUNK * CHUNK);
 }
 
+/* The scales of n runs of 64 values from flat index 64 * first; room for n. */
+void hm_frozen_scales(const struct hm_frozen *w, uint64_t first, size_t n, float *scale);
 /* W[row0..+n_rows][col0..+n_cols], n_cols <= CHUNK, as rows of CHUNK bf16. */
 void hm_frozen_panel_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows, uint32_t col0,
                           uint32_t n_cols, struct frozen_scratch *scratch);
@@ -66,6 +69,11 @@ void hm_frozen_panel_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
  * the odd ones. An odd last row is paired with zeros. */
 void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                             uint32_t col0, uint32_t n_cols, struct frozen_scratch *scratch);
+
+/* m <= FEW, x packed in pieces of 32 columns, [k / 32][m][32]. */
+void hm_frozen_forward_few(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                           const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
+                           struct frozen_scratch *scratch);
 
 void hm_frozen_pack_avx512bf16(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
                                size_t col0, size_t n_cols, const float *x, size_t ldx,

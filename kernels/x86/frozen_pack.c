@@ -32,10 +32,23 @@ static void group_turn(const float *x, size_t ldx, size_t n, size_t n_cols, uint
     UNROLL for (size_t i = 0; i < LANES; i++) _mm512_storeu_ps(out + i * PAIRS, row[i]);
 }
 
+static void few_copy(size_t m, size_t col0, size_t n_cols, const float *x, size_t ldx,
+                     uint16_t *packed)
+{
+    for (size_t j = 0; j < n_cols; j += PAIRS)
+        for (size_t i = 0; i < m; i++)
+            _mm512_storeu_si512(packed + (col0 + j) * m + i * PAIRS,
+                                row_round(x + i * ldx + j, n_cols - j));
+}
+
 void hm_frozen_pack_avx512bf16(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
                                size_t col0, size_t n_cols, const float *x, size_t ldx,
                                uint16_t *packed)
 {
+    if (side == HM_PACK_FORWARD && m <= FEW) {
+        few_copy(m, col0, n_cols, x, ldx, packed);
+        return;
+    }
     for (size_t i = 0; i < n_rows; i += LANES)
         for (size_t j = 0; j < n_cols; j += PAIRS) {
             const float *from = x + i * ldx + j;

@@ -6,6 +6,7 @@
  * nothing.
  */
 #include "frozen.h"
+#include "frozen_decode.h"
 
 static float f32_at(const uint8_t *base, uint64_t i)
 {
@@ -15,49 +16,35 @@ static float f32_at(const uint8_t *base, uint64_t i)
     return value;
 }
 
-/* The scales of n runs of 64 values from flat index 64 * first. */
-static void scales_read(const struct hm_frozen *w, uint64_t first, size_t n, float *scale)
+/* n blocks from `block`, of nested scales; 256 share an outer one. */
+static void nested_read(const struct hm_frozen *w, uint64_t block, size_t n, float *scale)
+{
+    while (n > 0) {
+        const uint8_t *index = w->absmax + block;
+        size_t run = least(n, 256 - block % 256);
+        const float outer = f32_at(w->nested_absmax, block / 256);
+        for (size_t i = 0; i < run; i++)
+            scale[i] = f32_at(w->nested_map, index[i]);
+        for (size_t i = 0; i < run; i++) {
+            float product = scale[i] * outer;
+            scale[i] = product + w->nested_offset;
+        }
+        block += run, scale += run, n -= run;
+    }
+}
+
+void hm_frozen_scales(const struct hm_frozen *w, uint64_t first, size_t n, float *scale)
 {
     const uint32_t runs = w->blocksize / 64;
-    uint64_t block = first / runs;
-    uint32_t left = runs - (uint32_t)(first % runs);
+    const uint64_t block = first / runs;
+    const size_t skip = (size_t)(first % runs), n_blocks = units(skip + n, runs);
 
-    if (runs == 1 && !w->nested_absmax) {
-        memcpy(scale, w->absmax + block * sizeof(float), n * sizeof(float));
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (w->nested_absmax) {
-            float product =
-                f32_at(w->nested_map, w->absmax[block]) * f32_at(w->nested_absmax, block / 256);
-            scale[i] = product + w->nested_offset;
-        } else
-            scale[i] = f32_at(w->absmax, block);
-        if (--left == 0) {
-            block++;
-            left = runs;
-        }
-    }
-}
-
-INLINE __m512i table_make(float low, float high)
-{
-    __m512 code = _mm512_loadu_ps(hm_nf4_code);
-
-    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(code, _mm512_set1_ps(high)),
-                                        _mm512_mul_ps(code, _mm512_set1_ps(low)));
-}
-
-/* Words whose low nibbles are 32 codes in order; what stands above them picks no other entry of a
- * table that holds its 16 values twice. */
-INLINE __m512i codes_in_order(const uint8_t *pairs)
-{
-    const __m512i spread = _mm512_set_epi64(
-        0x800f800f800e800e, 0x800d800d800c800c, 0x800b800b800a800a, 0x8009800980088008,
-        0x8007800780068006, 0x8005800580048004, 0x8003800380028002, 0x8001800180008000);
-    __m512i bytes = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)pairs));
-
-    return _mm512_srlv_epi16(_mm512_shuffle_epi8(bytes, spread), _mm512_set1_epi32(4));
+    if (w->nested_absmax)
+        nested_read(w, block, n_blocks, scale);
+    else
+        memcpy(scale, w->absmax + block * sizeof(float), n_blocks * sizeof(float));
+    for (size_t i = runs == 1 ? 0 : n; i-- > 0;) /* from the end: sources stand before */
+        scale[i] = scale[(skip + i) / runs];
 }
 
 static void row_decode(const uint8_t *pairs, const float *scale, size_t n, uint16_t *out)
@@ -79,7 +66,7 @@ void hm_frozen_panel_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
             memcpy(out, w->data + 2 * first, 2 * (size_t)n_cols);
             continue;
         }
-        scales_read(w, first / 64, n_cols / 64, scratch->scale[0]);
+        hm_frozen_scales(w, first / 64, n_cols / 64, scratch->scale[0]);
         row_decode(w->data + first / 2, scratch->scale[0], n_cols, out);
     }
 }
@@ -124,10 +111,10 @@ void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n
                 strip_copy(w->data + 2 * (first + j), w->data + 2 * (second + j), has_high, out);
             continue;
         }
-        scales_read(w, first / 64, n_cols / 64, scratch->scale[0]);
+        hm_frozen_scales(w, first / 64, n_cols / 64, scratch->scale[0]);
         memset(scratch->scale[1], 0, sizeof(scratch->scale[1]));
         if (has_high)
-            scales_read(w, second / 64, n_cols / 64, scratch->scale[1]);
+            hm_frozen_scales(w, second / 64, n_cols / 64, scratch->scale[1]);
         for (uint32_t j = 0; j < n_cols; j += 64, out += 2 * strip) {
             const uint8_t *low = w->data + (first + j) / 2, *high = w->data + (second + j) / 2;
             __m512i table = table_make(scratch->scale[0][j / 64], scratch->scale[1][j / 64]);

@@ -147,6 +147,10 @@ void hm_frozen_forward_avx512bf16(const struct hm_frozen *w, uint32_t row0, uint
 {
     struct frozen_scratch *s = scratch;
 
+    if (m <= FEW) {
+        hm_frozen_forward_few(w, row0, n_rows, x, m, add, y, ldy, s);
+        return;
+    }
     for (size_t i = 0; i < m; i += BLOCK_M)
         for (uint32_t j = 0; j < n_rows; j += PANEL_N) {
             uint32_t n = (uint32_t)least(PANEL_N, n_rows - j);

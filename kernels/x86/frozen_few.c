@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * y = x W^T for few rows of x, such as the one of a decoding step: the speed of reading W. The
+ * lanes are values of k, a row of W is decoded into registers and meets all rows of x there; sums
+ * over the lanes are taken at the end. x lies in pieces of 32 columns, [k / 32][m][32], and is met
+ * in ranges of k that L1 keeps.
+ */
+#include "frozen.h"
+#include "frozen_decode.h"
+
+#define RANGE      8192u  /* values of k at most */
+#define X_IN_CACHE 16384u /* values of x in a range */
+
+struct few {
+    const struct hm_frozen *w;
+    const uint16_t *x;
+    uint32_t col, n_cols; /* the range */
+    bool add;             /* to y, which the first range may not read */
+    float *y;
+    size_t ldy;
+};
+
+/* Lane i becomes the sum of vector i. */
+INLINE __m512 sums_of_lanes(const __m512 v[16])
+{
+    __m512 quad[4];
+
+    UNROLL for (int e = 0; e < 4; e++)
+    {
+        __m512 a = _mm512_add_ps(_mm512_shuffle_f32x4(v[e], v[e + 4], 0x88),
+                                 _mm512_shuffle_f32x4(v[e], v[e + 4], 0xdd));
+        __m512 b = _mm512_add_ps(_mm512_shuffle_f32x4(v[e + 8], v[e + 12], 0x88),
+                                 _mm512_shuffle_f32x4(v[e + 8], v[e + 12], 0xdd));
+        quad[e] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    __m512d low = _mm512_castps_pd(
+        _mm512_add_ps(_mm512_unpacklo_ps(quad[0], quad[1]), _mm512_unpackhi_ps(quad[0], quad[1])));
+    __m512d high = _mm512_castps_pd(
+        _mm512_add_ps(_mm512_unpacklo_ps(quad[2], quad[3]), _mm512_unpackhi_ps(quad[2], quad[3])));
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+}
+
+/* Sums of m rows of x and `rows` rows of W, of which n exist. */
+INLINE void sums_store(size_t m, size_t rows, size_t n, const __m512 *sum, const struct few *few,
+                       uint32_t row)
+{
+    float joined[32];
+
+    UNROLL for (size_t first = 0; first < m * rows; first += 16)
+    {
+        __m512 part[16];
+        UNROLL for (size_t i = 0; i < 16; i++) part[i] =
+            first + i < m * rows ? sum[first + i] : _mm512_setzero_ps();
+        _mm512_storeu_ps(joined + first, sums_of_lanes(part));
+    }
+    for (size_t r = 0; r < n; r++)
+        UNROLL for (size_t i = 0; i < m; i++)
+        {
+            float *to = few->y + i * few->ldy + row + r;
+            *to = few->add ? *to + joined[r * m + i] : joined[r * m + i];
+        }
+}
+
+/* `rows` rows of W from row0 + row, of which n exist: others repeat the last. */
+INLINE void rows_run(bool nf4, size_t m, size_t rows, size_t n, uint32_t row0, uint32_t row,
+                     const struct few *few, float (*scale)[RANGE / 64])
+{
+    const size_t step = nf4 ? 32 : 128; /* bytes of 64 values */
+    const struct hm_frozen *w = few->w;
+    const uint8_t *from[4];
+    const uint16_t *x = few->x + few->col * m;
+    const size_t ahead = rows * (w->cols / 64) * step;
+    __m512 sum[24];
+
+    UNROLL for (size_t r = 0; r < rows; r++)
+    {
+        uint64_t at = (uint64_t)(row0 + row + (r < n ? r : n - 1)) * w->cols + few->col;
+        from[r] = w->data + at / 64 * step;
+        if (nf4)
+            hm_frozen_scales(w, at / 64, few->n_cols / 64, scale[r]);
+    }
+    UNROLL for (size_t i = 0; i < m * rows; i++) sum[i] = _mm512_setzero_ps();
+    for (size_t k = 0; k < few->n_cols / 64; k++) {
+        __m512i table[4];
+        UNROLL for (size_t r = 0; r < rows; r++)
+        {
+            if (nf4)
+                table[r] = table_make(scale[r][k], scale[r][k]);
+            for (size_t i = 0; i < step; i += 64)
+                _mm_prefetch((const char *)from[r] + ahead + i, _MM_HINT_T1);
+        }
+        UNROLL for (size_t half = 0; half < 2; half++, x += m * PAIRS)
+        {
+            __m512bh value[4];
+            UNROLL for (size_t r = 0; r < rows; r++) value[r] =
+                (__m512bh)(nf4 ? _mm512_permutexvar_epi16(codes_in_order(from[r] + half * 16),
+                                                          table[r])
+                               : _mm512_loadu_si512(from[r] + half * 64));
+            UNROLL for (size_t i = 0; i < m; i++)
+            {
+                __m512bh left = (__m512bh)_mm512_loadu_si512(x + i * PAIRS);
+                UNROLL for (size_t r = 0; r < rows; r++) sum[r * m + i] =
+                    _mm512_dpbf16_ps(sum[r * m + i], left, value[r]);
+            }
+        }
+        UNROLL for (size_t r = 0; r < rows; r++) from[r] += step;
+    }
+    sums_store(m, rows, n, sum, few, row);
+}
+
+INLINE void range_run(bool nf4, size_t m, uint32_t row0, uint32_t n_rows, const struct few *few,
+                      float (*scale)[RANGE / 64])
+{
+    const uint32_t rows = m <= 4 ? 4 : 2;
+
+    for (uint32_t row = 0; row < n_rows; row += rows)
+        rows_run(nf4, m, rows, least(rows, n_rows - row), row0, row, few, scale);
+}
+
+static __attribute__((noinline)) void range_codes(size_t m, uint32_t row0, uint32_t n_rows,
+                                                  const struct few *few, float (*scale)[RANGE / 64])
+{
+    switch (m) {
+#define CASE(count)                                       \
+    case count:                                           \
+        range_run(true, count, row0, n_rows, few, scale); \
+        break;
+        CASE(1)
+        CASE(2)
+        CASE(3)
+        CASE(4)
+        CASE(5)
+        CASE(6)
+        CASE(7)
+        CASE(8)
+        CASE(9)
+        CASE(10)
+        CASE(11)
+        CASE(12)
+#undef CASE
+    }
+}
+
+static __attribute__((noinline)) void range_dense(size_t m, uint32_t row0, uint32_t n_rows,
+                                                  const struct few *few, float (*scale)[RANGE / 64])
+{
+    switch (m) {
+#define CASE(count)                                        \
+    case count:                                            \
+        range_run(false, count, row0, n_rows, few, scale); \
+        break;
+        CASE(1)
+        CASE(2)
+        CASE(3)
+        CASE(4)
+        CASE(5)
+        CASE(6)
+        CASE(7)
+        CASE(8)
+        CASE(9)
+        CASE(10)
+        CASE(11)
+        CASE(12)
+#undef CASE
+    }
+}
+
+void hm_frozen_forward_few(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                           const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
+                           struct frozen_scratch *scratch)
+{
+    const uint32_t most = (uint32_t)least(RANGE, X_IN_CACHE / m / CHUNK * CHUNK);
+    const uint32_t width = (uint32_t)round_up(units(w->cols, units(w->cols, most)), CHUNK);
+    float(*scale)[RANGE / 64] = (float(*)[RANGE / 64]) scratch->sum;
+
+    for (uint32_t col = 0; col < w->cols; col += width) {
+        const struct few few = { w, x,  col, (uint32_t)least(width, w->cols - col), add || col > 0,
+                                 y, ldy };
+        (w->layout == HM_FROZEN_NF4 ? range_codes : range_dense)(m, row0, n_rows, &few, scale);
+    }
+}
