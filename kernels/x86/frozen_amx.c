@@ -167,15 +167,15 @@ static uint32_t least32(size_t a, size_t b)
     return (uint32_t)least(a, b);
 }
 
-static uint32_t units(size_t value, size_t grain)
+static uint32_t units32(size_t value, size_t grain)
 {
-    return (uint32_t)((value + grain - 1) / grain);
+    return (uint32_t)units(value, grain);
 }
 
 /* Equal parts of at most `most`, multiples of `grain`. */
 static uint32_t part(size_t value, size_t most, size_t grain)
 {
-    return (uint32_t)(units(units(value, units(value, most)), grain) * grain);
+    return (uint32_t)(units32(units32(value, units32(value, most)), grain) * grain);
 }
 
 static void product_plan(struct product *p, void *scratch)
@@ -185,11 +185,11 @@ static void product_plan(struct product *p, void *scratch)
 
     if (p->m < MANY_ROWS)
         longest = p->m < FEW_ROWS ? 256 : 512;
-    p->depth = forward ? p->w->cols : units(p->w->rows, 32) * 32;
+    p->depth = forward ? p->w->cols : units32(p->w->rows, 32) * 32;
     p->width = forward ? PIECE_ROWS : PIECE_COLS;
-    p->n_pieces = units(p->count, p->width);
+    p->n_pieces = units32(p->count, p->width);
     p->chunk = part(p->depth, longest, 64);
-    p->n_chunks = units(p->depth, p->chunk);
+    p->n_chunks = units32(p->depth, p->chunk);
     p->pass = part(p->m, PASS_ROWS, 32);
     p->group = GROUP_PIECES;
     if (forward && (size_t)p->pass * p->depth * sizeof(*p->x) <= X_L2_BYTES)
@@ -248,7 +248,7 @@ static struct walk walk_after(const struct product *p, const struct item *item)
         forward ? data_offset(w, p->first + output, 0) : data_offset(w, inner, p->first + output);
     walk.stride = forward ? 64 : row_bytes;
     if (!forward)
-        walk.n_lines = units(data_offset(w, 0, (size_t)p->group * p->width), 64);
+        walk.n_lines = units32(data_offset(w, 0, (size_t)p->group * p->width), 64);
     return walk;
 }
 
@@ -268,7 +268,7 @@ static void piece_begin(const struct product *p, const struct item *item, uint16
         piece->n_rows = least32(p->count - output, PIECE_ROWS);
         piece->col = inner;
         piece->n_cols = chunk_length(p, item);
-        piece->left = units(piece->n_rows, 2) * (piece->n_cols / 64);
+        piece->left = units32(piece->n_rows, 2) * (piece->n_cols / 64);
     } else {
         piece->row = inner;
         piece->n_rows = least32(p->w->rows - inner, p->chunk);
@@ -354,9 +354,9 @@ static void item_run(const struct product *p, const struct item *item, const uin
                      struct piece *next)
 {
     enum source source = source_of(p->w);
-    uint32_t n_blocks = units(least32(p->m - item->row, p->pass), 32);
+    uint32_t n_blocks = units32(least32(p->m - item->row, p->pass), 32);
     uint32_t n_halves = p->side == HM_PACK_FORWARD ? 1 : 2, n = n_blocks * n_halves;
-    uint32_t per_step = units(next->left, (size_t)n * (chunk_length(p, item) / 32));
+    uint32_t per_step = units32(next->left, (size_t)n * (chunk_length(p, item) / 32));
     size_t first = p->n_chunks > 1 ? (size_t)(item->piece - item->group) * n : 0;
 
     for (uint32_t i = 0; i < n; i++) {
@@ -445,7 +445,7 @@ static void HM_AMX(frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t ro
                                 size_t col0, size_t n_cols, const float *x, size_t ldx,
                                 uint16_t *packed)
 {
-    size_t depth = (size_t)units(k, 32) * 32;
+    size_t depth = (size_t)units32(k, 32) * 32;
     (void)m;
 
     for (size_t row = 0; row < n_rows; row += 16)
