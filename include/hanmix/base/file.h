@@ -28,6 +28,25 @@ void hm_map_close(struct hm_map *map); /* {0} or closed is fine */
 /* madvise away pages read */
 void hm_map_drop(const struct hm_map *map, uint64_t offset, uint64_t bytes);
 
+/* How a range will be read; advice to the kernel. */
+enum hm_map_access {
+    HM_MAP_NORMAL, /* as the kernel thinks best */
+    HM_MAP_ROWS,   /* a few bytes here and there: no reading ahead */
+    HM_MAP_LARGE,  /* in long stretches: large pages, which are read and mapped far cheaper */
+    HM_MAP_SMALL,  /* in long stretches, in small pages: few bytes beyond the range are mapped */
+};
+void hm_map_advise(const struct hm_map *map, uint64_t offset, uint64_t bytes,
+                   enum hm_map_access access);
+/* Read the pages of a range and map them. What a touch would die of is an error here: a file cut
+ * short HM_ERR_FORMAT, unreadable HM_ERR_IO. `path` is for the message. From any thread. */
+int hm_map_fetch(const struct hm_map *map, const char *path, uint64_t offset, uint64_t bytes,
+                 struct hm_error *err);
+/* Unmap the pages of a range and let the page cache forget them; a later touch reads them again. */
+void hm_map_forget(const struct hm_map *map, uint64_t offset, uint64_t bytes);
+/* Zeros instead of the file from now on: for a range that cannot be read, until the error has
+ * travelled up. */
+int hm_map_blank(const struct hm_map *map, uint64_t offset, uint64_t bytes, struct hm_error *err);
+
 /* Whole file into a NUL-terminated buffer; refuses more than max_bytes. */
 int hm_file_read(const char *path, uint64_t max_bytes, struct hm_buf *ret_buf,
                  struct hm_error *err);
