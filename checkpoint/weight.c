@@ -13,6 +13,7 @@
 
 #define SCALES_AT_ONCE 256u
 #define FROZEN_COLS    64u /* struct hm_frozen */
+#define SCAN_BYTES     ((uint64_t)16 << 20)
 
 void hm_weight_free(struct hm_weight *weight)
 {
@@ -204,15 +205,74 @@ static bool scales_finite(const struct hm_weight *weight)
     return true;
 }
 
+/*
+ * Whether every scale that the tables can give is finite, from the entries of largest and smallest
+ * value alone: the 8-bit scales, which lie among the codes, stay on disk.
+ */
+static bool nested_finite(const struct hm_weight *weight)
+{
+    uint64_t count = (uint64_t)weight->rows * weight->cols;
+    uint64_t blocks = (count + weight->blocksize - 1) / weight->blocksize;
+    float low = load_f32(weight->nested_map, 0), high = low;
+
+    if (!all_finite_32(weight->nested_map, 256))
+        return false;
+    for (size_t i = 1; i < 256; i++) {
+        float entry = load_f32(weight->nested_map, i);
+        low = fminf(low, entry);
+        high = fmaxf(high, entry);
+    }
+    for (uint64_t i = 0; i < (blocks + HM_NF4_NESTED_BLOCK - 1) / HM_NF4_NESTED_BLOCK; i++) {
+        float nested = load_f32(weight->nested_absmax, i);
+        if (!isfinite(low * nested + weight->nested_offset) ||
+            !isfinite(high * nested + weight->nested_offset))
+            return false;
+    }
+    return true;
+}
+
+static bool values_finite(const struct hm_weight *weight, const uint8_t *data, uint64_t count)
+{
+    if (weight->dtype == HM_DTYPE_F32)
+        return all_finite_32(data, count);
+    return all_finite_16(data, count, weight->dtype == HM_DTYPE_BF16 ? 0x7f80u : 0x7c00u);
+}
+
 bool hm_weight_is_finite(const struct hm_weight *weight)
 {
     uint64_t count = (uint64_t)weight->rows * weight->cols;
 
+    if (weight->layout == WEIGHT_NF4_NESTED && nested_finite(weight))
+        return true;
     if (weight->layout != WEIGHT_DENSE)
         return scales_finite(weight);
-    if (weight->dtype == HM_DTYPE_F32)
-        return all_finite_32(weight->data, count);
-    return all_finite_16(weight->data, count, weight->dtype == HM_DTYPE_BF16 ? 0x7f80u : 0x7c00u);
+    uint64_t size = hm_dtype_bytes(weight->dtype), most = SCAN_BYTES / size;
+    for (uint64_t at = 0; at < count; at += most) {
+        uint64_t n = count - at < most ? count - at : most;
+        if (!values_finite(weight, weight->data + at * size, n))
+            return false;
+        hm_checkpoint_drop(weight->ckpt, weight->part[0].tensor, weight->part[0].offset + at * size,
+                           n * size);
+    }
+    return true;
+}
+
+size_t hm_weight_places(const struct hm_weight *weight,
+                        struct hm_weight_place place[HM_WEIGHT_PLACES])
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < weight->n_parts; i++) {
+        const struct weight_part *part = &weight->part[i];
+        const struct hm_map *map = &weight->ckpt->file[part->tensor->file].map;
+        const uint8_t *data = part->tensor->data + part->offset;
+        if (weight->layout != WEIGHT_DENSE && data != weight->data && data != weight->absmax &&
+            data != weight->nested_absmax && data != weight->nested_map)
+            continue;
+        place[n++] = (struct hm_weight_place){ part->tensor->file, (uint64_t)(data - map->data),
+                                               part->bytes };
+    }
+    return n;
 }
 
 void hm_weight_drop_pages(const struct hm_weight *weight)

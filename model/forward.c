@@ -107,8 +107,10 @@ static float *blocks_forward(struct hm_step *step)
 
     hm_embed_forward(step, x);
     hidden_copy(step, 0, x);
-    hm_weights_pass_begin(step->model, HM_PASS_FORWARD);
-    for (uint32_t layer = 0; layer < layers; layer++) {
+    hm_weights_pass_begin(step, HM_PASS_FORWARD,
+                          step->options->backward ? HM_PASS_BACKWARD : HM_PASS_FORWARD);
+    for (uint32_t layer = 0; layer < layers && hm_weights_check(step->model, NULL) == HM_OK;
+         layer++) {
         struct hm_block_state state = hm_block_state(step, layer);
         x = hm_block_state(step, layer + 1).x;
         hm_block_forward(step, layer, &state, x);
@@ -148,12 +150,18 @@ int hm_model_step(struct hm_model *model, struct hm_workspace *workspace,
     hm_norm_rows(&step, &norm, x, h, rho);
     hidden_copy(&step, step.arch->layers + 1, h);
     result.aux = hm_router_aux(&step);
-    HM_TRY(hm_loss(&step, h, dh, &result, err));
+    hm_head_acquire(model);
+    int status = hm_weights_check(model, err);
+    if (status == HM_OK)
+        status = hm_loss(&step, h, dh, &result, err);
+    hm_head_release(model);
+    HM_TRY(status);
     if (options->backward) {
         float *dx = hm_f32(workspace, HM_BUF_DX);
         memset(dx, 0, (size_t)step.N * step.arch->hidden * sizeof(float));
         hm_norm_backward(&step, &norm, x, rho, dh, dx);
         hm_backward(&step, dx);
+        HM_TRY(hm_weights_check(model, err));
     }
     phases_join(&step, &result);
     *ret_result = result;

@@ -76,7 +76,7 @@ static float *generation_feed(struct generation *gen, const int32_t *ids, uint32
     hm_attention_prepare(&step, pos, pos + n);
     struct hm_block_state state = hm_block_state(&step, 0);
     hm_embed_forward(&step, state.x);
-    hm_weights_pass_begin(gen->model, HM_PASS_FORWARD);
+    hm_weights_pass_begin(&step, HM_PASS_FORWARD, HM_PASS_FORWARD);
     for (uint32_t layer = 0; layer < arch->layers; layer++) {
         size_t base = (size_t)layer * gen->context;
         state.keys = gen->keys + base * row;
@@ -92,7 +92,9 @@ static float *generation_feed(struct generation *gen, const int32_t *ids, uint32
                           .x = h + (size_t)(n - 1) * arch->hidden,
                           .branch = { hm_branch_make(&step, &head, logits, 0, 0) },
                           .n_branches = 1 };
+    hm_head_acquire(gen->model);
     hm_fan_forward(&step, &fan);
+    hm_head_release(gen->model);
     return logits;
 }
 
@@ -196,6 +198,9 @@ int hm_generate(struct hm_model *model, const int32_t *prompt, size_t n_prompt,
     for (uint32_t made = 0; made < options->max_tokens; made++) {
         if (made > 0)
             logits = generation_feed(&gen, &id, pos++, 1);
+        status = hm_weights_check(model, err);
+        if (status < 0)
+            goto out;
         if (hm_ctl_stopped(ctl)) {
             status = hm_fail(err, HM_ERR_STOPPED, "stopped after %u tokens", made);
             goto out;

@@ -57,8 +57,11 @@ struct hm_weights {
     enum hm_pass pass;
     int64_t layer; /* next to be acquired in this pass */
     bool layer_held;
-    int64_t expert; /* last acquired of the layer */
+    int64_t expert;           /* last acquired of the layer */
+    struct hm_stream *stream; /* NULL: no limit; see weight_stream.h */
 };
+
+struct hm_step;
 
 struct hm_model {
     struct hm_checkpoint ckpt;
@@ -74,16 +77,21 @@ void hm_weights_release(struct hm_weights *weights);
 
 /*
  * The door to layers and experts. A pass visits layers in order (forward 0..L-1, backward L-1..0);
- * within a layer its experts ascend, each once per round. The order is known at begin, so that a
- * streamer may fetch ahead; it is checked.
+ * within a layer its experts ascend, each once per round. The order is known at begin, with the
+ * direction of the `next` pass, so that weights can be read ahead; it is checked.
  */
-void hm_weights_pass_begin(struct hm_model *model, enum hm_pass pass);
+void hm_weights_pass_begin(const struct hm_step *step, enum hm_pass pass, enum hm_pass next);
 void hm_layer_acquire(struct hm_model *model, uint32_t layer, struct hm_layer_view *ret_view);
 void hm_layer_release(struct hm_model *model, uint32_t layer);
 void hm_expert_acquire(struct hm_model *model, uint32_t layer, uint32_t expert,
                        struct hm_expert_view *ret_view);
 void hm_expert_release(struct hm_model *model, uint32_t layer, uint32_t expert);
-/* The ends are held for the life of the model. */
+/* The head belongs to the end of a forward pass. */
+void hm_head_acquire(struct hm_model *model);
+void hm_head_release(struct hm_model *model);
+/* What went wrong in reading ahead; to be asked before a result is given out. */
+int hm_weights_check(const struct hm_model *model, struct hm_error *err);
+/* Views of the ends are good for the life of the model. */
 void hm_embed_view(const struct hm_model *model, struct hm_linear *ret_view); /* rows V, cols D */
 /* the embedding when tied */
 void hm_head_view(const struct hm_model *model, struct hm_linear *ret_view);

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The only door to the weights of a model: binds every slot at open, checks finiteness, and hands
- * out layers and experts through acquire/release in an order known when a pass begins. Today the
- * views borrow from mapped files; a streamer under a memory cap can take this file's place without
- * a change elsewhere.
+ * out layers and experts through acquire/release in an order known when a pass begins. The views
+ * borrow from mapped files; under a memory limit weight_stream.c sees to it that what is acquired
+ * is resident.
  *
  * Norm vectors are decoded once here (they are small and read by every row). A view joins the
  * frozen weight with what the attached adapter trains on it; which of the two is read is decided
  * here and nowhere else.
  */
 
-#include "internal.h"
+#include "weight_stream.h"
 
 enum {
     INDEX_INPUT_NORM,
@@ -153,6 +153,7 @@ int hm_weights_open(struct hm_model *model, bool check_finite, struct hm_error *
 
 void hm_weights_release(struct hm_weights *weights)
 {
+    hm_stream_close(weights->stream);
     for (size_t i = 0; weights->weight && i < weights->n_slots; i++)
         hm_weight_free(weights->weight[i]);
     hm_free(weights->weight);
@@ -210,6 +211,13 @@ static void norm_view(const struct hm_model *model, uint32_t slot, struct hm_nor
     ret_view->w = ret_view->full ? ret_view->full->value : frozen;
 }
 
+static uint32_t head_index(const struct hm_model *model)
+{
+    const uint32_t *index = model->weights.index;
+
+    return model->ckpt.arch.tied || index[END_HEAD] == NO_SLOT ? index[END_EMBED] : index[END_HEAD];
+}
+
 void hm_embed_view(const struct hm_model *model, struct hm_linear *ret_view)
 {
     linear_view(model, model->weights.index[END_EMBED], ret_view);
@@ -217,11 +225,7 @@ void hm_embed_view(const struct hm_model *model, struct hm_linear *ret_view)
 
 void hm_head_view(const struct hm_model *model, struct hm_linear *ret_view)
 {
-    uint32_t slot = model->weights.index[END_HEAD];
-
-    linear_view(model,
-                model->ckpt.arch.tied || slot == NO_SLOT ? model->weights.index[END_EMBED] : slot,
-                ret_view);
+    linear_view(model, head_index(model), ret_view);
 }
 
 void hm_final_norm_view(const struct hm_model *model, struct hm_norm *ret_view)
@@ -229,13 +233,108 @@ void hm_final_norm_view(const struct hm_model *model, struct hm_norm *ret_view)
     norm_view(model, model->weights.index[END_NORM], ret_view);
 }
 
-void hm_weights_pass_begin(struct hm_model *model, enum hm_pass pass)
+/* --- resident within a limit ------------------------------------------------------------------ */
+
+static size_t unit_of(const struct hm_model *model, uint32_t layer)
 {
-    struct hm_weights *weights = &model->weights;
+    return (size_t)layer * (model->ckpt.arch.experts + 1);
+}
+
+static void unit_need(struct hm_model *model, size_t unit)
+{
+    if (model->weights.stream)
+        hm_stream_need(model->weights.stream, unit);
+}
+
+static void unit_done(struct hm_model *model, size_t unit)
+{
+    if (model->weights.stream)
+        hm_stream_done(model->weights.stream, unit);
+}
+
+/* Appends the weights of slots index[0..n); not those that are trained whole and read from there.
+ */
+static void unit_add(const struct hm_model *model, const uint32_t *index, size_t n,
+                     const struct hm_weight **weight, size_t *count)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (index[i] == NO_SLOT)
+            continue;
+        const struct hm_param *full = full_of(model, index[i]);
+        const struct hm_weight *frozen = model->weights.weight[index[i]];
+        if (!full || full->rows != hm_weight_rows(frozen))
+            weight[(*count)++] = frozen;
+    }
+}
+
+int hm_model_stream(struct hm_model *model, uint64_t budget_bytes, struct hm_error *err)
+{
+    static const size_t rest[] = { INDEX_Q, INDEX_K, INDEX_V, INDEX_O, INDEX_GATE };
+    const struct hm_arch *arch = &model->ckpt.arch;
+    const uint32_t head = head_index(model), embed = model->weights.index[END_EMBED];
+    size_t units = HM_STREAM_UNITS(arch->layers, arch->experts), n = 0, unit = 0;
+    const struct hm_weight **weight =
+        hm_alloc_array(HM_MEM_WEIGHT, model->weights.n_slots + 1, sizeof *weight);
+    size_t *first = hm_alloc_array(HM_MEM_WEIGHT, units + 1, sizeof *first);
+    struct hm_stream *stream = NULL;
+    int status = weight && first ? HM_OK : hm_fail_nomem(err, "for the order of the weights");
+
+    for (uint32_t layer = 0; layer < arch->layers && status == HM_OK; layer++) {
+        const uint32_t *index = model->weights.index + ENDS + layer * layer_stride(arch);
+        first[unit++] = n;
+        for (size_t i = 0; i < sizeof(rest) / sizeof(rest[0]); i++)
+            unit_add(model, &index[rest[i]], 1, weight, &n);
+        for (uint32_t e = 0; e < arch->experts; e++) {
+            first[unit++] = n;
+            unit_add(model, &index[INDEX_EXPERTS + (size_t)3 * e], 3, weight, &n);
+        }
+    }
+    if (status == HM_OK) {
+        first[unit++] = n;
+        unit_add(model, &head, 1, weight, &n);
+        first[unit] = n;
+        const struct hm_stream_plan plan = { arch->layers, arch->experts, weight, first,
+                                             head == embed ? NULL : model->weights.weight[embed] };
+        status = hm_stream_open(&model->ckpt, &plan, budget_bytes, &stream, err);
+    }
+    if (status == HM_OK) {
+        hm_stream_close(model->weights.stream);
+        model->weights.stream = stream;
+    }
+    hm_free(weight);
+    hm_free(first);
+    return status;
+}
+
+int hm_weights_check(const struct hm_model *model, struct hm_error *err)
+{
+    return model->weights.stream ? hm_stream_check(model->weights.stream, err) : HM_OK;
+}
+
+void hm_model_stream_counts(const struct hm_model *model, struct hm_stream_counts *ret_counts)
+{
+    *ret_counts = (struct hm_stream_counts){ 0 };
+    if (model->weights.stream)
+        hm_stream_counts(model->weights.stream, ret_counts);
+}
+
+/* --- the order of a pass ---------------------------------------------------------------------- */
+
+/* Of N tokens with K experts each, most experts of a layer see some. */
+static bool most_experts(const struct hm_step *step)
+{
+    return (uint64_t)step->N * step->arch->top_k >= (uint64_t)2 * step->arch->experts;
+}
+
+void hm_weights_pass_begin(const struct hm_step *step, enum hm_pass pass, enum hm_pass next)
+{
+    struct hm_weights *weights = &step->model->weights;
 
     weights->pass = pass;
-    weights->layer = pass == HM_PASS_FORWARD ? 0 : (int64_t)model->ckpt.arch.layers - 1;
+    weights->layer = pass == HM_PASS_FORWARD ? 0 : (int64_t)step->arch->layers - 1;
     weights->layer_held = false;
+    if (weights->stream)
+        hm_stream_pass(weights->stream, pass, next, most_experts(step));
 }
 
 void hm_layer_acquire(struct hm_model *model, uint32_t layer, struct hm_layer_view *ret_view)
@@ -247,6 +346,7 @@ void hm_layer_acquire(struct hm_model *model, uint32_t layer, struct hm_layer_vi
     HM_BUG(weights->layer_held || weights->layer != layer);
     weights->layer_held = true;
     weights->expert = -1;
+    unit_need(model, unit_of(model, layer));
     norm_view(model, index[INDEX_INPUT_NORM], &view.input_norm);
     norm_view(model, index[INDEX_POST_NORM], &view.post_norm);
     linear_view(model, index[INDEX_Q], &view.q);
@@ -265,6 +365,7 @@ void hm_layer_release(struct hm_model *model, uint32_t layer)
 
     HM_BUG(!weights->layer_held || weights->layer != layer);
     weights->layer_held = false;
+    unit_done(model, unit_of(model, layer));
     weights->layer += weights->pass == HM_PASS_FORWARD ? 1 : -1;
 }
 
@@ -278,6 +379,7 @@ void hm_expert_acquire(struct hm_model *model, uint32_t layer, uint32_t expert,
 
     HM_BUG(!weights->layer_held || weights->layer != layer || (int64_t)expert <= weights->expert);
     weights->expert = expert;
+    unit_need(model, unit_of(model, layer) + 1 + expert);
     linear_view(model, index[0], &ret_view->w1);
     linear_view(model, index[1], &ret_view->w2);
     linear_view(model, index[2], &ret_view->w3);
@@ -286,4 +388,15 @@ void hm_expert_acquire(struct hm_model *model, uint32_t layer, uint32_t expert,
 void hm_expert_release(struct hm_model *model, uint32_t layer, uint32_t expert)
 {
     HM_BUG(model->weights.layer != layer || model->weights.expert < (int64_t)expert);
+    unit_done(model, unit_of(model, layer) + 1 + expert);
+}
+
+void hm_head_acquire(struct hm_model *model)
+{
+    unit_need(model, unit_of(model, model->ckpt.arch.layers));
+}
+
+void hm_head_release(struct hm_model *model)
+{
+    unit_done(model, unit_of(model, model->ckpt.arch.layers));
 }

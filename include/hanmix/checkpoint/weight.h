@@ -42,8 +42,17 @@ void hm_weight_decode(const struct hm_weight *weight, const struct hm_kernels *k
 /* The matrix as products in bf16 read it, borrowed from `weight`; false (and nothing written) when
  * its type or shape is none that struct hm_frozen allows: decode it then. */
 bool hm_weight_frozen(const struct hm_weight *weight, struct hm_frozen *ret_frozen);
-/* True when all stored values (or scales) are finite; names nothing. Reads the whole weight. */
+/* True when all stored values (or scales) are finite; names nothing. Gives the pages of long
+ * stretches back as it passes. */
 bool hm_weight_is_finite(const struct hm_weight *weight);
+/* Where the bytes that are read again and again lie; the rest is read at open. */
+#define HM_WEIGHT_PLACES 4
+struct hm_weight_place {
+    uint32_t file; /* of the checkpoint */
+    uint64_t offset, bytes;
+};
+size_t hm_weight_places(const struct hm_weight *weight,
+                        struct hm_weight_place place[HM_WEIGHT_PLACES]);
 /* tell the kernel its mapped pages are no longer needed */
 void hm_weight_drop_pages(const struct hm_weight *weight);
 

@@ -4,10 +4,10 @@
  * time.
  *
  * Frozen weights stay mapped views and are decoded in panels; layers and experts are reached
- * through acquire/release with the order of both passes known ahead (model/weights.c), so that a
- * later streamer can take their place. Activations and gradients are f32. Arithmetic, order of sums
- * and tolerances: docs/NUMERICS.md. Thread class: owner thread; a step runs parallel loops inside.
- * Results do not depend on the thread count.
+ * through acquire/release with the order of both passes known ahead (model/weights.c), so that
+ * under a memory limit they are read ahead and dropped behind. Activations and gradients are f32.
+ * Arithmetic, order of sums and tolerances: docs/NUMERICS.md. Thread class: owner thread; a step
+ * runs parallel loops inside. Results do not depend on the thread count.
  */
 #ifndef HANMIX_MODEL_MODEL_H
 #define HANMIX_MODEL_MODEL_H
@@ -32,6 +32,20 @@ const struct hm_arch *hm_model_arch(const struct hm_model *model);
 /* Attach (borrow) an adapter; NULL detaches. Shapes were checked against the checkpoint by
  * hm_adapter_*. */
 void hm_model_attach(struct hm_model *model, struct hm_adapter *adapter);
+
+/*
+ * Keep at most budget_bytes of the weights resident from now on: a thread reads experts and layers
+ * ahead of the passes and drops what they use last. Results do not change. After hm_model_attach.
+ * HM_ERR_NOFIT when one layer with its experts, or the head, is larger.
+ */
+int hm_model_stream(struct hm_model *model, uint64_t budget_bytes, struct hm_error *err);
+struct hm_stream_counts {
+    uint64_t read_bytes;
+    double read_seconds; /* of the reading thread, in reading */
+    double wait_seconds; /* of the passes, for the reading thread */
+};
+/* Since hm_model_stream; zeros without it. */
+void hm_model_stream_counts(const struct hm_model *model, struct hm_stream_counts *ret_counts);
 
 #define HM_LABEL_IGNORE (-100)
 
