@@ -53,12 +53,12 @@ static float from_bits(uint32_t bits)
     return value;
 }
 
-/* The nearest entry to x, the lower one on a tie. */
-static int nearest(const float map[256], float x)
+/* The nearest entry to x from low_code on, the lower one on a tie. */
+static int nearest(const struct hm_map8 *map, float x)
 {
-    int code = 0;
+    int code = map->low_code;
 
-    while (code < 255 && x > (map[code] + map[code + 1]) / 2.0f)
+    while (code < 255 && x > (map->value[code] + map->value[code + 1]) / 2.0f)
         code++;
     return code;
 }
@@ -70,11 +70,11 @@ static void pieces_fill(struct hm_map8 *map, int32_t *piece, int flip)
 
     for (uint32_t at = HM_MAP8_LOWEST_BITS; at <= HM_MAP8_ONE_BITS; at += width) {
         float sign = flip ? -1.0f : 1.0f;
-        int code = nearest(map->value, sign * from_bits(at));
+        int code = nearest(map, sign * from_bits(at));
         uint32_t low = 0, high = width; /* the next code holds from an offset in (low, high] on */
         while (high - low > 1) {
             uint32_t middle = (low + high) / 2;
-            if (nearest(map->value, sign * from_bits(at + middle)) == code)
+            if (nearest(map, sign * from_bits(at + middle)) == code)
                 low = middle;
             else
                 high = middle;
@@ -85,7 +85,9 @@ static void pieces_fill(struct hm_map8 *map, int32_t *piece, int flip)
 
 void hm_map8_init(bool with_sign, struct hm_map8 *ret_map)
 {
-    struct hm_map8 map = { .low = with_sign ? -1.0f : 0.0f, .shift = with_sign ? 17 : 16 };
+    struct hm_map8 map = { .low = with_sign ? -1.0f : 0.0f,
+                           .low_code = !with_sign,
+                           .shift = with_sign ? 17 : 16 };
 
     map.negative = ((HM_MAP8_ONE_BITS - HM_MAP8_LOWEST_BITS) >> map.shift) + 1;
     hm_dynamic_map(with_sign, map.value);

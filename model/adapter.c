@@ -207,6 +207,12 @@ uint64_t hm_adapter_plan_bytes(const struct hm_arch *arch, const struct hm_adapt
     return bytes;
 }
 
+int hm_adapter_plan(const struct hm_arch *arch, const struct hm_adapter_config *config,
+                    uint64_t old_vocab, struct hm_adapter **ret_adapter, struct hm_error *err)
+{
+    return hm_adapter_lay_out(arch, config, old_vocab, false, ret_adapter, err);
+}
+
 int hm_adapter_config_check(const struct hm_arch *arch, const struct hm_adapter_config *config,
                             uint64_t old_vocab, struct hm_error *err)
 {

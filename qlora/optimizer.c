@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * AdamW (Loshchilov and Hutter 2019) as torch.optim.AdamW computes it, with torch's clip_grad_norm_
- * before it. Work is cut into pieces of CUT_VALUES values that never cross a parameter; partial
- * sums are joined in the order of the pieces.
+ * before it. Work is cut into pieces of CUT_VALUES values (whole blocks of 8-bit moments) that
+ * never cross a parameter; partial sums are joined in the order of the pieces.
  */
 #include "optimizer.h"
 
 #include <math.h>
 
 #include "hanmix/base/parallel.h"
+#include "hanmix/qlora/trainer.h"
 
 #define CUT_VALUES  (64u * 1024)
 #define CLIP_MARGIN 1e-6 /* torch's */
@@ -22,20 +23,61 @@ struct update_pass {
     struct hm_adamw_step step; /* weight_decay as for a parameter that decays */
 };
 
-static int moments_new(struct hm_optimizer *optimizer, struct hm_error *err)
+static int maps_new(struct hm_optimizer *optimizer, struct hm_error *err)
+{
+    if (!optimizer->config.coded)
+        return HM_OK;
+    optimizer->map8 = hm_alloc_array(HM_MEM_OPTIMIZER, 2, sizeof(*optimizer->map8));
+    if (!optimizer->map8)
+        return hm_fail_nomem(err, "for the maps of 8-bit moments");
+    hm_map8_init(false, &optimizer->map8[0]);
+    hm_map8_init(true, &optimizer->map8[1]);
+    return HM_OK;
+}
+
+/* False when memory is out. */
+static bool moments_new(const struct hm_optimizer *optimizer, size_t count, struct hm_moments *ret)
+{
+    size_t blocks = hm_units(count, HM_BLOCK8);
+
+    if (!optimizer->config.coded || count < HM_MOMENTS8_MIN) {
+        ret->first = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
+        ret->second = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
+        return ret->first && ret->second;
+    }
+    ret->coded = (struct hm_moments8){
+        .m_map = &optimizer->map8[1],
+        .v_map = &optimizer->map8[0],
+        .m = hm_calloc(HM_MEM_OPTIMIZER, count, 1),
+        .v = hm_calloc(HM_MEM_OPTIMIZER, count, 1),
+        .m_absmax = hm_calloc(HM_MEM_OPTIMIZER, blocks, sizeof(float)),
+        .v_absmax = hm_calloc(HM_MEM_OPTIMIZER, blocks, sizeof(float)),
+    };
+    return ret->coded.m && ret->coded.v && ret->coded.m_absmax && ret->coded.v_absmax;
+}
+
+static int all_moments_new(struct hm_optimizer *optimizer, struct hm_error *err)
 {
     const struct hm_adapter *adapter = optimizer->adapter;
 
+    HM_TRY(maps_new(optimizer, err));
     for (size_t i = 0; i < adapter->n_params; i++) {
         size_t count = hm_param_values(&adapter->param[i]);
-        struct hm_moments *moments = &optimizer->moments[i];
-        moments->first = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
-        moments->second = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
-        if (!moments->first || !moments->second)
+        if (!moments_new(optimizer, count, &optimizer->moments[i]))
             return hm_fail_nomem(err, "for the optimizer state of %s", adapter->param[i].name);
         optimizer->n_cuts += hm_units(count, CUT_VALUES);
     }
     return HM_OK;
+}
+
+static void moments_release(struct hm_moments *moments)
+{
+    hm_free(moments->first);
+    hm_free(moments->second);
+    hm_free(moments->coded.m);
+    hm_free(moments->coded.v);
+    hm_free(moments->coded.m_absmax);
+    hm_free(moments->coded.v_absmax);
 }
 
 static void cuts_fill(struct hm_optimizer *optimizer)
@@ -65,7 +107,7 @@ int hm_optimizer_new(struct hm_adapter *adapter, const struct hm_kernels *kernel
         optimizer->moments =
             hm_calloc(HM_MEM_OPTIMIZER, adapter->n_params, sizeof(*optimizer->moments));
         if (optimizer->moments)
-            status = moments_new(optimizer, err);
+            status = all_moments_new(optimizer, err);
         optimizer->cut =
             hm_alloc_array(HM_MEM_OPTIMIZER, optimizer->n_cuts, sizeof(*optimizer->cut));
         optimizer->cut_sum = hm_alloc_array(HM_MEM_OPTIMIZER, optimizer->n_cuts, sizeof(double));
@@ -85,11 +127,10 @@ void hm_optimizer_free(struct hm_optimizer *optimizer)
 {
     if (!optimizer)
         return;
-    for (size_t i = 0; optimizer->moments && i < optimizer->adapter->n_params; i++) {
-        hm_free(optimizer->moments[i].first);
-        hm_free(optimizer->moments[i].second);
-    }
+    for (size_t i = 0; optimizer->moments && i < optimizer->adapter->n_params; i++)
+        moments_release(&optimizer->moments[i]);
     hm_free(optimizer->moments);
+    hm_free(optimizer->map8);
     hm_free(optimizer->cut);
     hm_free(optimizer->cut_sum);
     hm_free(optimizer);
@@ -120,6 +161,19 @@ int hm_optimizer_norm(struct hm_optimizer *optimizer, double *ret_norm, struct h
     return HM_OK;
 }
 
+uint64_t hm_train_moments_bytes(const struct hm_adapter *adapter, bool coded)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < adapter->n_params; i++) {
+        uint64_t count = hm_param_values(&adapter->param[i]);
+        bool is_coded = coded && count >= HM_MOMENTS8_MIN;
+        bytes += 2 * (is_coded ? count + hm_units(count, HM_BLOCK8) * sizeof(float)
+                               : count * sizeof(float));
+    }
+    return bytes;
+}
+
 static bool decays(const struct hm_optimizer *optimizer, const struct hm_param *param)
 {
     return optimizer->config.decay_all || param->kind == HM_PARAM_LORA_A ||
@@ -134,13 +188,22 @@ static void update_unit(void *context, size_t index, int worker)
     const struct hm_param *param = &optimizer->adapter->param[cut->param];
     const struct hm_moments *moments = &optimizer->moments[cut->param];
     struct hm_adamw_step step = pass->step;
+    float *value = param->value + cut->first, *grad = param->grad + cut->first;
 
     (void)worker;
     if (!decays(optimizer, param))
         step.weight_decay = 0;
-    optimizer->kernels->adamw(param->value + cut->first, param->grad + cut->first,
-                              moments->first + cut->first, moments->second + cut->first, cut->count,
-                              &step);
+    if (moments->first) {
+        optimizer->kernels->adamw(value, grad, moments->first + cut->first,
+                                  moments->second + cut->first, cut->count, &step);
+        return;
+    }
+    struct hm_moments8 coded = moments->coded;
+    coded.m += cut->first;
+    coded.v += cut->first;
+    coded.m_absmax += cut->first / HM_BLOCK8;
+    coded.v_absmax += cut->first / HM_BLOCK8;
+    optimizer->kernels->adamw8(value, grad, &coded, cut->count, &step);
 }
 
 void hm_optimizer_update(struct hm_optimizer *optimizer, double lr, double norm)

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * AdamW over the trainable parameters of an adapter, in three passes: gradients are accumulated by
- * the model, their global norm is taken, then every parameter is updated. State is a pair of named
- * tensors per parameter, so that it may later be a mapped file or 8-bit without the loop knowing.
- * Private to qlora/.
+ * the model, their global norm is taken, then every parameter is updated. Moments are f32, or 8-bit
+ * block-wise as bitsandbytes' AdamW8bit keeps them. Private to qlora/.
  *
  * Thread class: owner thread; passes run parallel loops over fixed cuts, so results do not depend
  * on the thread count.
@@ -14,13 +13,17 @@
 #include "hanmix/kernels/kernels.h"
 #include "hanmix/model/adapter.h"
 
-struct hm_moments { /* of one parameter, each of the parameter's shape */
-    float *first, *second;
+#define HM_MOMENTS8_MIN 4096u /* bitsandbytes' min_8bit_size: smaller parameters keep f32 */
+
+struct hm_moments {           /* of one parameter, each of the parameter's shape */
+    float *first, *second;    /* f32; NULL when coded */
+    struct hm_moments8 coded; /* else zero */
 };
 
 struct hm_optimizer_config {
     double beta1, beta2, eps, weight_decay, clip; /* clip 0: none */
     bool decay_all;                               /* else only lora_A and lora_B decay */
+    bool coded;                                   /* moments in 8 bits */
 };
 
 struct hm_optimizer {
@@ -28,6 +31,7 @@ struct hm_optimizer {
     const struct hm_kernels *kernels; /* borrowed */
     struct hm_adapter *adapter;       /* borrowed */
     struct hm_moments *moments;       /* [n_params] */
+    struct hm_map8 *map8;             /* without and with sign; NULL unless config.coded */
     struct hm_optimizer_cut *cut;     /* [n_cuts], fixed pieces of parameters */
     double *cut_sum;                  /* [n_cuts] */
     size_t n_cuts;

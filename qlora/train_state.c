@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * State folders: state.json (cursor and identity), state.safetensors (weights and moments), and
- * DONE, written last, with the digests of both. A folder without DONE was never finished; one whose
+ * State folders: state.json (cursor and identity), state.safetensors (state_tensors.c), and DONE,
+ * written last, with the digests of both. A folder without DONE was never finished; one whose
  * digests differ is damaged and passed over.
  */
 #include "train_state.h"
@@ -9,100 +9,14 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "hanmix/checkpoint/safetensors.h"
+#include "state_tensors.h"
 
-#define STATE_VERSION     1
-#define STATE_JSON_MAX    (1u << 20)
-#define TENSORS_PER_PARAM 3
+#define STATE_VERSION  1
+#define STATE_JSON_MAX (1u << 20)
+#define TENSORS_MAX    5 /* of one parameter */
 
-static const char *const tensor_suffix[TENSORS_PER_PARAM] = { "", ".exp_avg", ".exp_avg_sq" };
 static const char *const state_file[] = { "state.json", "state.safetensors" };
 #define STATE_FILES 2
-
-/* --- the tensors of a state ------------------------------------------------------------------- */
-
-struct tensor_list {
-    struct hm_tensor *tensor; /* [n_params * TENSORS_PER_PARAM], data are views */
-    size_t count;
-};
-
-static void tensor_list_release(struct tensor_list *list)
-{
-    for (size_t i = 0; i < list->count; i++)
-        hm_free((void *)(uintptr_t)list->tensor[i].name);
-    hm_free(list->tensor);
-}
-
-static float *state_values(const struct hm_optimizer *optimizer, size_t param, size_t which)
-{
-    return which == 0   ? optimizer->adapter->param[param].value
-           : which == 1 ? optimizer->moments[param].first
-                        : optimizer->moments[param].second;
-}
-
-static int tensor_list_new(const struct hm_optimizer *optimizer, struct tensor_list *list,
-                           struct hm_error *err)
-{
-    size_t count = optimizer->adapter->n_params * TENSORS_PER_PARAM;
-
-    list->tensor = hm_calloc(HM_MEM_TENSOR, count, sizeof(*list->tensor));
-    if (!list->tensor)
-        return hm_fail_nomem(err, "for a list of %zu tensors", count);
-    for (size_t i = 0; i < count; i++) {
-        const struct hm_param *param = &optimizer->adapter->param[i / TENSORS_PER_PARAM];
-        char *name = NULL;
-        HM_TRY(hm_format(&name, err, "%s%s", param->name, tensor_suffix[i % TENSORS_PER_PARAM]));
-        struct hm_tensor *tensor = &list->tensor[list->count++];
-        tensor->name = name;
-        tensor->dtype = HM_DTYPE_F32;
-        tensor->n_dims = 2;
-        tensor->shape[0] = param->rows;
-        tensor->shape[1] = param->cols;
-        tensor->count = hm_param_values(param);
-        tensor->size_bytes = tensor->count * sizeof(float);
-        tensor->data =
-            (const uint8_t *)state_values(optimizer, i / TENSORS_PER_PARAM, i % TENSORS_PER_PARAM);
-    }
-    return HM_OK;
-}
-
-static int tensors_save(const struct hm_optimizer *optimizer, const char *path,
-                        struct hm_error *err)
-{
-    struct tensor_list list = { 0 };
-    int status = tensor_list_new(optimizer, &list, err);
-
-    if (status == HM_OK)
-        status = hm_safetensors_write(path, list.tensor, list.count, NULL, err);
-    tensor_list_release(&list);
-    return status;
-}
-
-/* All names and shapes are checked before the first value is taken over. */
-static int tensors_load(struct hm_optimizer *optimizer, const char *path, struct hm_error *err)
-{
-    struct hm_safetensors file = { 0 };
-    struct tensor_list list = { 0 };
-    const struct hm_tensor *found;
-
-    HM_TRY(hm_safetensors_open(path, &file, err));
-    int status = tensor_list_new(optimizer, &list, err);
-    if (status == HM_OK && file.count != list.count)
-        status = hm_fail(err, HM_ERR_FORMAT, "'%s' holds %zu tensors, expected %zu", path,
-                         file.count, list.count);
-    for (size_t i = 0; i < list.count && status == HM_OK; i++)
-        status = hm_safetensors_need(&file, list.tensor[i].name, HM_DTYPE_F32, 2,
-                                     list.tensor[i].shape, &found, err);
-    for (size_t i = 0; i < list.count && status == HM_OK; i++) {
-        found = hm_safetensors_find(&file, list.tensor[i].name);
-        memcpy(state_values(optimizer, i / TENSORS_PER_PARAM, i % TENSORS_PER_PARAM), found->data,
-               found->size_bytes);
-        hm_map_drop(&file.map, (uint64_t)(found->data - file.map.data), found->size_bytes);
-    }
-    tensor_list_release(&list);
-    hm_safetensors_close(&file);
-    return status;
-}
 
 /* --- the cursor ------------------------------------------------------------------------------- */
 
@@ -336,7 +250,7 @@ static int state_write(const char *dir, const struct hm_optimizer *optimizer,
     if (status == HM_OK)
         status = cursor_save(cursor, identity, dir, err);
     if (status == HM_OK)
-        status = tensors_save(optimizer, tensors_path, err);
+        status = hm_state_tensors_save(optimizer, tensors_path, err);
     if (status == HM_OK)
         status = done_write(dir, err);
     hm_free(tensors_path);
@@ -394,7 +308,7 @@ static int state_load(const struct state_entry *entry, struct hm_optimizer *opti
                        info.cursor.step);
     HM_TRY(identity_check(entry->dir, &info, identity, err));
     HM_TRY(hm_path_join(&path, entry->dir, state_file[1], err));
-    int status = tensors_load(optimizer, path, err);
+    int status = hm_state_tensors_load(optimizer, path, err);
     hm_free(path);
     if (status < 0)
         return status;

@@ -48,10 +48,9 @@ static int trainer_new(struct trainer *trainer, struct hm_error *err)
     const struct hm_train_job *job = trainer->job;
     const struct hm_train_config *config = &job->config;
     uint32_t seq_len = hm_samples_seq_len(job->data);
-    struct hm_optimizer_config optimizer = {
-        config->beta1,        config->beta2, config->eps,
-        config->weight_decay, config->clip,  config->decay_all
-    };
+    struct hm_optimizer_config optimizer = { config->beta1,        config->beta2, config->eps,
+                                             config->weight_decay, config->clip,  config->decay_all,
+                                             config->coded_moments };
 
     for (size_t i = 0; i < job->n_eval; i++)
         if (hm_samples_seq_len(job->eval[i].source) > seq_len)

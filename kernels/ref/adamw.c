@@ -30,10 +30,11 @@ void hm_adamw_ref(float *param, const float *grad, float *m, float *v, size_t n,
     }
 }
 
-/* The nearest entry's code: the midpoint of two neighbours belongs to the lower one. */
+/* The nearest entry's code from low_code on: the midpoint of two neighbours belongs to the lower
+ * one. */
 static uint8_t map8_code(const struct hm_map8 *map, float x)
 {
-    int low = 0, high = 255;
+    int low = map->low_code, high = 255;
 
     x = x > map->low ? x : map->low;
     x = x < 1.0f ? x : 1.0f;

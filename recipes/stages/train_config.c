@@ -15,7 +15,7 @@
 #define FIELD(field) .offset = offsetof(struct train_settings, field)
 
 static const char *const rows_words[] = { "none", "new", "all", NULL };
-static const char *const optimizers[] = { "adamw", NULL };
+static const char *const optimizers[] = { "adamw", "adamw8bit", NULL };
 static const char *const schedules[] = { "constant", "linear", "cosine", NULL };
 static const char *const decays[] = { "lora", "all", NULL };
 static const char *const norms[] = { "tokens", "micro", NULL };
@@ -87,7 +87,8 @@ const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS] = {
       FIELD(optimizer),
       .fallback = "adamw",
       .choices = optimizers,
-      .help = "AdamW with decoupled weight decay" },
+      .help = "AdamW with decoupled weight decay; adamw8bit: its moments in 8 bits, block-wise as "
+              "bitsandbytes' AdamW8bit" },
     { .name = "lr",
       .type = HM_FIELD_DOUBLE,
       FIELD(lr),
@@ -370,6 +371,7 @@ int hm_train_job_config(const struct hm_stage_run *run, uint64_t samples, uint32
                                       .weight_decay = s->weight_decay,
                                       .clip = s->clip,
                                       .decay_all = s->decay == 1,
+                                      .coded_moments = s->optimizer == 1,
                                       .lr_schedule = (enum hm_lr_schedule)s->lr_schedule,
                                       .warmup = s->warmup,
                                       .micro_batch = micro_batch,

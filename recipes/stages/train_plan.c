@@ -67,6 +67,19 @@ static int valid_find(const struct hm_stage_run *run, uint32_t *seq_len, uint64_
     return HM_OK;
 }
 
+/* What the chosen optimizer keeps. */
+static int moments_plan(const struct train_settings *settings, const struct stage_model *model,
+                        const struct hm_adapter_config *config, struct hm_memory_plan *memory,
+                        struct hm_error *err)
+{
+    struct hm_adapter *adapter = NULL;
+
+    HM_TRY(hm_adapter_plan(&model->arch, config, model->old_vocab_size, &adapter, err));
+    memory->optimizer = hm_train_moments_bytes(adapter, settings->optimizer == 1);
+    hm_adapter_free(adapter);
+    return HM_OK;
+}
+
 int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                   struct hm_error *err)
 {
@@ -104,6 +117,8 @@ int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan
                                  longest, config.recompute,
                                  hm_model_packs(&kernels, (enum hm_round)settings->compute),
                                  run->threads, &memory, err);
+    if (r == HM_OK)
+        r = moments_plan(settings, &model, &adapter, &memory, err);
     memory.weights_mapped = model.file_bytes;
     if (r == HM_OK)
         r = hm_stage_ram_check(run, settings->ram, memory.weights_mapped, err);

@@ -4,6 +4,7 @@
  * codes are nearest entries, next to every midpoint too. Every path must give the reference's bits.
  */
 #include <math.h>
+#include <string.h>
 
 #include "check.h"
 
@@ -19,6 +20,21 @@ static struct hm_adamw_step step_at(int t)
                                    .grad_scale = 0.7f };
 }
 
+static struct hm_map8 map8[2]; /* without and with sign */
+
+/* The look-up as hanmix/kernels/map8.h states it. */
+static int code_looked_up(const struct hm_map8 *map, float x)
+{
+    float magnitude = fabsf(x);
+    uint32_t bits;
+
+    memcpy(&bits, &magnitude, sizeof(bits));
+    uint32_t from = bits > HM_MAP8_LOWEST_BITS ? bits - HM_MAP8_LOWEST_BITS : 0;
+    uint32_t piece = (uint32_t)map->piece[(from >> map->shift) + (x < 0 ? map->negative : 0)];
+    int code = (int)(piece & 255) + ((from & ((1u << map->shift) - 1)) >= piece >> 8);
+    return x < 0 ? 255 - code : code;
+}
+
 static void maps(void)
 {
     for (int with_sign = 0; with_sign < 2; with_sign++) {
@@ -28,6 +44,15 @@ static void maps(void)
         check_that(map[255] == 1.0f && map[with_sign ? 127 : 0] == 0.0f, "0 or 1 is misplaced");
         for (size_t i = 0; i < 255; i++)
             check_that(map[i] < map[i + 1], "entry %zu does not rise", i);
+        for (int i = 0; i < 255; i++) {
+            float at = (map[i] + map[i + 1]) / 2.0f;
+            int low = with_sign ? 0 : 1, below = i < low ? low : i,
+                above = i + 1 < low ? low : i + 1;
+            check_that(code_looked_up(&map8[with_sign], at) == below, "midpoint %d", i);
+            check_that(code_looked_up(&map8[with_sign], nextafterf(at, 2.0f)) == above,
+                       "behind midpoint %d", i);
+            check_that(code_looked_up(&map8[with_sign], map[i]) == below, "entry %d", i);
+        }
     }
 }
 
@@ -68,8 +93,6 @@ struct moments8 {
     struct hm_moments8 view;
     size_t n, blocks;
 };
-
-static struct hm_map8 map8[2]; /* without and with sign */
 
 static struct moments8 moments8_new(size_t n)
 {

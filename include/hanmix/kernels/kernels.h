@@ -153,8 +153,8 @@ struct hm_kernels {
                   const struct hm_adamw_step *step);
     /* The same with moments in 8 bits; value 0 begins a block. The update uses the moments before
        they are coded; a block's absmax is its largest magnitude a, codes are the nearest entries to
-       clamp(x * (1 / max(a, 1e-38)), map.low, 1), the lower one on a tie, that of map.low for NaN.
-     */
+       clamp(x * (1 / max(a, 1e-38)), map.low, 1) from low_code on, the lower one on a tie, that of
+       map.low for NaN. */
     void (*adamw8)(float *param, const float *grad, const struct hm_moments8 *moments, size_t n,
                    const struct hm_adamw_step *step);
     double (*sum_squares)(const float *x, size_t n); /* f64 accumulation */

@@ -21,13 +21,16 @@ void hm_dynamic_map(bool with_sign, float map[256]);
  * at most one midpoint of neighbours lies in each. A piece says the code at its lower end, and the
  * offset from which on the next code holds: offset << 8 | code; of negative values 255 - code.
  */
-#define HM_MAP8_LOWEST_BITS 0x33800000u /* 2^-24: below every midpoint but that of zero */
+#define HM_MAP8_LOWEST_BITS 0x33800000u /* 2^-24: below the magnitude of every midpoint */
 #define HM_MAP8_ONE_BITS    0x3f800000u
 #define HM_MAP8_PIECES      (2 * (24 * 64 + 1)) /* more than 24 * 128 + 1, without sign */
 
 struct hm_map8 {
     float value[256];
-    float low;         /* the lowest value that is looked up: -1 or 0 */
+    float low; /* the lowest value that is looked up: -1 or 0 */
+    /* The lowest code given: 0; without sign 1, so that no second moment becomes 0 beside a large
+       one and leaves AdamW's eps alone in the denominator. */
+    int low_code;
     unsigned shift;    /* magnitude bits of a piece */
     uint32_t negative; /* first piece of negative values */
     int32_t piece[HM_MAP8_PIECES];

@@ -80,6 +80,9 @@ struct hm_adapter {
    there are. with_gradients allocates grad. */
 int hm_adapter_new(const struct hm_checkpoint *ckpt, const struct hm_adapter_config *config,
                    bool with_gradients, struct hm_adapter **ret_adapter, struct hm_error *err);
+/* Names and shapes alone, for plans: no values, no gradients. */
+int hm_adapter_plan(const struct hm_arch *arch, const struct hm_adapter_config *config,
+                    uint64_t old_vocab, struct hm_adapter **ret_adapter, struct hm_error *err);
 /* From a PEFT folder (F32/BF16/F16; rank_pattern, alpha_pattern, rslora, modules_to_save incl. the
    three-copies form). Wrong base or vocabulary, NaN: HM_ERR_FORMAT with both numbers. Matrices are
    kept whole unless the folder's hanmix.json says that only new rows were trained. */

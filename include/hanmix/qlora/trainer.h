@@ -57,6 +57,7 @@ int hm_samples_get(struct hm_sample_source *source, uint64_t position, uint32_t 
 struct hm_train_config {
     double lr, min_lr, beta1, beta2, eps, weight_decay, clip; /* clip 0: none */
     bool decay_all;
+    bool coded_moments; /* AdamW's moments in 8 bits */
     enum hm_lr_schedule lr_schedule;
     double warmup; /* < 1: share of steps, else steps */
     uint32_t micro_batch, accumulate;
@@ -122,6 +123,8 @@ struct hm_train_report {
  */
 int hm_train(const struct hm_train_job *job, const struct hm_ctl *ctl,
              struct hm_train_report *ret_report, struct hm_error *err);
+/* What the moments of a run over such parameters take. */
+uint64_t hm_train_moments_bytes(const struct hm_adapter *adapter, bool coded);
 /* Kernel path that the newest complete state was made with ("" when there is none): what a resumed
  * run must use. */
 #define HM_KERNELS_NAME_BYTES 32

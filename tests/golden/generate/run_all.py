@@ -23,6 +23,7 @@ Everything is f32 eager on one CPU thread unless said; "f64" or "truth" is `refe
 | `bnb4bit/` | reading (and writing) pre-quantised bitsandbytes folders, router quantised or not; logits for both weight-rounding policies |
 | `peft/` | adapter files, LoRA scaling (rank_pattern, alpha_pattern, rsLoRA), gradients of every trainable, merging and its roundings |
 | `train/` | AdamW, clipping, cosine schedule, accumulation, loss normalisation, aux loss: a {steps}-step trajectory |
+| `adamw8/` | AdamW with 8-bit moments: maps, codes, 120 steps against bitsandbytes, f32 and double |
 | `tokenizers/` | token ids of real SentencePiece models (`tokenizers/models/`), invalid UTF-8, transformers slow and fast |
 | `bpe/` | the merge lists of sentencepiece's BPE trainer on Han runs |
 | `resize/` | rows of new pieces in a grown vocabulary: the published script's rule and the bare mean |
@@ -32,7 +33,7 @@ Regenerate (requirements.txt has the exact versions; the generator lies in ../ge
 `python run_all.py --seed {seed} --preset {preset} --out DIR`; verify a set with numpy alone: `python check.py DIR`.
 The outputs depend on torch's kernels in the last bits; the stored files are the reference, a rerun elsewhere agrees within the tolerances.
 """
-TOPICS = ["nf4", "mixtral", "llama", "bnb4bit", "peft", "train", "tokenizers", "bpe", "resize", "generate"]
+TOPICS = ["nf4", "mixtral", "llama", "bnb4bit", "peft", "train", "adamw8", "tokenizers", "bpe", "resize", "generate"]
 
 
 def main():

@@ -71,7 +71,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static const struct hm_optimizer_config plain = { 0.9, 0.95, 1e-8, 0.1, 1.0, false };
+static const struct hm_optimizer_config plain = { 0.9, 0.95, 1e-8, 0.1, 1.0, false, false };
 
 /* One parameter's state in double. */
 struct truth {

@@ -39,7 +39,7 @@ static void randomise(struct fixture *f, uint64_t stream)
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct hm_optimizer_config config = { 0.9, 0.95, 1e-8, 0, 0, false };
+    struct hm_optimizer_config config = { 0.9, 0.95, 1e-8, 0, 0, false, false };
     struct hm_error err = { 0 };
 
     f->dir = tmp_new();
@@ -248,6 +248,53 @@ static void test_other_shapes(void **state)
     assert_true(f->value[0][0] == before);
 }
 
+/* Moments in 8 bits: codes and scales come back; a state of f32 moments is not taken for one. */
+static void test_coded_moments(void **state)
+{
+    enum { COUNT = 5000, BLOCKS = (COUNT + HM_BLOCK8 - 1) / HM_BLOCK8 };
+    const struct hm_optimizer_config config = {
+        .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .coded = true
+    };
+    struct fixture *f = *state;
+    struct hm_train_cursor cursor = { .step = 1 };
+    struct hm_optimizer *optimizer = NULL;
+    struct hm_error err = { 0 };
+    float value[2][COUNT], grad[COUNT];
+    struct hm_param param = {
+        .name = name_a, .rows = COUNT / 8, .cols = 8, .value = value[0], .grad = grad
+    };
+    struct hm_adapter adapter = { .param = &param, .n_params = 1 };
+
+    for (size_t i = 0; i < COUNT; i++)
+        grad[i] = value[0][i] = (float)hm_rng_normal((struct hm_rng_key){ 1, 2 }, i);
+    assert_ok(hm_optimizer_new(&adapter, &f->kernels, &config, &optimizer, &err), err);
+    const struct hm_moments8 *coded = &optimizer->moments[0].coded;
+    hm_optimizer_update(optimizer, 0.1, 1);
+    assert_ok(hm_train_state_save(f->dir, optimizer, &cursor, &f->identity, 0, &err), err);
+    hm_optimizer_update(optimizer, 0.1, 1); /* what comes after the state */
+    uint8_t m[COUNT], v[COUNT];
+    float absmax[BLOCKS];
+    memcpy(m, coded->m, COUNT);
+    memcpy(v, coded->v, COUNT);
+    memcpy(absmax, coded->v_absmax, sizeof(absmax));
+    memcpy(value[1], value[0], sizeof(value[1]));
+    memset(coded->m_absmax, 1, sizeof(absmax)); /* the state comes back, and the same after it */
+    memset(coded->v_absmax, 2, sizeof(absmax));
+    memset(coded->m, 3, COUNT);
+    memset(coded->v, 4, COUNT);
+    assert_ok(hm_train_state_load(f->dir, optimizer, &f->identity, NULL, &cursor, &err), err);
+    assert_int_equal(optimizer->updates, 1);
+    hm_optimizer_update(optimizer, 0.1, 1);
+    assert_memory_equal(coded->m, m, COUNT);
+    assert_memory_equal(coded->v, v, COUNT);
+    assert_memory_equal(coded->v_absmax, absmax, sizeof(absmax));
+    assert_memory_equal(value[0], value[1], sizeof(value[0]));
+    save(f, 2, 0);
+    assert_fails(hm_train_state_load(f->dir, optimizer, &f->identity, NULL, &cursor, &err),
+                 HM_ERR_FORMAT, "tensors", err);
+    hm_optimizer_free(optimizer);
+}
+
 static int oom_attempt(void *context, struct hm_error *err)
 {
     struct fixture *f = context;
@@ -273,6 +320,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_damaged_states_are_passed_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_foreign_states_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_shapes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_coded_moments, setup, teardown),
         cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
     };
 

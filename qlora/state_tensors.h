@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The tensors of a training state. Private to qlora/. Thread class: owner thread.
+ */
+#ifndef HANMIX_QLORA_STATE_TENSORS_H
+#define HANMIX_QLORA_STATE_TENSORS_H
+
+#include "optimizer.h"
+
+int hm_state_tensors_save(const struct hm_optimizer *optimizer, const char *path,
+                          struct hm_error *err);
+/* Into parameters and moments; nothing is taken over unless all names and shapes are as expected,
+ * else HM_ERR_FORMAT. */
+int hm_state_tensors_load(struct hm_optimizer *optimizer, const char *path, struct hm_error *err);
+
+#endif
