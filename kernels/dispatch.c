@@ -2,8 +2,10 @@
 /*
  * Fills the kernel table: the reference first, then whatever the CPU allows on top of it. A path is
  * known by its name in stage records and training state: "ref" is pure C, "portable" is ref with
- * the matrix products of OpenBLAS, the others are the kernels of their instruction set.
+ * the matrix products of OpenBLAS, the others are the kernels of their instruction set. A path is
+ * tried (trial.h) before it is chosen, once a process, so that one process has one choice.
  */
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "hanmix/base/cpu.h"
@@ -11,9 +13,12 @@
 
 #include "blas.h"
 #include "ref/ref.h"
+#include "trial.h"
 #include "x86/x86.h"
 
-/* In rising order: of those whose flags are all there, the last one is taken. */
+#define PATH_MARGIN 1.25 /* a lower path must be so much faster: the choice stays the same */
+
+/* In rising order: a path stands on those before it. */
 static const struct {
     const char *name;
     unsigned flags;
@@ -100,6 +105,69 @@ void hm_kernels_init(struct hm_kernels *ret_kernels, unsigned cpu_flags)
             path_fill(ret_kernels, i);
 }
 
+/* The states and rates of all paths, tried once a process; the lock is held by callers. */
+static pthread_mutex_t trial_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct hm_path tried[N_PATHS];
+
+static void path_try(size_t i)
+{
+    struct hm_kernels kernels;
+
+    if (tried[i].name)
+        return;
+    tried[i].name = paths[i].name;
+    tried[i].state = HM_PATH_LACKS_FLAGS;
+    if (!has_all(hm_cpu_flags(), paths[i].flags))
+        return;
+    hm_kernels_init(&kernels, paths[i].flags);
+    tried[i].state = hm_kernels_trial(&kernels);
+    tried[i].products = kernels.frozen_pack != NULL;
+}
+
+static double path_gflops(size_t i)
+{
+    struct hm_kernels kernels;
+
+    if (tried[i].gflops == 0) {
+        hm_kernels_init(&kernels, paths[i].flags);
+        tried[i].gflops = hm_kernels_trial_gflops(&kernels);
+    }
+    return tried[i].gflops;
+}
+
+/* The highest usable path is taken unless a lower one has products in bf16, or decoded panels, that
+ * are clearly faster: on some CPUs AVX512-BF16 has half the rate of f32. Paths below the first
+ * without such products differ in f32 alone and rise with their instructions. */
+static size_t path_best(unsigned flags, bool measure)
+{
+    size_t best = N_PATHS;
+
+    for (size_t i = N_PATHS; i-- > 0;) {
+        path_try(i);
+        if (!has_all(flags, paths[i].flags) || tried[i].state != HM_PATH_GOOD)
+            continue;
+        if (best == N_PATHS)
+            best = i;
+        else if (path_gflops(i) > PATH_MARGIN * path_gflops(best))
+            best = i;
+        if (!measure || !tried[i].products)
+            break;
+    }
+    return best;
+}
+
+static const char *const state_texts[] = {
+    [HM_PATH_GOOD] = "usable",
+    [HM_PATH_LACKS_FLAGS] = "not of this CPU",
+    [HM_PATH_FAULTS] = "flagged by the CPU, but its instructions fault",
+    [HM_PATH_WRONG] = "flagged by the CPU, but its results are wrong",
+};
+
+const char *hm_path_state_text(enum hm_path_state state)
+{
+    return state_texts[state];
+}
+
 static int choose_by_name(struct hm_kernels *ret_kernels, const char *name, struct hm_error *err)
 {
     if (strcmp(name, "ref") == 0) {
@@ -109,10 +177,12 @@ static int choose_by_name(struct hm_kernels *ret_kernels, const char *name, stru
     for (size_t i = 0; i < N_PATHS; i++) {
         if (strcmp(name, paths[i].name) != 0)
             continue;
-        if (!has_all(hm_cpu_flags(), paths[i].flags))
-            return hm_fail(err, HM_ERR_USAGE,
-                           "kernel path '%s' needs instructions that this CPU (%s) lacks", name,
-                           hm_cpu_model());
+        pthread_mutex_lock(&trial_lock);
+        path_try(i);
+        pthread_mutex_unlock(&trial_lock);
+        if (tried[i].state != HM_PATH_GOOD)
+            return hm_fail(err, HM_ERR_USAGE, "kernel path '%s' cannot run on this CPU (%s): %s",
+                           name, hm_cpu_model(), hm_path_state_text(tried[i].state));
         hm_kernels_init(ret_kernels, paths[i].flags);
         return HM_OK;
     }
@@ -123,16 +193,40 @@ int hm_kernels_choose(struct hm_kernels *ret_kernels, const char *name_or_null,
                       struct hm_error *err)
 {
     const char *wanted = getenv("HM_CPU");
+    bool forced = wanted && *wanted;
     unsigned flags;
+    size_t best;
 
     if (name_or_null)
         return choose_by_name(ret_kernels, name_or_null, err);
     HM_TRY(hm_cpu_flags_capped(&flags, err));
-    if (wanted && strcmp(wanted, "ref") == 0)
+    if (forced && strcmp(wanted, "ref") == 0) {
+        hm_kernels_reference(ret_kernels);
+        return HM_OK;
+    }
+    pthread_mutex_lock(&trial_lock);
+    best = path_best(flags, !forced);
+    pthread_mutex_unlock(&trial_lock);
+    if (best == N_PATHS) /* not even the products of OpenBLAS are right */
         hm_kernels_reference(ret_kernels);
     else
-        hm_kernels_init(ret_kernels, flags);
+        hm_kernels_init(ret_kernels, paths[best].flags);
     return HM_OK;
+}
+
+size_t hm_kernels_paths(struct hm_path *list, size_t max)
+{
+    size_t count = max < N_PATHS ? max : N_PATHS;
+
+    pthread_mutex_lock(&trial_lock);
+    for (size_t i = 0; i < count; i++) {
+        path_try(i);
+        if (tried[i].state == HM_PATH_GOOD)
+            path_gflops(i);
+        list[i] = tried[i];
+    }
+    pthread_mutex_unlock(&trial_lock);
+    return count;
 }
 
 size_t hm_kernels_all(struct hm_kernels *tables, size_t max)

@@ -205,10 +205,24 @@ struct hm_kernels {
 void hm_kernels_init(struct hm_kernels *ret_kernels, unsigned cpu_flags);
 /* The pure C table, gemm included: what every other path is tested against. */
 void hm_kernels_reference(struct hm_kernels *ret_kernels);
-/* By HM_CPU and the machine, or by a recorded name ("avx512"); unknown or unavailable names are
- * HM_ERR_USAGE. */
+/* By HM_CPU, which takes the highest path up to the one it names, or by trial: of the paths whose
+ * instructions work the highest, unless a lower one is a quarter faster at products with frozen
+ * matrices (a few ms, once a process). Or by a recorded name ("avx512"), never measured anew;
+ * unknown or unavailable names are HM_ERR_USAGE. Catches SIGILL during a path's first trial. */
 int hm_kernels_choose(struct hm_kernels *ret_kernels, const char *name_or_null,
                       struct hm_error *err);
+
+enum hm_path_state { HM_PATH_GOOD, HM_PATH_LACKS_FLAGS, HM_PATH_FAULTS, HM_PATH_WRONG };
+struct hm_path {
+    const char *name; /* static */
+    enum hm_path_state state;
+    bool products; /* with frozen matrices in bf16 of its own */
+    double gflops; /* of those products (else decoded panels in f32), one thread; 0: not usable */
+};
+#define HM_PATHS_MAX 8
+/* All paths of this build in rising order, tried and measured. Returns how many. */
+size_t hm_kernels_paths(struct hm_path *list, size_t max);
+const char *hm_path_state_text(enum hm_path_state state); /* static */
 /* All tables this machine can run, for tests: index 0 is the reference. Returns how many. */
 size_t hm_kernels_all(struct hm_kernels *tables, size_t max);
 
