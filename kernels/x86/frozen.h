@@ -25,10 +25,12 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 
+#define SCALES 8192u /* of a panel, read at once */
+
 struct frozen_scratch {
     uint16_t panel[PANEL_N * CHUNK];
     float sum[PANEL_N * BLOCK_M];
-    float scale[2][CHUNK / 64];
+    float scale[SCALES];
 } __attribute__((aligned(64)));
 
 _Static_assert(sizeof(struct frozen_scratch) <= HM_FROZEN_SCRATCH_BYTES, "scratch is too small");
@@ -61,15 +63,17 @@ INLINE size_t chunk_width(size_t k, size_t col)
 
 /* The scales of n runs of 64 values from flat index 64 * first; room for n. */
 void hm_frozen_scales(const struct hm_frozen *w, uint64_t first, size_t n, float *scale);
+/* Those of W[row0..+n_rows][col0..+n_cols], as [n_rows][n_cols / 64]. */
+void hm_frozen_panel_scales(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                            uint32_t col0, uint32_t n_cols, float *scale);
 /* W[row0..+n_rows][col0..+n_cols], n_cols <= CHUNK, as rows of CHUNK bf16. */
 void hm_frozen_panel_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows, uint32_t col0,
-                          uint32_t n_cols, struct frozen_scratch *scratch);
+                          uint32_t n_cols, const float *scale, size_t scale_ld, uint16_t *panel);
 /* W[row0..+n_rows][col0..+n_cols], n_rows <= CHUNK, n_cols <= PANEL_N, as strips of 32 columns
  * [n_cols / 32][pairs of rows][2][16][2]: of each pair a vector of the even columns, then one of
- * the odd ones. An odd last row is paired with zeros. */
+ * the odd ones. An odd last row is paired with zeros: scale has zeros for it. */
 void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                            uint32_t col0, uint32_t n_cols, struct frozen_scratch *scratch);
-
+                            uint32_t col0, uint32_t n_cols, const float *scale, uint16_t *panel);
 /* m <= FEW, x packed in pieces of 32 columns, [k / 32][m][32]. */
 void hm_frozen_forward_few(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                            const uint16_t *x, size_t m, bool add, float *y, size_t ldy,

@@ -8,8 +8,8 @@
 #include "frozen.h"
 #include "frozen_decode.h"
 
-#define RANGE      8192u  /* values of k at most */
-#define X_IN_CACHE 16384u /* values of x in a range */
+#define RANGE      8192u /* values of k at most */
+#define X_IN_CACHE 20480u
 
 struct few {
     const struct hm_frozen *w;

@@ -47,6 +47,37 @@ void hm_frozen_scales(const struct hm_frozen *w, uint64_t first, size_t n, float
         scale[i] = scale[(skip + i) / runs];
 }
 
+static float scale_at(const struct hm_frozen *w, uint64_t block)
+{
+    if (!w->nested_absmax)
+        return f32_at(w->absmax, block);
+    float product = f32_at(w->nested_map, w->absmax[block]) * f32_at(w->nested_absmax, block / 256);
+    return product + w->nested_offset;
+}
+
+void hm_frozen_panel_scales(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                            uint32_t col0, uint32_t n_cols, float *scale)
+{
+    const uint64_t per_row = w->cols / 64, first = row0 * per_row + col0 / 64;
+    const size_t n = n_cols / 64;
+
+    if (w->layout == HM_FROZEN_BF16)
+        return;
+    if (n == per_row) {
+        hm_frozen_scales(w, first, n_rows * n, scale);
+        return;
+    }
+    for (uint32_t r = 0; r < n_rows; r++, scale += n) {
+        uint64_t run = first + r * per_row;
+        if (w->blocksize != 64 || n > 8) {
+            hm_frozen_scales(w, run, n, scale);
+            continue;
+        }
+        for (size_t i = 0; i < n; i++)
+            scale[i] = scale_at(w, run + i);
+    }
+}
+
 static void row_decode(const uint8_t *pairs, const float *scale, size_t n, uint16_t *out)
 {
     for (size_t i = 0; i < n; i += 64, pairs += 32, out += 64, scale++) {
@@ -57,17 +88,14 @@ static void row_decode(const uint8_t *pairs, const float *scale, size_t n, uint1
 }
 
 void hm_frozen_panel_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows, uint32_t col0,
-                          uint32_t n_cols, struct frozen_scratch *scratch)
+                          uint32_t n_cols, const float *scale, size_t scale_ld, uint16_t *panel)
 {
-    for (uint32_t r = 0; r < n_rows; r++) {
+    for (uint32_t r = 0; r < n_rows; r++, scale += scale_ld, panel += CHUNK) {
         uint64_t first = (uint64_t)(row0 + r) * w->cols + col0;
-        uint16_t *out = scratch->panel + (size_t)r * CHUNK;
-        if (w->layout == HM_FROZEN_BF16) {
-            memcpy(out, w->data + 2 * first, 2 * (size_t)n_cols);
-            continue;
-        }
-        hm_frozen_scales(w, first / 64, n_cols / 64, scratch->scale[0]);
-        row_decode(w->data + first / 2, scratch->scale[0], n_cols, out);
+        if (w->layout == HM_FROZEN_BF16)
+            memcpy(panel, w->data + 2 * first, 2 * (size_t)n_cols);
+        else
+            row_decode(w->data + first / 2, scale, n_cols, panel);
     }
 }
 
@@ -97,27 +125,23 @@ INLINE void strip_copy(const uint8_t *low, const uint8_t *high, bool has_high, u
 }
 
 void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                            uint32_t col0, uint32_t n_cols, struct frozen_scratch *scratch)
+                            uint32_t col0, uint32_t n_cols, const float *scale, uint16_t *panel)
 {
-    const size_t strip = (size_t)round_up(n_rows, 2) * 32;
+    const size_t strip = round_up(n_rows, 2) * 32, n_scales = n_cols / 64;
 
-    for (uint32_t r = 0; r < n_rows; r += 2) {
+    for (uint32_t r = 0; r < n_rows; r += 2, scale += 2 * n_scales) {
         const bool has_high = r + 1 < n_rows;
         uint64_t first = (uint64_t)(row0 + r) * w->cols + col0;
         uint64_t second = has_high ? first + w->cols : first;
-        uint16_t *out = scratch->panel + (size_t)r * 32;
+        uint16_t *out = panel + (size_t)r * 32;
         if (w->layout == HM_FROZEN_BF16) {
             for (uint32_t j = 0; j < n_cols; j += 32, out += strip)
                 strip_copy(w->data + 2 * (first + j), w->data + 2 * (second + j), has_high, out);
             continue;
         }
-        hm_frozen_scales(w, first / 64, n_cols / 64, scratch->scale[0]);
-        memset(scratch->scale[1], 0, sizeof(scratch->scale[1]));
-        if (has_high)
-            hm_frozen_scales(w, second / 64, n_cols / 64, scratch->scale[1]);
-        for (uint32_t j = 0; j < n_cols; j += 64, out += 2 * strip) {
-            const uint8_t *low = w->data + (first + j) / 2, *high = w->data + (second + j) / 2;
-            __m512i table = table_make(scratch->scale[0][j / 64], scratch->scale[1][j / 64]);
+        const uint8_t *low = w->data + first / 2, *high = w->data + second / 2;
+        for (size_t i = 0; i < n_scales; i++, low += 32, high += 32, out += 2 * strip) {
+            __m512i table = table_make(scale[i], scale[n_scales + i]);
             strip_decode(low, high, table, out);
             strip_decode(low + 16, high + 16, table, out + strip);
         }

@@ -9,6 +9,11 @@
 #include "frozen_tile.h"
 #include "simd_avx512.h"
 
+#ifndef NARROW_M
+#define NARROW_M 64u
+#endif
+#define NARROW_N 24u
+
 /* --- all rows of the broadcast operand against lanes that fit L1 --- */
 
 #define CASE(rows, vectors, ld)            \
@@ -89,6 +94,24 @@ static struct frozen_ahead ahead_block(const struct hm_frozen *w, uint32_t row0,
                                   .each = n / n_tiles + 1 };
 }
 
+/* The part of the next rows, in order of memory, that falls to the chunk at k of these. */
+static struct frozen_ahead ahead_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
+                                      uint32_t k, size_t n_tiles)
+{
+    uint64_t first = (uint64_t)row0 * w->cols + (uint64_t)n_rows * k,
+             end = (uint64_t)w->rows * w->cols;
+    uint64_t n = (uint64_t)n_rows * CHUNK;
+
+    if (first >= end)
+        return (struct frozen_ahead){ 0 };
+    size_t lines = data_bytes(w, n < end - first ? n : end - first) / 64;
+    return (struct frozen_ahead){ .at = w->data + data_bytes(w, first),
+                                  .stride = 64,
+                                  .bytes = 64,
+                                  .n = lines,
+                                  .each = lines / n_tiles + 1 };
+}
+
 /* --- forward --- */
 
 /* Sums [n][m] of a panel become y[m][n]. */
@@ -117,12 +140,20 @@ static void forward_block(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
                           const uint16_t *x, size_t m_all, size_t m0, size_t m,
                           struct frozen_scratch *scratch)
 {
+    const uint32_t range = SCALES / n_rows * 64 / CHUNK * CHUNK; /* columns with scales at hand */
+
     for (uint32_t k = 0; k < w->cols; k += CHUNK) {
         const uint32_t width = (uint32_t)chunk_width(w->cols, k);
         const uint16_t *lanes = x + chunk_begin(m_all, k) + m0 * width;
-        struct frozen_ahead ahead =
-            ahead_block(w, row0, n_rows, k + CHUNK, CHUNK, units(n_rows, 12) * units(m, 32));
-        hm_frozen_panel_rows(w, row0, n_rows, k, width, scratch);
+        const size_t n_tiles = units(n_rows, 12) * units(m, 32);
+        struct frozen_ahead ahead = n_rows <= NARROW_N
+                                        ? ahead_rows(w, row0 + n_rows, n_rows, k, n_tiles)
+                                        : ahead_block(w, row0, n_rows, k + CHUNK, CHUNK, n_tiles);
+        if (k % range == 0)
+            hm_frozen_panel_scales(w, row0, n_rows, k, (uint32_t)least(range, w->cols - k),
+                                   scratch->scale);
+        hm_frozen_panel_rows(w, row0, n_rows, k, width, scratch->scale + k % range / 64,
+                             least(range, w->cols - k / range * range) / 64, scratch->panel);
         for (size_t i = 0; i < m;) {
             size_t vectors = m - i > LANES ? 2 : 1;
             strip_run(vectors, round_up(n_rows, 4),
@@ -151,9 +182,10 @@ void hm_frozen_forward_avx512bf16(const struct hm_frozen *w, uint32_t row0, uint
         hm_frozen_forward_few(w, row0, n_rows, x, m, add, y, ldy, s);
         return;
     }
+    const uint32_t height = m <= NARROW_M ? NARROW_N : PANEL_N;
     for (size_t i = 0; i < m; i += BLOCK_M)
-        for (uint32_t j = 0; j < n_rows; j += PANEL_N) {
-            uint32_t n = (uint32_t)least(PANEL_N, n_rows - j);
+        for (uint32_t j = 0; j < n_rows; j += height) {
+            uint32_t n = (uint32_t)least(height, n_rows - j);
             size_t rows = least(BLOCK_M, m - i);
             forward_block(w, row0 + j, n, x, m, i, rows, s);
             sums_turn(s->sum, n, rows, add, y + i * ldy + j, ldy);
@@ -194,7 +226,9 @@ static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_
         const size_t pairs = (depth + 1) / 2;
         struct frozen_ahead ahead =
             ahead_block(w, k + CHUNK, CHUNK, col0, n_cols, units(n_cols, 32) * units(m, 12));
-        hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch);
+        hm_frozen_panel_scales(w, k, depth, col0, n_cols, scratch->scale);
+        memset(scratch->scale + (size_t)depth * (n_cols / 64), 0, n_cols / 64 * sizeof(float));
+        hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale, scratch->panel);
         for (uint32_t j = 0; j < n_cols; j += 32)
             strip_run(2, round_up(m, 4),
                       (struct frozen_tile){ .row = dy + chunk_begin(m_all, k) + m0 * width,
