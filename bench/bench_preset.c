@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shapes and token ids of the measured rivals' models and of the whole Mixtral; see bench_preset.h.
+ * Shapes of the measured rivals' models and of the whole Mixtral; see bench_preset.h.
  */
 #include "bench_preset.h"
 
-#include <math.h>
 #include <string.h>
-
-#include "hanmix/base/rng.h"
 
 int bench_preset(const char *name, struct hm_arch *ret_arch, struct hm_error *err)
 {
@@ -49,14 +46,4 @@ int bench_preset(const char *name, struct hm_arch *ret_arch, struct hm_error *er
         return HM_OK;
     }
     return hm_fail(err, HM_ERR_USAGE, "no preset '%s': tiny, small, wide1 or mixtral-8x7b", name);
-}
-
-void bench_ids(uint32_t vocab, uint64_t seed, size_t count, int32_t *ids)
-{
-    struct hm_rng_key key = { seed, 1 };
-
-    for (size_t i = 0; i < count; i++) { /* the inverse of a 1/x density */
-        double draw = hm_rng_uniform(key, i);
-        ids[i] = 2 + (int32_t)pow((double)(vocab - 3) + 0.999, draw);
-    }
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Mixtral shapes for benches, those of the measured rivals and the whole 8x7B with a grown
- * vocabulary: 4-bit and double quantised, router and head in bf16; and token ids with their
- * frequencies. The folders are made by checkpoint/synthetic_model.c.
+ * vocabulary: 4-bit and double quantised, router and head in bf16. The folders are made by
+ * checkpoint/synthetic_model.c.
  */
 #ifndef HANMIX_BENCH_PRESET_H
 #define HANMIX_BENCH_PRESET_H
@@ -11,7 +11,5 @@
 
 /* tiny, small, wide1, mixtral-8x7b; unknown names are HM_ERR_USAGE. */
 int bench_preset(const char *name, struct hm_arch *ret_arch, struct hm_error *err);
-/* count ids, Zipf-distributed over 3 .. vocab-1. */
-void bench_ids(uint32_t vocab, uint64_t seed, size_t count, int32_t *ids);
 
 #endif

@@ -66,7 +66,7 @@ static int bench_open(struct bench *bench, const char *dir, const struct setting
     bench->ids = hm_alloc_array(HM_MEM_OTHER, settings->tokens, sizeof(int32_t));
     if (!bench->ids)
         return hm_fail_nomem(err, "for token ids");
-    bench_ids(hm_model_arch(bench->model)->vocab_size, 1, settings->tokens, bench->ids);
+    hm_synthetic_ids(hm_model_arch(bench->model)->vocab_size, 1, settings->tokens, bench->ids);
     return HM_OK;
 }
 

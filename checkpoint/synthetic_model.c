@@ -6,6 +6,7 @@
  */
 #include "hanmix/checkpoint/synthetic.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -311,4 +312,15 @@ int hm_synthetic_make(const char *dir, const struct hm_arch *arch, uint64_t seed
     hm_free(w.absmax);
     hm_nf4_nested_release(&w.nested);
     return status;
+}
+
+void hm_synthetic_ids(uint32_t vocab, uint64_t seed, size_t count, int32_t *ids)
+{
+    struct hm_rng_key key = { seed, 1 };
+    double range = vocab > 3 ? (double)(vocab - 3) + 0.999 : 1;
+
+    for (size_t i = 0; i < count; i++) { /* the inverse of a 1/x density */
+        int32_t id = 2 + (int32_t)pow(range, hm_rng_uniform(key, i));
+        ids[i] = (uint32_t)id < vocab ? id : (int32_t)vocab - 1;
+    }
 }

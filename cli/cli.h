@@ -77,6 +77,8 @@ struct hm_ctl hm_terminal_ctl(struct hm_terminal *terminal);
 void hm_terminal_close(struct hm_terminal *terminal); /* ends an open progress line */
 /* 90 -> "1:30", 4000 -> "1:06:40" */
 const char *hm_time_text(double seconds, char *buf, size_t size);
+/* "12.3 ms", "4.56 s" */
+const char *hm_seconds_text(double seconds, char *buf, size_t size);
 /* "12.3 MiB" */
 const char *hm_bytes_text(uint64_t bytes, char *buf, size_t size);
 

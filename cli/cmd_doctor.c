@@ -3,14 +3,13 @@
  * The verb doctor: what this machine is and how fast: cores, instruction sets, memory and its
  * limits, disk, and the rates of the two products that training lives on.
  */
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "cli.h"
 #include "hanmix/base/cpu.h"
+#include "hanmix/base/disk_rate.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 #include "hanmix/kernels/kernels.h"
@@ -96,27 +95,9 @@ static int measure(struct rates *ret_rates, struct hm_error *err)
  * cannot be told. */
 static double disk_rate(void)
 {
-    char path[] = "hanmix-doctor-XXXXXX";
-    char *buffer = hm_calloc(HM_MEM_OTHER, 1u << 20, 1);
-    int fd = buffer ? mkstemp(path) : -1;
-    double seconds = NAN;
+    struct hm_disk_rates rates = { 0 };
 
-    if (fd >= 0) {
-        bool whole = true;
-        (void)unlink(path);
-        for (size_t done = 0; whole && done < DISK_BYTES; done += 1u << 20)
-            whole = write(fd, buffer, 1u << 20) == (ssize_t)(1u << 20);
-        if (whole && fsync(fd) == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0) {
-            double start = hm_clock_seconds();
-            for (off_t at = 0; whole && at < (off_t)DISK_BYTES; at += 1 << 20)
-                whole = pread(fd, buffer, 1u << 20, at) == (ssize_t)(1u << 20);
-            if (whole)
-                seconds = hm_clock_seconds() - start;
-        }
-        close(fd);
-    }
-    hm_free(buffer);
-    return DISK_BYTES / seconds;
+    return hm_disk_rates_measure(".", DISK_BYTES, &rates, NULL) == HM_OK ? rates.read : NAN;
 }
 
 static const struct {

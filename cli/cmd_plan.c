@@ -3,8 +3,10 @@
  * The verb plan: order, decisions, memory by purpose and disk of a recipe, for people and programs.
  */
 #include <inttypes.h>
+#include <time.h>
 
 #include "cli.h"
+#include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 #include "plan_text.h"
 
@@ -56,73 +58,162 @@ int hm_plan_text(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
 
 /* --- --bench --- */
 
-/* Share of the peak that training reaches with wide matrices; short batches and narrow models reach
- * less. */
+#define BENCH_SECONDS 55.0 /* of the 60 promised: a part that has begun is finished */
+
+/* Share of the peak that training reaches with wide matrices, where nothing could be timed. */
 #define TRAIN_SHARE 0.5
 
-static int measure(double *ret_gflops, uint32_t *ret_size, struct hm_error *err)
+struct timing {
+    struct hm_plan_bench bench;
+    double gflops; /* f32, all threads */
+    uint32_t size; /* of the matrices that it was measured with */
+};
+
+static int measure(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
+                   const struct hm_ctl *ctl, struct timing *timing, struct hm_error *err)
 {
     struct hm_kernels kernels;
+    double start = hm_clock_seconds();
 
     HM_TRY(hm_kernels_choose(&kernels, NULL, err));
     hm_threads_set(0);
-    *ret_gflops = hm_machine_gflops(&kernels, ret_size);
-    if (*ret_gflops <= 0)
+    timing->gflops = hm_machine_gflops(&kernels, &timing->size);
+    if (timing->gflops <= 0)
         return hm_fail(err, HM_ERR_NOMEM, "out of memory for the measurement");
-    return HM_OK;
+    double seconds = BENCH_SECONDS - (hm_clock_seconds() - start);
+    return hm_run_plan_bench(recipe, plan, 0, seconds, ctl, &timing->bench, err);
 }
 
-static double seconds_of(const struct hm_planned_stage *planned, double gflops)
+/* Timed, else by the rate of products; 0 when there is neither. */
+static double seconds_of(const struct hm_run_plan *plan, const struct timing *timing, size_t i)
 {
-    return planned->plan.flops / (TRAIN_SHARE * gflops * 1e9);
+    double seconds = hm_stage_bench_seconds(&timing->bench.stage[i]);
+
+    if (seconds > 0 || plan->stage[i].decision == HM_DECIDE_SKIP)
+        return seconds;
+    return plan->stage[i].plan.flops / (TRAIN_SHARE * timing->gflops * 1e9);
 }
 
-static int bench_text(const struct hm_recipe *recipe, const struct hm_run_plan *plan, double gflops,
-                      uint32_t size, struct hm_buf *text, struct hm_error *err)
+static double seconds_in_all(const struct hm_run_plan *plan, const struct timing *timing)
 {
-    char time[40];
+    double sum = 0;
 
-    HM_TRY(hm_buf_printf(text, err, "bench: %.1f GFLOP/s f32 (%u cubed, %d threads)\n", gflops,
-                         size, hm_threads()));
     for (size_t i = 0; i < plan->n_stages; i++)
-        if (plan->stage[i].plan.flops > 0)
-            HM_TRY(hm_buf_printf(
-                text, err, "  %s: %.3g GFLOP, about %s at half of that rate\n", recipe->stage[i].id,
-                plan->stage[i].plan.flops / 1e9,
-                hm_time_text(seconds_of(&plan->stage[i], gflops), time, sizeof(time))));
+        sum += seconds_of(plan, timing, i);
+    return sum;
+}
+
+/* Local time so many seconds from now, "2026-11-25T21:07:00+0100". */
+static void finish_text(double seconds, char out[40])
+{
+    time_t then = time(NULL) + (time_t)seconds;
+    struct tm parts;
+
+    localtime_r(&then, &parts);
+    strftime(out, 40, "%Y-%m-%dT%H:%M:%S%z", &parts);
+}
+
+static int parts_text(const struct hm_stage_bench *bench, struct hm_buf *text, struct hm_error *err)
+{
+    char each[40], all[40];
+
+    for (size_t i = 0; i < bench->n_parts; i++) {
+        const struct hm_bench_part *part = &bench->part[i];
+        HM_TRY(hm_buf_printf(text, err, "    %-12s %10s x %-8.0f %s\n", part->what,
+                             hm_seconds_text(part->seconds, each, sizeof(each)), part->times,
+                             hm_time_text(part->seconds * part->times, all, sizeof(all))));
+    }
     return HM_OK;
 }
 
-static void bench_json(const struct hm_run_plan *plan, double gflops, json_t *root)
+static int bench_text(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
+                      const struct timing *timing, struct hm_buf *text, struct hm_error *err)
+{
+    char took[40], read[40], write[40], finish[40];
+    double all = seconds_in_all(plan, timing);
+
+    HM_TRY(hm_buf_printf(
+        text, err, "bench: %.1f GFLOP/s f32 (%u cubed, %d threads), disk read %s/s, write %s/s\n",
+        timing->gflops, timing->size, hm_threads(),
+        hm_bytes_text((uint64_t)timing->bench.read_rate, read, sizeof(read)),
+        hm_bytes_text((uint64_t)timing->bench.write_rate, write, sizeof(write))));
+    for (size_t i = 0; i < plan->n_stages; i++) {
+        const struct hm_stage_bench *bench = &timing->bench.stage[i];
+        double seconds = seconds_of(plan, timing, i);
+        if (seconds > 0 && bench->n_parts > 0)
+            HM_TRY(hm_buf_printf(text, err, "  %s: about %s (%s)\n", recipe->stage[i].id,
+                                 hm_time_text(seconds, took, sizeof(took)), bench->how));
+        else if (seconds > 0)
+            HM_TRY(hm_buf_printf(text, err, "  %s: %.3g GFLOP, about %s at half of that rate\n",
+                                 recipe->stage[i].id, plan->stage[i].plan.flops / 1e9,
+                                 hm_time_text(seconds, took, sizeof(took))));
+        HM_TRY(parts_text(bench, text, err));
+    }
+    if (all <= 0)
+        return HM_OK;
+    finish_text(all, finish);
+    HM_TRY(hm_buf_printf(text, err, "begun now, finished about %s, in %s", finish,
+                         hm_time_text(all, took, sizeof(took))));
+    if (timing->bench.unpredicted > 0)
+        HM_TRY(hm_buf_printf(text, err, "; %zu stages not timed", timing->bench.unpredicted));
+    return hm_buf_text(text, "\n", err);
+}
+
+static json_t *stage_bench_json(const struct hm_stage_bench *bench)
+{
+    json_t *parts = json_array();
+
+    for (size_t i = 0; parts && i < bench->n_parts; i++)
+        (void)json_array_append_new(parts, json_pack("{s:s, s:f, s:f}", "what", bench->part[i].what,
+                                                     "seconds", bench->part[i].seconds, "times",
+                                                     bench->part[i].times));
+    return json_pack("{s:s, s:f, s:o}", "how", bench->how, "measured_seconds",
+                     bench->measured_seconds, "parts", parts);
+}
+
+static void bench_json(const struct hm_run_plan *plan, const struct timing *timing, json_t *root)
 {
     json_t *stages = json_object_get(root, "stages");
+    double all = seconds_in_all(plan, timing);
+    char finish[40];
 
-    (void)json_object_set_new(root, "gemm_gflops", json_real(gflops));
-    for (size_t i = 0; i < plan->n_stages; i++)
-        if (plan->stage[i].plan.flops > 0)
-            (void)json_object_set_new(json_array_get(stages, i), "estimated_seconds",
-                                      json_real(seconds_of(&plan->stage[i], gflops)));
+    finish_text(all, finish);
+    (void)json_object_set_new(root, "gemm_gflops", json_real(timing->gflops));
+    (void)json_object_set_new(root, "disk_read_bytes_per_s", json_real(timing->bench.read_rate));
+    (void)json_object_set_new(root, "disk_write_bytes_per_s", json_real(timing->bench.write_rate));
+    (void)json_object_set_new(root, "estimated_seconds", json_real(all));
+    (void)json_object_set_new(root, "estimated_finish", json_string(finish));
+    (void)json_object_set_new(root, "unpredicted_stages",
+                              json_integer((json_int_t)timing->bench.unpredicted));
+    for (size_t i = 0; i < plan->n_stages; i++) {
+        const struct hm_stage_bench *bench = &timing->bench.stage[i];
+        json_t *stage = json_array_get(stages, i);
+        double seconds = seconds_of(plan, timing, i);
+        double step = hm_stage_bench_part(bench, "step");
+        if (seconds > 0)
+            (void)json_object_set_new(stage, "estimated_seconds", json_real(seconds));
+        if (step > 0)
+            (void)json_object_set_new(stage, "seconds_per_step", json_real(step));
+        if (bench->n_parts > 0)
+            (void)json_object_set_new(stage, "bench", stage_bench_json(bench));
+    }
 }
 
 static int print_plan(const struct hm_recipe *recipe, const struct hm_run_plan *plan, bool as_json,
-                      bool bench, struct hm_error *err)
+                      const struct timing *timing, struct hm_error *err)
 {
-    double gflops = 0;
-    uint32_t size = 0;
     struct hm_buf text = { 0 };
     json_t *value = NULL;
 
-    if (bench)
-        HM_TRY(measure(&gflops, &size, err));
     if (as_json) {
         HM_TRY(hm_run_plan_json(recipe, plan, &value, err));
-        if (bench)
-            bench_json(plan, gflops, value);
+        if (timing)
+            bench_json(plan, timing, value);
         return hm_print_json(value, err);
     }
     int status = hm_plan_text(recipe, plan, &text, err);
-    if (status == HM_OK && bench)
-        status = bench_text(recipe, plan, gflops, size, &text, err);
+    if (status == HM_OK && timing)
+        status = bench_text(recipe, plan, timing, &text, err);
     if (status == HM_OK)
         return hm_print_buf(&text, err);
     hm_buf_release(&text);
@@ -143,6 +234,7 @@ int hm_cmd_plan(int argc, char **argv, struct hm_error *err)
     };
     struct hm_recipe recipe = { 0 };
     struct hm_run_plan plan = { 0 };
+    struct timing timing = { 0 };
     size_t words;
 
     HM_TRY(hm_args_take(argc, argv, TABLE(table), &words, err));
@@ -152,11 +244,15 @@ int hm_cmd_plan(int argc, char **argv, struct hm_error *err)
     HM_TRY(
         hm_recipe_load(argv[1], (const char *const *)argv + 2, words - 1, run_dir, &recipe, err));
     int status = hm_run_plan_make(&recipe, 0, &ctl, &plan, err);
-    if (status == HM_OK)
-        status = print_plan(&recipe, &plan, as_json, bench, err);
-    if (status == HM_OK)
-        status = hm_run_plan_fits(&recipe, &plan, memory, err);
+    int fits = status == HM_OK ? hm_run_plan_fits(&recipe, &plan, memory, err) : HM_OK;
+    if (status == HM_OK && bench && fits == HM_OK)
+        status = measure(&recipe, &plan, &ctl, &timing, err);
     hm_terminal_close(&terminal);
+    if (status == HM_OK)
+        status = print_plan(&recipe, &plan, as_json, timing.bench.stage ? &timing : NULL, err);
+    if (status == HM_OK)
+        status = fits;
+    hm_plan_bench_release(&timing.bench);
     hm_run_plan_release(&plan);
     hm_recipe_release(&recipe);
     return status;

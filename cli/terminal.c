@@ -63,6 +63,15 @@ const char *hm_time_text(double seconds, char *buf, size_t size)
     return buf;
 }
 
+const char *hm_seconds_text(double seconds, char *buf, size_t size)
+{
+    if (seconds < 1)
+        snprintf(buf, size, "%.1f ms", 1e3 * seconds);
+    else
+        snprintf(buf, size, "%.2f s", seconds);
+    return buf;
+}
+
 static const char *amount_text(const struct hm_progress *progress, double amount, char *buf,
                                size_t size)
 {

@@ -10,6 +10,12 @@
 int hm_model_open(const char *dir, const struct hm_model_options *options,
                   struct hm_model **ret_model, struct hm_error *err)
 {
+    return hm_model_open_first(dir, options, UINT32_MAX, ret_model, err);
+}
+
+int hm_model_open_first(const char *dir, const struct hm_model_options *options, uint32_t layers,
+                        struct hm_model **ret_model, struct hm_error *err)
+{
     struct hm_model *model = hm_calloc(HM_MEM_WEIGHT, 1, sizeof *model);
     int status;
 
@@ -20,6 +26,8 @@ int hm_model_open(const char *dir, const struct hm_model_options *options,
     status = hm_checkpoint_open(dir, &model->ckpt, err);
     if (status < 0)
         goto out;
+    if (layers < model->ckpt.arch.layers)
+        model->ckpt.arch.layers = layers;
     status = hm_weights_open(model, options->check_finite, err);
     if (status < 0)
         goto out;

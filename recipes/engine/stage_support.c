@@ -112,3 +112,29 @@ void hm_stage_plan_release(struct hm_stage_plan *plan)
     json_decref(plan->facts);
     *plan = (struct hm_stage_plan){ 0 };
 }
+
+/* --- predictions --- */
+
+void hm_stage_bench_add(struct hm_stage_bench *bench, const char *what, double seconds,
+                        double times)
+{
+    HM_BUG(bench->n_parts == HM_BENCH_PARTS);
+    bench->part[bench->n_parts++] = (struct hm_bench_part){ what, seconds, times };
+}
+
+double hm_stage_bench_seconds(const struct hm_stage_bench *bench)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < bench->n_parts; i++)
+        sum += bench->part[i].seconds * bench->part[i].times;
+    return sum;
+}
+
+double hm_stage_bench_part(const struct hm_stage_bench *bench, const char *what)
+{
+    for (size_t i = 0; i < bench->n_parts; i++)
+        if (strcmp(bench->part[i].what, what) == 0)
+            return bench->part[i].seconds;
+    return 0;
+}

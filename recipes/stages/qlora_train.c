@@ -10,9 +10,8 @@
 #include "stage_runtime.h"
 #include "stage_util.h"
 #include "train_adapter.h"
+#include "train_bench.h"
 #include "train_log.h"
-
-#define PEAK_SECONDS 0.3
 
 static const struct hm_input inputs[] = {
     { .name = "model",
@@ -171,7 +170,7 @@ static int report_fill(const struct hm_stage_run *run, const struct training *t,
                        const struct hm_train_report *report, struct hm_error *err)
 {
     double gflops = report->seconds > 0 ? report->flops / report->seconds / 1e9 : 0;
-    double peak = hm_gemm_peak_gflops(&t->kernels, STAGE_PEAK_SIZE, PEAK_SECONDS);
+    double peak = hm_gemm_peak_gflops(&t->kernels, STAGE_PEAK_SIZE, STAGE_PEAK_SECONDS);
 
     HM_TRY(hm_report_u64(run->report, "steps", report->steps, err));
     HM_TRY(hm_report_u64(run->report, "tokens", report->tokens, err));
@@ -266,5 +265,6 @@ const struct hm_stage hm_stage_qlora_train = {
     .resumable = true,
     .check = hm_train_settings_check,
     .plan = hm_train_plan,
+    .bench = hm_train_bench,
     .run = run_stage,
 };

@@ -24,8 +24,9 @@ struct train_settings {
 extern const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS];
 
 /* n of the n x n products that measure the peak for gemm_peak_fraction, and their memory. */
-#define STAGE_PEAK_SIZE  1024u
-#define STAGE_PEAK_BYTES (3ull * STAGE_PEAK_SIZE * STAGE_PEAK_SIZE * 4)
+#define STAGE_PEAK_SIZE    1024u
+#define STAGE_PEAK_SECONDS 0.3
+#define STAGE_PEAK_BYTES   (3ull * STAGE_PEAK_SIZE * STAGE_PEAK_SIZE * 4)
 
 int hm_train_settings_check(const struct hm_stage_run *run, struct hm_error *err);
 /* samples, seq_len: of the data; micro_rows: rows of one micro-batch that the data fixes, or 0. */
@@ -37,5 +38,20 @@ int hm_train_data_open(const struct hm_stage_run *run, struct hm_sample_source *
                        struct hm_error *err);
 int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                   struct hm_error *err);
+
+/* What a run will be like, from what exists and what earlier plans foretold. */
+struct train_forecast {
+    struct stage_model model;         /* model.known false: everything below is zero */
+    struct hm_adapter_config adapter; /* owned */
+    struct hm_train_config config;
+    struct hm_memory_plan memory;
+    uint64_t data_bytes;           /* of training and evaluation sets */
+    uint32_t seq_len, longest;     /* of a training sample; of the longest evaluated, too */
+    uint32_t eval_seq_len;         /* longest window of the evaluation sets; 0 without */
+    uint64_t eval_windows, n_eval; /* in all evaluation sets together; number of sets */
+};
+int hm_train_forecast(const struct hm_stage_run *run, struct train_forecast *ret_forecast,
+                      struct hm_error *err);
+void hm_train_forecast_release(struct train_forecast *forecast);
 
 #endif

@@ -35,109 +35,136 @@ static int shape_find(const struct hm_stage_run *run, struct data_shape *ret_sha
     return HM_OK;
 }
 
-/* The longest window there is, and the bytes of the evaluation sets. */
-static int valid_find(const struct hm_stage_run *run, uint32_t *seq_len, uint64_t *bytes,
+/* One evaluation set: windows and their length, foretold or read. */
+static int valid_set(const struct hm_stage_run *run, const struct hm_input_set *set,
+                     uint64_t *ret_seq_len, uint64_t *ret_windows, struct hm_error *err)
+{
+    struct hm_packed packed = { 0 };
+    char *path = NULL;
+
+    if (set->pending) {
+        *ret_seq_len = (uint64_t)json_integer_value(json_object_get(set->facts, "seq_len"));
+        *ret_windows = (uint64_t)json_integer_value(json_object_get(set->facts, "windows"));
+        return HM_OK;
+    }
+    HM_TRY(hm_stage_held_out(set->path[0], &path, err));
+    int r = hm_packed_open(path, &packed, err);
+    hm_free(path);
+    HM_TRY(r);
+    *ret_seq_len = packed.seq_len;
+    *ret_windows = packed.windows;
+    r = hm_stage_packed_check(run, set->path[0], packed.tokenizer, err);
+    hm_packed_close(&packed);
+    return r;
+}
+
+static int valid_find(const struct hm_stage_run *run, struct train_forecast *forecast,
                       struct hm_error *err)
 {
     const struct hm_input_value *input = hm_stage_input(run, "valid");
     uint64_t valid_bytes = 0;
 
     HM_TRY(hm_stage_input_bytes(run, "valid", &valid_bytes, err));
-    *bytes += valid_bytes;
+    forecast->data_bytes += valid_bytes;
     for (size_t i = 0; input && i < input->n_sets; i++) {
-        const struct hm_input_set *set = &input->set[i];
-        struct hm_packed packed = { 0 };
-        uint64_t length = 0;
-        if (set->pending) {
-            length = (uint64_t)json_integer_value(json_object_get(set->facts, "seq_len"));
-        } else {
-            char *path = NULL;
-            HM_TRY(hm_stage_held_out(set->path[0], &path, err));
-            int r = hm_packed_open(path, &packed, err);
-            hm_free(path);
-            HM_TRY(r);
-            length = packed.seq_len;
-            r = hm_stage_packed_check(run, set->path[0], packed.tokenizer, err);
-            hm_packed_close(&packed);
-            HM_TRY(r);
-        }
-        if (length > *seq_len)
-            *seq_len = (uint32_t)length;
+        uint64_t seq_len = 0;
+        uint64_t windows = 0;
+        HM_TRY(valid_set(run, &input->set[i], &seq_len, &windows, err));
+        if (seq_len > forecast->eval_seq_len)
+            forecast->eval_seq_len = (uint32_t)seq_len;
+        forecast->eval_windows += windows;
+        forecast->n_eval++;
     }
+    forecast->longest =
+        forecast->eval_seq_len > forecast->seq_len ? forecast->eval_seq_len : forecast->seq_len;
     return HM_OK;
 }
 
 /* What the chosen optimizer keeps. */
-static int moments_plan(const struct train_settings *settings, const struct stage_model *model,
-                        const struct hm_adapter_config *config, struct hm_memory_plan *memory,
+static int moments_plan(const struct train_settings *settings, struct train_forecast *f,
                         struct hm_error *err)
 {
     struct hm_adapter *adapter = NULL;
 
-    HM_TRY(hm_adapter_plan(&model->arch, config, model->old_vocab_size, &adapter, err));
-    memory->optimizer = hm_train_moments_bytes(adapter, settings->optimizer == 1);
+    HM_TRY(hm_adapter_plan(&f->model.arch, &f->adapter, f->model.old_vocab_size, &adapter, err));
+    f->memory.optimizer = hm_train_moments_bytes(adapter, settings->optimizer == 1);
     hm_adapter_free(adapter);
     return HM_OK;
+}
+
+static int forecast_fill(const struct hm_stage_run *run, struct train_forecast *f,
+                         struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    const char *data = hm_stage_input(run, "ids") ? "ids" : "data";
+    struct data_shape shape = { 0 };
+    struct hm_kernels kernels;
+
+    HM_TRY(hm_stage_kernels(run, &kernels, err));
+    if (settings->aux_coef > 0 && f->model.arch.experts < 2)
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.aux_coef weighs the loss of routers, and the model has none");
+    HM_TRY(shape_find(run, &shape, err));
+    f->seq_len = shape.seq_len;
+    HM_TRY(
+        hm_train_job_config(run, shape.samples, shape.seq_len, shape.micro_rows, &f->config, err));
+    HM_TRY(hm_train_adapter_plan(run, &f->model.arch, f->model.old_vocab_size, &f->adapter, err));
+    HM_TRY(hm_stage_input_bytes(run, data, &f->data_bytes, err));
+    HM_TRY(valid_find(run, f, err));
+    HM_TRY(hm_memory_plan_train(&f->model.arch, &f->adapter, f->model.old_vocab_size,
+                                f->config.micro_batch, f->longest, f->config.recompute,
+                                hm_model_packs(&kernels, (enum hm_round)settings->compute),
+                                run->threads, &f->memory, err));
+    f->memory.weights_mapped = f->model.file_bytes;
+    return moments_plan(settings, f, err);
+}
+
+int hm_train_forecast(const struct hm_stage_run *run, struct train_forecast *ret_forecast,
+                      struct hm_error *err)
+{
+    struct train_forecast forecast = { 0 };
+
+    HM_TRY(hm_stage_model_plan(run, "model", &forecast.model, err));
+    int r = forecast.model.known ? forecast_fill(run, &forecast, err) : HM_OK;
+    if (r < 0)
+        hm_train_forecast_release(&forecast);
+    else
+        *ret_forecast = forecast;
+    return r;
+}
+
+void hm_train_forecast_release(struct train_forecast *forecast)
+{
+    hm_adapter_config_release(&forecast->adapter);
+    hm_stage_model_release(&forecast->model);
+}
+
+static int plan_fill(const struct hm_stage_run *run, const struct train_forecast *f,
+                     struct hm_stage_plan *plan, struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    uint64_t state_bytes = f->memory.adapter + f->memory.optimizer;
+
+    HM_TRY(hm_stage_ram_check(run, settings->ram, f->memory.weights_mapped, err));
+    HM_TRY(hm_stage_plan_lines(plan, &f->memory, err));
+    HM_TRY(hm_stage_plan_mapped(plan, "data", f->data_bytes, err));
+    HM_TRY(hm_stage_plan_memory(plan, "peak measurement", STAGE_PEAK_BYTES, err));
+    plan->disk_bytes = (settings->keep + 1) * state_bytes + f->memory.adapter;
+    plan->work = f->config.steps;
+    plan->work_unit = "steps";
+    plan->flops = (double)f->config.steps * (double)f->config.accumulate *
+                  hm_model_step_flops(&f->model.arch, (uint64_t)f->config.micro_batch * f->seq_len,
+                                      true, f->config.recompute);
+    return hm_train_adapter_foretell(plan, &f->adapter, err);
 }
 
 int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                   struct hm_error *err)
 {
-    const struct train_settings *settings = run->config;
-    struct hm_adapter_config adapter = { 0 };
-    struct hm_train_config config = { 0 };
-    struct hm_memory_plan memory = { 0 };
-    struct stage_model model = { 0 };
-    struct data_shape shape = { 0 };
-    struct hm_kernels kernels;
-    uint64_t data_bytes = 0;
+    struct train_forecast forecast = { 0 };
 
-    HM_TRY(hm_stage_kernels(run, &kernels, err));
-    HM_TRY(hm_stage_model_plan(run, "model", &model, err));
-    if (!model.known)
-        return HM_OK;
-    int r = HM_OK;
-    if (settings->aux_coef > 0 && model.arch.experts < 2)
-        r = hm_fail(err, HM_ERR_USAGE,
-                    "set.aux_coef weighs the loss of routers, and the model has none");
-    if (r == HM_OK)
-        r = shape_find(run, &shape, err);
-    if (r == HM_OK)
-        r = hm_train_job_config(run, shape.samples, shape.seq_len, shape.micro_rows, &config, err);
-    if (r == HM_OK)
-        r = hm_train_adapter_plan(run, &model.arch, model.old_vocab_size, &adapter, err);
-    if (r == HM_OK)
-        r = hm_stage_input_bytes(run, hm_stage_input(run, "ids") ? "ids" : "data", &data_bytes,
-                                 err);
-    uint32_t longest = shape.seq_len;
-    if (r == HM_OK)
-        r = valid_find(run, &longest, &data_bytes, err);
-    if (r == HM_OK)
-        r = hm_memory_plan_train(&model.arch, &adapter, model.old_vocab_size, config.micro_batch,
-                                 longest, config.recompute,
-                                 hm_model_packs(&kernels, (enum hm_round)settings->compute),
-                                 run->threads, &memory, err);
-    if (r == HM_OK)
-        r = moments_plan(settings, &model, &adapter, &memory, err);
-    memory.weights_mapped = model.file_bytes;
-    if (r == HM_OK)
-        r = hm_stage_ram_check(run, settings->ram, memory.weights_mapped, err);
-    if (r == HM_OK)
-        r = hm_stage_plan_lines(ret_plan, &memory, err);
-    if (r == HM_OK)
-        r = hm_stage_plan_mapped(ret_plan, "data", data_bytes, err);
-    if (r == HM_OK)
-        r = hm_stage_plan_memory(ret_plan, "peak measurement", STAGE_PEAK_BYTES, err);
-    ret_plan->disk_bytes =
-        (settings->keep + 1) * (memory.adapter + memory.optimizer) + memory.adapter;
-    ret_plan->work = config.steps;
-    ret_plan->work_unit = "steps";
-    ret_plan->flops = (double)config.steps * (double)config.accumulate *
-                      hm_model_step_flops(&model.arch, (uint64_t)config.micro_batch * shape.seq_len,
-                                          true, config.recompute);
-    if (r == HM_OK)
-        r = hm_train_adapter_foretell(ret_plan, &adapter, err);
-    hm_adapter_config_release(&adapter);
-    hm_stage_model_release(&model);
+    HM_TRY(hm_train_forecast(run, &forecast, err));
+    int r = forecast.model.known ? plan_fill(run, &forecast, ret_plan, err) : HM_OK;
+    hm_train_forecast_release(&forecast);
     return r;
 }

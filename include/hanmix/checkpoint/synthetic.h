@@ -17,5 +17,7 @@
  */
 int hm_synthetic_make(const char *dir, const struct hm_arch *arch, uint64_t seed,
                       const struct hm_ctl *ctl, struct hm_error *err);
+/* count token ids with the frequencies of a language (1/rank), over 2 .. vocab-1. */
+void hm_synthetic_ids(uint32_t vocab, uint64_t seed, size_t count, int32_t *ids);
 
 #endif

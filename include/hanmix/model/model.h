@@ -26,6 +26,10 @@ struct hm_model_options {
 };
 int hm_model_open(const char *dir, const struct hm_model_options *options,
                   struct hm_model **ret_model, struct hm_error *err);
+/* The first `layers` of it (at least 1) between its own embedding and head, as a model of that many
+ * layers: what is timed in place of the whole. */
+int hm_model_open_first(const char *dir, const struct hm_model_options *options, uint32_t layers,
+                        struct hm_model **ret_model, struct hm_error *err);
 void hm_model_free(struct hm_model *model);
 const struct hm_checkpoint *hm_model_checkpoint(const struct hm_model *model);
 const struct hm_arch *hm_model_arch(const struct hm_model *model);

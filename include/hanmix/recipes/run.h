@@ -46,6 +46,23 @@ void hm_run_plan_release(struct hm_run_plan *plan);
  */
 int hm_run_plan_fits(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
                      uint64_t limit_bytes, struct hm_error *err);
+/* Predictions of the stages of a plan that will run. */
+struct hm_plan_bench {
+    struct hm_stage_bench *stage; /* as recipe->stage; empty where nothing is predicted */
+    size_t n_stages;
+    double seconds;               /* of all that is predicted */
+    size_t unpredicted;           /* stages that will run, of which nothing is known */
+    double read_rate, write_rate; /* bytes a second of the disk of the run folder; 0 unknown */
+};
+/*
+ * Time parts of the stages that will run, about `seconds` long in all. Works in a folder of its own
+ * beside the run folder, else in $TMPDIR, which is gone afterwards. Stop request: HM_ERR_STOPPED.
+ */
+int hm_run_plan_bench(const struct hm_recipe *recipe, const struct hm_run_plan *plan, int threads,
+                      double seconds, const struct hm_ctl *ctl, struct hm_plan_bench *ret_bench,
+                      struct hm_error *err);
+void hm_plan_bench_release(struct hm_plan_bench *bench);
+
 /* The plan for programs. */
 int hm_run_plan_json(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
                      json_t **ret_json, struct hm_error *err);

@@ -111,6 +111,29 @@ int hm_stage_plan_fact(struct hm_stage_plan *plan, const char *name, json_t *val
                        struct hm_error *err);
 void hm_stage_plan_release(struct hm_stage_plan *plan);
 
+struct hm_bench_limits {          /* what `plan --bench` grants one stage */
+    double seconds;               /* about this long at most */
+    const char *scratch_dir;      /* empty folder, removed with all it holds afterwards */
+    double read_rate, write_rate; /* bytes a second of the disk that holds it; 0 unknown */
+};
+#define HM_BENCH_PARTS 8
+struct hm_bench_part {
+    const char *what; /* "step", "evaluation", "save", "start", "end"; static */
+    double seconds, times;
+};
+struct hm_stage_bench { /* filled by bench(): a prediction from what was timed on this machine */
+    struct hm_bench_part part[HM_BENCH_PARTS]; /* what a run will spend its time on */
+    size_t n_parts;
+    double measured_seconds; /* what the timing itself took */
+    char how[160];           /* "2 of 32 layers, 1 x 2048 tokens"; "" when there is no prediction */
+};
+/* times x seconds; HM_BENCH_PARTS at most. */
+void hm_stage_bench_add(struct hm_stage_bench *bench, const char *what, double seconds,
+                        double times);
+double hm_stage_bench_seconds(const struct hm_stage_bench *bench); /* all parts together */
+/* Seconds of one of the parts of that name; 0 when there is none. */
+double hm_stage_bench_part(const struct hm_stage_bench *bench, const char *what);
+
 struct hm_stage_run {   /* what plan() and run() see */
     const char *id;     /* stage id, for messages */
     const void *config; /* the stage's own struct, filled from the field table */
@@ -158,6 +181,10 @@ struct hm_stage {
     int (*check)(const struct hm_stage_run *run, struct hm_error *err);
     int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                 struct hm_error *err);
+    /* Time parts of the work and predict the whole; may be NULL. After plan(), within the limits;
+     * what cannot be timed yet leaves *ret_bench empty. HM_ERR_STOPPED when asked to. */
+    int (*bench)(const struct hm_stage_run *run, const struct hm_bench_limits *limits,
+                 struct hm_stage_bench *ret_bench, struct hm_error *err);
     /* HM_ERR_CHECK: folder is completed, state failed */
     int (*run)(const struct hm_stage_run *run, struct hm_error *err);
 };

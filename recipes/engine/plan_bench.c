@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Predictions for a plan: each stage that can times parts of itself, in a scratch folder that is
+ * removed whatever happens. What is timed is the stages' own business; here time is shared out and
+ * the disk measured.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hanmix/base/disk_rate.h"
+#include "hanmix/base/parallel.h"
+#include "run_internal.h"
+
+#define DISK_BYTES ((uint64_t)128 << 20)
+
+struct bench {
+    const struct hm_recipe *recipe;
+    const struct hm_run_plan *plan;
+    const struct hm_ctl *ctl;
+    int threads;
+    double deadline; /* on the clock */
+    char *scratch;
+    struct hm_plan_bench result;
+};
+
+void hm_plan_bench_release(struct hm_plan_bench *bench)
+{
+    hm_free(bench->stage);
+    *bench = (struct hm_plan_bench){ 0 };
+}
+
+/* --- the scratch folder --- */
+
+/* The longest part of `path` that exists as a folder; "." when none does. */
+static int existing_parent(const char *path, char **ret_dir, struct hm_error *err)
+{
+    char *dir = hm_strdup(HM_MEM_OTHER, path);
+
+    if (!dir)
+        return hm_fail_nomem(err, "for a path");
+    while (!hm_path_is_dir(dir)) {
+        char *slash = strrchr(dir, '/');
+        if (!slash || slash == dir) {
+            hm_free(dir);
+            dir = hm_strdup(HM_MEM_OTHER, slash ? "/" : ".");
+            if (!dir)
+                return hm_fail_nomem(err, "for a path");
+            break;
+        }
+        *slash = '\0';
+    }
+    *ret_dir = dir;
+    return HM_OK;
+}
+
+static int scratch_in(const char *dir, char **ret_scratch, struct hm_error *err)
+{
+    char *path = NULL;
+
+    HM_TRY(hm_path_join(&path, dir, ".hanmix-plan-XXXXXX", err));
+    if (!mkdtemp(path)) {
+        int status = hm_fail(err, HM_ERR_IO, "'%s': %s", dir, strerror(errno));
+        hm_free(path);
+        return status;
+    }
+    *ret_scratch = path;
+    return HM_OK;
+}
+
+/* Beside the run folder, on the disk that the run will use; where that cannot be written, in
+ * $TMPDIR. */
+static int scratch_make(const char *run_dir, char **ret_scratch, struct hm_error *err)
+{
+    const char *temporary = getenv("TMPDIR");
+    char *dir = NULL;
+
+    HM_TRY(existing_parent(run_dir, &dir, err));
+    int status = scratch_in(dir, ret_scratch, NULL);
+    hm_free(dir);
+    if (status < 0)
+        status = scratch_in(temporary && *temporary ? temporary : "/tmp", ret_scratch, err);
+    return status;
+}
+
+/* --- stages --- */
+
+static bool wanted(const struct bench *bench, size_t stage)
+{
+    return bench->plan->stage[stage].decision != HM_DECIDE_SKIP &&
+           bench->recipe->stage[stage].stage->bench != NULL;
+}
+
+static int stage_bench(struct bench *bench, size_t stage, double seconds, struct hm_error *err)
+{
+    const struct hm_recipe_stage *entry = &bench->recipe->stage[stage];
+    struct hm_resolver resolver = { bench->recipe, bench->plan->stage, false, NULL };
+    struct hm_input_value *inputs = NULL;
+    struct hm_stage_run run;
+    struct hm_bench_limits limits = { seconds, NULL, bench->result.read_rate,
+                                      bench->result.write_rate };
+    char *scratch = NULL, *partial = NULL;
+
+    HM_TRY(hm_inputs_resolve(&resolver, stage, &inputs, err));
+    hm_stage_run_fill(bench->recipe, stage, bench->threads, inputs, bench->ctl, &run);
+    int status = hm_path_join(&scratch, bench->scratch, entry->id, err);
+    if (status == HM_OK)
+        status = hm_dir_make(scratch, err);
+    if (status == HM_OK && bench->plan->stage[stage].decision == HM_DECIDE_CONTINUE) {
+        status = hm_run_path(bench->recipe, entry->id, ".partial", &partial, err);
+        run.out_dir = partial;
+    }
+    if (status == HM_OK) {
+        limits.scratch_dir = scratch;
+        hm_threads_set(run.threads);
+        double start = hm_clock_seconds();
+        status = entry->stage->bench(&run, &limits, &bench->result.stage[stage], err);
+        bench->result.stage[stage].measured_seconds = hm_clock_seconds() - start;
+    }
+    if (scratch)
+        (void)hm_dir_remove(scratch, NULL);
+    hm_free(scratch);
+    hm_free(partial);
+    hm_inputs_release(inputs, entry->stage->n_inputs);
+    if (status < 0)
+        hm_error_prefix(err, "timing stage '%s' (%s)", entry->id, entry->stage->name);
+    return status;
+}
+
+/* Every stage gets an equal share of what the ones before it left. */
+static int stages_bench(struct bench *bench, struct hm_error *err)
+{
+    size_t left = 0, n = bench->plan->n_stages;
+
+    for (size_t i = 0; i < n; i++)
+        left += wanted(bench, i);
+    for (size_t i = 0; i < n; i++) {
+        if (!wanted(bench, i))
+            continue;
+        if (hm_ctl_stopped(bench->ctl))
+            return hm_fail(err, HM_ERR_STOPPED, "stopped while timing");
+        double share = (bench->deadline - hm_clock_seconds()) / (double)left--;
+        HM_TRY(stage_bench(bench, i, share > 1 ? share : 1, err));
+    }
+    for (size_t i = 0; i < n; i++) {
+        double seconds = hm_stage_bench_seconds(&bench->result.stage[i]);
+        bench->result.seconds += seconds;
+        bench->result.unpredicted +=
+            bench->plan->stage[i].decision != HM_DECIDE_SKIP && !(seconds > 0);
+    }
+    return HM_OK;
+}
+
+int hm_run_plan_bench(const struct hm_recipe *recipe, const struct hm_run_plan *plan, int threads,
+                      double seconds, const struct hm_ctl *ctl, struct hm_plan_bench *ret_bench,
+                      struct hm_error *err)
+{
+    struct bench bench = { .recipe = recipe,
+                           .plan = plan,
+                           .ctl = ctl,
+                           .threads = threads,
+                           .deadline = hm_clock_seconds() + seconds };
+    int threads_before = hm_threads();
+
+    bench.result.n_stages = plan->n_stages;
+    bench.result.stage = hm_calloc(HM_MEM_OTHER, plan->n_stages + 1, sizeof(*bench.result.stage));
+    int status = bench.result.stage ? scratch_make(recipe->run_dir, &bench.scratch, err)
+                                    : hm_fail_nomem(err, "for predictions");
+    if (status == HM_OK) {
+        struct hm_disk_rates rates = { 0 };
+        if (hm_disk_rates_measure(bench.scratch, DISK_BYTES, &rates, NULL) == HM_OK) {
+            bench.result.read_rate = rates.read;
+            bench.result.write_rate = rates.write;
+        }
+        status = stages_bench(&bench, err);
+        (void)hm_dir_remove(bench.scratch, NULL);
+    }
+    hm_threads_set(threads_before);
+    hm_free(bench.scratch);
+    if (status < 0)
+        hm_plan_bench_release(&bench.result);
+    else
+        *ret_bench = bench.result;
+    return status;
+}

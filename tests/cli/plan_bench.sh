@@ -1,0 +1,37 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# plan --bench on the tiny road: keys and numbers before anything has run and afterwards, nothing left behind, stop, refusals.
+. "$(dirname "$0")/lib.sh"
+tiny="$SOURCE/tests/cli/tiny.yaml base_dir=$SOURCE/examples/quickstart"
+# number FILE KEY: the first number of that key
+number() { sed -n "s/.*\"$2\": \([-0-9.e+]*\).*/\1/p" "$1" | head -n 1; }
+# positive FILE KEY
+positive() { case "$(number "$1" "$2")" in '' | 0 | 0.0 | -*) fail "$2 is '$(number "$1" "$2")'" ;; esac; }
+only_recipe() { for name in .[!.]* *; do case "$name" in out | err | '.[!.]*') ;; o) [ "$1" = ran ] || fail "$name is there" ;; *) fail "$name is left" ;; esac; done; }
+
+expect 0 "$HANMIX" plan $tiny --bench --json
+for key in gemm_gflops disk_read_bytes_per_s disk_write_bytes_per_s estimated_seconds seconds_per_step measured_seconds memory_bytes disk_bytes; do positive out $key; done
+has out '"estimated_finish"'; has out '"how": "5 of 5 layers, 1 x 24 of 1 x 24 tokens"'; has out '"what": "save"'
+has err 'lora: timing 1 of 5 layers'
+only_recipe fresh
+expect 0 "$HANMIX" plan $tiny --bench lora.set.rank_pattern.layers.4.self_attn.q_proj=3 --quiet; has out 'begun now, finished about'; has out '    step '
+[ ! -s err ] || fail "--quiet is not quiet"
+expect 2 "$HANMIX" plan $tiny --bench --ranks 2; has err 'without MPI'; one_sentence
+expect 3 "$HANMIX" plan $tiny --bench --memory 10M; has err "of memory"; hasnt out 'begun now'
+only_recipe fresh
+
+# stopped: code 75, nothing left
+"$HANMIX" plan $tiny --bench lora.set.micro_batch=512 lora.set.accumulate=1 >out 2>err & pid=$!
+wait_for 20 grep -q 'timing 1 of' err; kill -INT $pid; wait $pid; code=$?
+[ $code -eq 75 ] || [ $code -eq 0 ] || fail "SIGINT: exit $code"
+only_recipe fresh
+
+# what has run is measured with its own weights and data; a stopped run counts the steps that are left
+expect 0 "$HANMIX" run $tiny --until lora --quiet
+expect 0 "$HANMIX" plan $tiny --bench --json lora.set.steps=80; positive out seconds_per_step; has out '"times": 80.0'
+expect 0 "$HANMIX" plan $tiny --bench; hasnt out 'lora: about'
+expect 75 "$HANMIX" run $tiny --until lora --quiet lora.set.steps=100000 lora.set.time_limit=1
+expect 0 "$HANMIX" plan $tiny --bench --json lora.set.steps=100000 lora.set.time_limit=1
+has out '"decision": "continue"'; hasnt out '"times": 100000.0'
+only_recipe ran
+finish
