@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Quantising and merging of whole model folders by the program, beside the disk they run on:
+ * convert --program HANMIX --dir FOLDER [--layers 2,4,7] [--rank 8] [--threads N]. For each size a
+ * bf16 model of Mixtral's layers is made in FOLDER, read and written rates of the disk are taken
+ * past the page cache, then the stages run as processes of their own on a cold cache; all is
+ * removed again. One CSV row a stage: seconds of the stage and of the command, MB of source a
+ * second, its ratio to the slower of the two rates, peak memory of the process.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bench_preset.h"
+#include "disk_rate.h"
+#include "hanmix/base/alloc.h"
+#include "hanmix/base/file.h"
+#include "hanmix/base/json.h"
+#include "hanmix/base/parallel.h"
+#include "hanmix/base/rng.h"
+#include "hanmix/base/str.h"
+#include "hanmix/checkpoint/synthetic.h"
+#include "hanmix/model/adapter.h"
+
+#define PROBE_BYTES (2ull << 30)
+#define VOCAB       8000
+
+extern char **environ;
+
+struct settings {
+    const char *program, *dir, *layers, *stages;
+    uint64_t rank, threads;
+};
+
+struct place { /* what lies in the folder for one size */
+    char *model, *adapter, *out;
+    uint64_t source_bytes;
+    double read_mb_s, write_mb_s;
+};
+
+static int arguments(int argc, char **argv, struct settings *settings, struct hm_error *err)
+{
+    const struct {
+        const char *name;
+        const char **text;
+        uint64_t *number;
+    } option[] = {
+        { "--program", &settings->program, NULL }, { "--dir", &settings->dir, NULL },
+        { "--layers", &settings->layers, NULL },   { "--stages", &settings->stages, NULL },
+        { "--rank", NULL, &settings->rank },       { "--threads", NULL, &settings->threads },
+    };
+    const size_t n = sizeof(option) / sizeof(option[0]);
+
+    for (int i = 1; i < argc; i += 2) {
+        size_t at = 0;
+        while (at < n && strcmp(argv[i], option[at].name) != 0)
+            at++;
+        if (at == n || i + 1 == argc)
+            return hm_fail(err, HM_ERR_USAGE, "'%s' is no option with a value", argv[i]);
+        if (option[at].text)
+            *option[at].text = argv[i + 1];
+        else
+            HM_TRY(hm_parse_count(argv[i + 1], option[at].number, err));
+    }
+    if (!settings->program || !settings->dir)
+        return hm_fail(err, HM_ERR_USAGE,
+                       "usage: convert --program HANMIX --dir FOLDER [--layers 2,4,7] "
+                       "[--stages quantize,merge] [--rank 8] [--threads N]");
+    return HM_OK;
+}
+
+/* --- what is converted --- */
+
+static int make_adapter(const struct place *place, uint32_t rank, struct hm_error *err)
+{
+    static char all[] = "all-linear";
+    char *target[] = { all };
+    struct hm_adapter_config config = {
+        .rank = rank, .alpha = 2.0 * rank, .target = target, .n_targets = 1, .seed = 1
+    };
+    struct hm_checkpoint ckpt = { 0 };
+    struct hm_adapter *adapter = NULL;
+
+    HM_TRY(hm_checkpoint_open(place->model, &ckpt, err));
+    int status = hm_adapter_new(&ckpt, &config, false, &adapter, err);
+    for (size_t p = 0; status == HM_OK && p < adapter->n_params; p++) { /* B begins at zero */
+        struct hm_param *param = &adapter->param[p];
+        struct hm_rng_key key = { 2, p };
+        for (size_t i = 0; param->kind == HM_PARAM_LORA_B && i < hm_param_values(param); i++)
+            param->value[i] = 0.01F * (float)(hm_rng_uniform(key, i) - 0.5);
+    }
+    if (status == HM_OK)
+        status = hm_adapter_save(adapter, &ckpt, place->model, place->adapter, err);
+    hm_adapter_free(adapter);
+    hm_checkpoint_close(&ckpt);
+    return status;
+}
+
+/* Every file of the folder out of the page cache. */
+static int make_cold(const char *dir, uint64_t *ret_bytes, char **ret_largest, struct hm_error *err)
+{
+    struct hm_names names = { 0 };
+    uint64_t largest = 0;
+    int status = hm_dir_list(dir, &names, err);
+
+    *ret_bytes = 0;
+    for (size_t i = 0; i < names.count && status == HM_OK; i++) {
+        uint64_t bytes = 0;
+        char *path = NULL;
+        status = hm_path_join(&path, dir, names.item[i], err);
+        int fd = status == HM_OK ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        if (fd >= 0) {
+            (void)fdatasync(fd);
+            (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+            close(fd);
+            status = hm_file_size(path, &bytes, err);
+        }
+        *ret_bytes += bytes;
+        if (ret_largest && bytes > largest) {
+            largest = bytes;
+            hm_free(*ret_largest);
+            *ret_largest = path;
+            path = NULL;
+        }
+        hm_free(path);
+    }
+    hm_names_release(&names);
+    return status;
+}
+
+static int make_place(const struct settings *settings, uint32_t layers, struct place *place,
+                      struct hm_error *err)
+{
+    struct hm_arch arch;
+    char *probe = NULL, *largest = NULL;
+
+    HM_TRY(hm_dir_make(settings->dir, err));
+    HM_TRY(hm_path_join(&place->model, settings->dir, "model", err));
+    HM_TRY(hm_path_join(&place->adapter, settings->dir, "adapter", err));
+    HM_TRY(hm_path_join(&place->out, settings->dir, "out", err));
+    HM_TRY(bench_preset("mixtral-8x7b", &arch, err));
+    arch.layers = layers;
+    arch.vocab_size = VOCAB;
+    arch.quant = (struct hm_quant_config){ 0 };
+    HM_TRY(hm_synthetic_make(place->model, &arch, 1, NULL, err));
+    HM_TRY(make_adapter(place, (uint32_t)settings->rank, err));
+    int status = make_cold(place->model, &place->source_bytes, &largest, err);
+    if (status == HM_OK)
+        status = disk_read_rate(largest, PROBE_BYTES, &place->read_mb_s, err);
+    if (status == HM_OK)
+        status = hm_path_join(&probe, settings->dir, "probe", err);
+    if (status == HM_OK)
+        status = disk_write_rate(probe, PROBE_BYTES, &place->write_mb_s, err);
+    hm_free(probe);
+    hm_free(largest);
+    return status;
+}
+
+static void clear_place(struct place *place)
+{
+    (void)hm_dir_remove(place->model, NULL);
+    (void)hm_dir_remove(place->adapter, NULL);
+    (void)hm_dir_remove(place->out, NULL);
+    hm_free(place->model);
+    hm_free(place->adapter);
+    hm_free(place->out);
+}
+
+/* --- one stage --- */
+
+static int run(char *const *argv, uint64_t *ret_rss_bytes, double *ret_seconds,
+               struct hm_error *err)
+{
+    struct rusage usage;
+    double start = hm_clock_seconds();
+    int state = 0;
+    pid_t child;
+    int code = posix_spawn(&child, argv[0], NULL, NULL, argv, environ);
+
+    if (code != 0)
+        return hm_fail(err, HM_ERR_USAGE, "cannot run '%s': %s", argv[0], strerror(code));
+    while (wait4(child, &state, 0, &usage) < 0)
+        if (errno != EINTR)
+            return hm_fail(err, HM_ERR_IO, "cannot wait for '%s'", argv[0]);
+    *ret_seconds = hm_clock_seconds() - start;
+    *ret_rss_bytes = (uint64_t)usage.ru_maxrss * 1024;
+    if (!WIFEXITED(state) || WEXITSTATUS(state) != 0)
+        return hm_fail(err, HM_ERR_CHECK, "'%s %s' failed", argv[0], argv[2]);
+    return HM_OK;
+}
+
+/* What the stage says of itself. */
+static int stage_record(const char *out, double *ret_seconds, uint64_t *ret_planned_bytes,
+                        struct hm_error *err)
+{
+    json_t *record = NULL;
+    char *path = NULL;
+
+    HM_TRY(hm_path_join(&path, out, "stage.json", err));
+    int status = hm_json_load(path, 1 << 20, &record, err);
+    *ret_seconds = json_number_value(json_object_get(record, "wall_seconds"));
+    *ret_planned_bytes = (uint64_t)json_integer_value(json_object_get(record, "planned_bytes"));
+    json_decref(record);
+    hm_free(path);
+    return status;
+}
+
+static int convert(const struct settings *settings, struct place *place, const char *stage,
+                   struct hm_error *err)
+{
+    static char verb[] = "stage", out_option[] = "--out", quiet[] = "--quiet",
+                threads_option[] = "--threads";
+    char *name = NULL, *model = NULL, *adapter = NULL, *threads = NULL, *program = NULL;
+    uint64_t rss = 0, planned = 0, bytes = 0;
+    double command_s = 0, stage_s = 0;
+    bool merge = strcmp(stage, "merge") == 0;
+    int status = make_cold(place->model, &bytes, NULL, err);
+
+    if (status == HM_OK)
+        status = hm_format(&name, err, "qlora.%s", stage);
+    if (status == HM_OK)
+        status = hm_format(&program, err, "%s", settings->program);
+    if (status == HM_OK)
+        status = hm_format(&model, err, "in.model=%s", place->model);
+    if (status == HM_OK)
+        status = hm_format(&adapter, err, "in.adapter=%s", place->adapter);
+    if (status == HM_OK)
+        status = hm_format(&threads, err, "%d", hm_threads());
+    if (status == HM_OK) {
+        char *argv[] = { program,    verb,  name,           model,   out_option,
+                         place->out, quiet, threads_option, threads, merge ? adapter : NULL,
+                         NULL };
+        status = run(argv, &rss, &command_s, err);
+    }
+    if (status == HM_OK)
+        status = stage_record(place->out, &stage_s, &planned, err);
+    if (status == HM_OK) {
+        double mb = (double)place->source_bytes / 1e6;
+        double limit = place->read_mb_s < place->write_mb_s ? place->read_mb_s : place->write_mb_s;
+        printf("%s,%" PRIu64 ",%.0f,%.0f,%.0f,%.2f,%.0f,%.2f,%.2f,%.2f,%.0f,%.0f\n", name,
+               settings->rank, mb, place->read_mb_s, place->write_mb_s, stage_s, mb / stage_s,
+               mb / stage_s / limit, command_s, mb / command_s / limit, (double)rss / 1048576,
+               (double)planned / 1048576);
+        fflush(stdout);
+    }
+    if (status == HM_OK)
+        status = hm_dir_remove(place->out, err);
+    hm_free(name);
+    hm_free(program);
+    hm_free(model);
+    hm_free(adapter);
+    hm_free(threads);
+    return status;
+}
+
+static int one_size(const struct settings *settings, uint32_t layers, struct hm_error *err)
+{
+    struct place place = { 0 };
+    int status = make_place(settings, layers, &place, err);
+
+    if (status == HM_OK && strstr(settings->stages, "quantize"))
+        status = convert(settings, &place, "quantize", err);
+    if (status == HM_OK && strstr(settings->stages, "merge"))
+        status = convert(settings, &place, "merge", err);
+    clear_place(&place);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct settings settings = { .layers = "2,4,7", .stages = "quantize,merge", .rank = 8 };
+    struct hm_error err = { 0 };
+    int status = arguments(argc, argv, &settings, &err);
+
+    if (status == HM_OK) {
+        hm_threads_set((int)settings.threads);
+        printf("stage,rank,source_mb,disk_read_mb_s,disk_write_mb_s,stage_s,stage_mb_s,stage_ratio,"
+               "command_s,command_ratio,peak_rss_mib,planned_mib\n");
+    }
+    for (const char *at = settings.layers; status == HM_OK && *at;) {
+        char *end = NULL;
+        unsigned long layers = strtoul(at, &end, 10);
+        if (end == at || layers < 1 || layers > 32)
+            status = hm_fail(&err, HM_ERR_USAGE, "--layers '%s': numbers from 1 to 32", at);
+        else
+            status = one_size(&settings, (uint32_t)layers, &err);
+        at = *end == ',' ? end + 1 : end;
+    }
+    if (status < 0)
+        fprintf(stderr, "convert: %s\n", err.text);
+    return hm_status_exit_code(status);
+}
