@@ -50,6 +50,12 @@ INLINE size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* Into L2; the address need not exist. */
+INLINE void fetch(uintptr_t address)
+{
+    _mm_prefetch((const char *)address, _MM_HINT_T1);
+}
+
 /* Where the chunk that holds column `col` begins, and its width. */
 INLINE size_t chunk_begin(size_t m, size_t col)
 {

@@ -88,7 +88,7 @@ INLINE void rows_run(bool nf4, size_t m, size_t rows, size_t n, uint32_t row0, u
             if (nf4)
                 table[r] = table_make(scale[r][k], scale[r][k]);
             for (size_t i = 0; i < step; i += 64)
-                _mm_prefetch((const char *)from[r] + ahead + i, _MM_HINT_T1);
+                fetch((uintptr_t)from[r] + ahead + i);
         }
         UNROLL for (size_t half = 0; half < 2; half++, x += m * PAIRS)
         {

@@ -9,9 +9,7 @@
 #include "frozen_tile.h"
 #include "simd_avx512.h"
 
-#ifndef NARROW_M
-#define NARROW_M 64u
-#endif
+#define NARROW_M 64u /* up to these rows of x, panels of W are this high */
 #define NARROW_N 24u
 
 /* --- all rows of the broadcast operand against lanes that fit L1 --- */
@@ -87,7 +85,8 @@ static struct frozen_ahead ahead_block(const struct hm_frozen *w, uint32_t row0,
     if (row0 >= w->rows || col0 >= w->cols)
         return (struct frozen_ahead){ 0 };
     size_t n = least(n_rows, w->rows - row0);
-    return (struct frozen_ahead){ .at = w->data + data_bytes(w, (uint64_t)row0 * w->cols + col0),
+    return (struct frozen_ahead){ .at = (uintptr_t)w->data +
+                                        data_bytes(w, (uint64_t)row0 * w->cols + col0),
                                   .stride = data_bytes(w, w->cols),
                                   .bytes = data_bytes(w, least(n_cols, w->cols - col0)),
                                   .n = n,
@@ -105,11 +104,19 @@ static struct frozen_ahead ahead_rows(const struct hm_frozen *w, uint32_t row0, 
     if (first >= end)
         return (struct frozen_ahead){ 0 };
     size_t lines = data_bytes(w, n < end - first ? n : end - first) / 64;
-    return (struct frozen_ahead){ .at = w->data + data_bytes(w, first),
+    return (struct frozen_ahead){ .at = (uintptr_t)w->data + data_bytes(w, first),
                                   .stride = 64,
                                   .bytes = 64,
                                   .n = lines,
                                   .each = lines / n_tiles + 1 };
+}
+
+/* n values of the left operand, `skip` values after `now`, are wanted next. */
+static void left_ahead(struct frozen_ahead *ahead, const uint16_t *now, size_t skip, size_t n,
+                       size_t n_tiles)
+{
+    ahead->left = (uintptr_t)now + skip * sizeof(*now);
+    ahead->left_each = round_up(n * sizeof(*now) / n_tiles, 64);
 }
 
 /* --- forward --- */
@@ -156,6 +163,8 @@ static void forward_block(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
                              least(range, w->cols - k / range * range) / 64, scratch->panel);
         for (size_t i = 0; i < m;) {
             size_t vectors = m - i > LANES ? 2 : 1;
+            left_ahead(&ahead, lanes, (i + vectors * LANES) * width, vectors * LANES * width,
+                       units(n_rows, 12));
             strip_run(vectors, round_up(n_rows, 4),
                       (struct frozen_tile){ .row = scratch->panel,
                                             .row_ld = CHUNK,
@@ -224,14 +233,16 @@ static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_
         const size_t width = chunk_width(w->rows, k);
         const uint32_t depth = (uint32_t)least(CHUNK, w->rows - k);
         const size_t pairs = (depth + 1) / 2;
+        const uint16_t *rows = dy + chunk_begin(m_all, k) + m0 * width;
         struct frozen_ahead ahead =
             ahead_block(w, k + CHUNK, CHUNK, col0, n_cols, units(n_cols, 32) * units(m, 12));
+        left_ahead(&ahead, rows, m_all * width, m * width, units(n_cols, 32) * units(m, 12));
         hm_frozen_panel_scales(w, k, depth, col0, n_cols, scratch->scale);
         memset(scratch->scale + (size_t)depth * (n_cols / 64), 0, n_cols / 64 * sizeof(float));
         hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale, scratch->panel);
         for (uint32_t j = 0; j < n_cols; j += 32)
             strip_run(2, round_up(m, 4),
-                      (struct frozen_tile){ .row = dy + chunk_begin(m_all, k) + m0 * width,
+                      (struct frozen_tile){ .row = rows,
                                             .row_ld = width,
                                             .lane = scratch->panel + j * pairs * 2,
                                             .pair_step = 2 * PAIRS,

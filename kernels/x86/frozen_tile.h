@@ -63,9 +63,11 @@ INLINE size_t tile_height(size_t n, size_t most)
 
 /* Data that will be wanted soon: n pieces `stride` apart, fetched into L2 a few at a time. */
 struct frozen_ahead {
-    const uint8_t *at;
+    uintptr_t at;
     size_t stride, bytes, n;
-    size_t each; /* pieces at a time */
+    size_t each;      /* pieces at a time */
+    uintptr_t left;   /* what the left operand will need, in order of memory */
+    size_t left_each; /* bytes */
 };
 
 INLINE void ahead_fetch(struct frozen_ahead *ahead)
@@ -75,7 +77,10 @@ INLINE void ahead_fetch(struct frozen_ahead *ahead)
     ahead->n -= n;
     for (; n > 0; n--, ahead->at += ahead->stride)
         for (size_t i = 0; i < ahead->bytes; i += 64)
-            _mm_prefetch((const char *)ahead->at + i, _MM_HINT_T1);
+            fetch(ahead->at + i);
+    for (size_t i = 0; i < ahead->left_each; i += 64)
+        fetch(ahead->left + i);
+    ahead->left += ahead->left_each;
 }
 
 #endif
