@@ -10,12 +10,17 @@
 
 #include "internal.h"
 
+size_t hm_set_of(const struct hm_step *step, uint32_t layer)
+{
+    return step->options->backward && !step->ws->shape.recompute ? layer : 0;
+}
+
 struct hm_block_state hm_block_state(const struct hm_step *step, uint32_t layer)
 {
     const struct hm_workspace *ws = step->ws;
     const struct hm_arch *arch = step->arch;
     const bool kept = step->options->backward;
-    const size_t n = step->N, set = kept && !ws->shape.recompute ? layer : 0;
+    const size_t n = step->N, set = hm_set_of(step, layer);
     const size_t q = n * arch->heads * arch->head_dim, kv = n * arch->kv_heads * arch->head_dim;
     float *rho = hm_f32(ws, HM_BUF_RHO) + 2 * set * n;
     struct hm_block_state state = {
@@ -35,23 +40,24 @@ struct hm_block_state hm_block_state(const struct hm_step *step, uint32_t layer)
     return state;
 }
 
-static struct hm_fan qkv_fan(const struct hm_step *step, const struct hm_layer_view *view,
-                             const float *h, float *q, float *k, float *v)
+static struct hm_fan qkv_fan(const struct hm_step *step, uint32_t layer,
+                             const struct hm_layer_view *view, const float *h, float *q, float *k,
+                             float *v)
 {
     return (struct hm_fan){ .n = step->N,
                             .x = h,
-                            .branch = { hm_branch_make(step, &view->q, q, 0, 0),
-                                        hm_branch_make(step, &view->k, k, 1, 0),
-                                        hm_branch_make(step, &view->v, v, 2, 0) },
+                            .branch = { hm_branch_make(step, &view->q, q, layer, HM_LOW_Q, 0),
+                                        hm_branch_make(step, &view->k, k, layer, HM_LOW_K, 0),
+                                        hm_branch_make(step, &view->v, v, layer, HM_LOW_V, 0) },
                             .n_branches = 3 };
 }
 
-static struct hm_fan o_fan(const struct hm_step *step, const struct hm_layer_view *view,
-                           const float *attn, float *y)
+static struct hm_fan o_fan(const struct hm_step *step, uint32_t layer,
+                           const struct hm_layer_view *view, const float *attn, float *y)
 {
     return (struct hm_fan){ .n = step->N,
                             .x = attn,
-                            .branch = { hm_branch_make(step, &view->o, y, 0, 0) },
+                            .branch = { hm_branch_make(step, &view->o, y, layer, HM_LOW_O, 0) },
                             .n_branches = 1,
                             .add_y = true };
 }
@@ -59,8 +65,8 @@ static struct hm_fan o_fan(const struct hm_step *step, const struct hm_layer_vie
 /* --- forward ---------------------------------------------------------------------------------- */
 
 /* Up to mid = x + O(attention). */
-static void attention_half(const struct hm_step *step, const struct hm_layer_view *view,
-                           const struct hm_block_state *state)
+static void attention_half(const struct hm_step *step, uint32_t layer,
+                           const struct hm_layer_view *view, const struct hm_block_state *state)
 {
     const struct hm_arch *arch = step->arch;
     float *h = hm_f32(step->ws, HM_BUF_H);
@@ -69,14 +75,14 @@ static void attention_half(const struct hm_step *step, const struct hm_layer_vie
     };
 
     hm_norm_rows(step, &view->input_norm, state->x, h, state->rho1);
-    struct hm_fan qkv = qkv_fan(step, view, h, state->q, state->k, state->v);
+    struct hm_fan qkv = qkv_fan(step, layer, view, h, state->q, state->k, state->v);
     hm_fan_forward(step, &qkv);
     hm_rope_rows(step, state->q, arch->heads, 1.0f);
     hm_rope_rows(step, state->k, arch->kv_heads, 1.0f);
     hm_attention_forward(step, &attention);
     if (state->mid != state->x)
         memcpy(state->mid, state->x, (size_t)step->N * arch->hidden * sizeof(float));
-    struct hm_fan o = o_fan(step, view, state->attn, state->mid);
+    struct hm_fan o = o_fan(step, layer, view, state->attn, state->mid);
     hm_fan_forward(step, &o);
 }
 
@@ -87,7 +93,7 @@ void hm_block_forward(struct hm_step *step, uint32_t layer, const struct hm_bloc
     struct hm_layer_view view;
 
     hm_layer_acquire(step->model, layer, &view);
-    attention_half(step, &view, state);
+    attention_half(step, layer, &view, state);
     hm_norm_rows(step, &view.post_norm, state->mid, h, state->rho2);
     hm_router_forward(step, layer, &view, h);
     if (out != state->mid)
@@ -99,7 +105,8 @@ void hm_block_forward(struct hm_step *step, uint32_t layer, const struct hm_bloc
 /* --- backward --------------------------------------------------------------------------------- */
 
 /* dx: gradient of mid on entry, of x on return. */
-static void attention_half_backward(const struct hm_step *step, const struct hm_layer_view *view,
+static void attention_half_backward(const struct hm_step *step, uint32_t layer,
+                                    const struct hm_layer_view *view,
                                     const struct hm_block_state *state, float *dx)
 {
     const struct hm_arch *arch = step->arch;
@@ -115,7 +122,7 @@ static void attention_half_backward(const struct hm_step *step, const struct hm_
                                       .dq = hm_f32(ws, HM_BUF_DQ),
                                       .dk = hm_f32(ws, HM_BUF_DK),
                                       .dv = hm_f32(ws, HM_BUF_DV) };
-    struct hm_fan o = o_fan(step, view, state->attn, dx);
+    struct hm_fan o = o_fan(step, layer, view, state->attn, dx);
 
     o.dx = hm_f32(ws, HM_BUF_DATTN);
     hm_fan_backward(step, &o);
@@ -123,7 +130,7 @@ static void attention_half_backward(const struct hm_step *step, const struct hm_
     hm_rope_rows(step, attention.dq, arch->heads, -1.0f);
     hm_rope_rows(step, attention.dk, arch->kv_heads, -1.0f);
     hm_norm_rows(step, &view->input_norm, state->x, h, state->rho1);
-    struct hm_fan qkv = qkv_fan(step, view, h, attention.dq, attention.dk, attention.dv);
+    struct hm_fan qkv = qkv_fan(step, layer, view, h, attention.dq, attention.dk, attention.dv);
     qkv.dx = dh;
     hm_fan_backward(step, &qkv);
     hm_norm_backward(step, &view->input_norm, state->x, state->rho1, dh, dx);
@@ -138,11 +145,11 @@ void hm_block_backward(const struct hm_step *step, uint32_t layer,
 
     hm_layer_acquire(step->model, layer, &view);
     if (ws->shape.recompute)
-        attention_half(step, &view, state);
+        attention_half(step, layer, &view, state);
     hm_norm_rows(step, &view.post_norm, state->mid, h, state->rho2);
     hm_moe_backward(step, layer, h, dx, dh, gamma);
     hm_router_backward(step, layer, &view, h, gamma, dh);
     hm_norm_backward(step, &view.post_norm, state->mid, state->rho2, dh, dx);
-    attention_half_backward(step, &view, state, dx);
+    attention_half_backward(step, layer, &view, state, dx);
     hm_layer_release(step->model, layer);
 }

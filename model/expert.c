@@ -4,15 +4,17 @@
  * and the gradient at the inner activation. No parallel region is opened here.
  *
  * Backward of one expert (G = dL/dy of the layer, w the routing weight of a row):
- *   dm = G W2 + dropout(v2 A2)    gamma = <dm, m>    dm *= w    (da1, da3) = swiglu'(a1, a3, dm)
- * which gives gamma = <G, expert output> without computing that output again.
+ *   G' = w G    dm = G' W2 + dropout(v2 A2)    gamma = <dm, m>    (da1, da3) = swiglu'(a1, a3, dm)
+ * which gives gamma = w <G, expert output> without computing that output again. What is trained in
+ * cuts of F is summed while the cut is in the cache.
  */
 #include <string.h>
 
 #include "internal.h"
 
+/* Rows of a block as they stand, or times their routing weights. */
 static void copy_rows(const struct hm_moe *moe, const struct hm_expert_job *job, const float *from,
-                      enum hm_buffer to, size_t block, int worker)
+                      bool weighed, enum hm_buffer to, size_t block, int worker)
 {
     const struct hm_step *step = moe->step;
     size_t d = step->arch->hidden;
@@ -22,17 +24,22 @@ static void copy_rows(const struct hm_moe *moe, const struct hm_expert_job *job,
     if (!moe->routed)
         return;
     float *rows = hm_f32(step->ws, to) + job->round_row * d;
-    for (size_t row = block * HM_ROW_BLOCK; row < end; row++)
+    const int32_t *slot = hm_i32(step->ws, HM_BUF_ROW_SLOT) + job->row0;
+    for (size_t row = block * HM_ROW_BLOCK; row < end; row++) {
         memcpy(rows + row * d, from + (size_t)job->in.token[row] * d, d * sizeof(float));
+        if (weighed)
+            step->kernels->scale(moe->routing.weight[slot[row]], rows + row * d, d);
+    }
     hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
 }
 
 void hm_expert_gather(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
                       int worker)
 {
-    copy_rows(moe, job, moe->h, HM_BUF_XG, block, worker);
-    if (!moe->dh || moe->step->ws->shape.recompute)
-        hm_fan_pack(moe->step, &job->in, block, worker);
+    copy_rows(moe, job, moe->h, false, HM_BUF_XG, block, worker);
+    if (moe->dh && !moe->step->ws->shape.recompute)
+        return;
+    hm_fan_pack(moe->step, &job->in, block, worker);
     for (unsigned b = 0; b < 2; b++)
         if (job->in.branch[b].w.rank > 0)
             hm_fan_down(moe->step, &job->in, b, block, worker);
@@ -42,7 +49,7 @@ void hm_expert_gather_gradient(const struct hm_moe *moe, const struct hm_expert_
                                size_t block, int worker)
 {
     hm_expert_gather(moe, job, block, worker);
-    copy_rows(moe, job, moe->out, HM_BUF_YG, block, worker);
+    copy_rows(moe, job, moe->out, true, HM_BUF_YG, block, worker);
     hm_fan_pack_gradient(moe->step, &job->out, 0, block, worker);
     if (job->out.branch[0].w.rank > 0)
         hm_fan_up_gradient(moe->step, &job->out, 0, block, worker);
@@ -157,7 +164,6 @@ void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_j
                               int worker)
 {
     const struct hm_step *step = moe->step;
-    const int32_t *slot = hm_i32(step->ws, HM_BUF_ROW_SLOT) + job->row0;
     size_t f = step->arch->ffn, col0;
     size_t width = inner_cut(moe, cut, &col0);
     size_t ld = hm_cut(step->arch->ffn);
@@ -174,43 +180,39 @@ void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_j
     for (size_t row = 0; row < job->in.n; row++, dm += ld) {
         size_t at = row * f + col0;
         float *a1 = job->in.branch[0].y + at, *a3 = job->in.branch[1].y + at;
-        if (moe->routed) {
+        if (moe->routed)
             gamma[job->round_row + row] = (float)step->kernels->dot(dm, job->out.x + at, width);
-            step->kernels->scale(moe->routing.weight[slot[row]], dm, width);
-        }
         step->kernels->swiglu_backward(a1, a3, dm, width, a1, a3);
     }
     hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
     pack_inner(moe, job, col0, width, worker);
+    if (job->out.branch[0].w.rank > 0)
+        hm_fan_a_gradient(step, &job->out, 0, cut, worker);
+    for (unsigned b = 0; b < 2; b++)
+        hm_fan_weight_gradient(step, &job->in, b, cut, worker);
 }
 
-/* u2, and v1 and v3; joins gamma over the cuts, and weighs G and v2 for the gradients of W2. */
-void hm_expert_weigh(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
-                     int worker)
+/* v1 and v3, u2 where it was not kept; joins gamma over the cuts. */
+void hm_expert_low_gradient(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
+                            int worker)
 {
     const struct hm_step *step = moe->step;
-    const struct hm_branch *w2 = &job->out.branch[0];
     const int32_t *slot = hm_i32(step->ws, HM_BUF_ROW_SLOT) + job->row0;
     const struct hm_act *parts = &step->ws->buffer[HM_BUF_GAMMA_CUT];
     size_t end = hm_least((block + 1) * HM_ROW_BLOCK, job->in.n);
 
-    if (w2->w.rank > 0)
+    if (job->out.branch[0].w.rank > 0 && step->ws->shape.recompute)
         hm_fan_down(step, &job->out, 0, block, worker);
     for (unsigned b = 0; b < 2; b++)
         if (job->in.branch[b].w.rank > 0)
             hm_fan_up_gradient(step, &job->in, b, block, worker);
-    if (!moe->routed)
-        return;
     double mark = hm_clock_seconds();
-    for (size_t row = block * HM_ROW_BLOCK; row < end; row++) {
+    for (size_t row = block * HM_ROW_BLOCK; moe->routed && row < end; row++) {
         const float *part = hm_f32(step->ws, HM_BUF_GAMMA_CUT) + job->round_row + row;
-        float w = moe->routing.weight[slot[row]];
         double sum = 0;
         for (uint64_t cut = 0; cut < parts->rows; cut++)
             sum += (double)part[cut * parts->cols];
         moe->gamma[slot[row]] = (float)sum;
-        step->kernels->scale(w, w2->y + row * w2->w.rows, w2->w.rows);
-        step->kernels->scale(w, w2->v + row * w2->w.rank, w2->w.rank);
     }
     hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
 }

@@ -90,7 +90,7 @@ static float *generation_feed(struct generation *gen, const int32_t *ids, uint32
     hm_head_view(gen->model, &head);
     struct hm_fan fan = { .n = 1,
                           .x = h + (size_t)(n - 1) * arch->hidden,
-                          .branch = { hm_branch_make(&step, &head, logits, 0, 0) },
+                          .branch = { hm_branch_make(&step, &head, logits, 0, HM_LOW_HEAD, 0) },
                           .n_branches = 1 };
     hm_head_acquire(gen->model);
     hm_fan_forward(&step, &fan);

@@ -143,8 +143,9 @@ enum hm_buffer {
     HM_BUF_A3,        /* [S or 1][X][F] */
     HM_BUF_M,         /* [X][F] silu(a1) * a3 */
     HM_BUF_DXG,       /* [X][D] */
-    HM_BUF_LOW,       /* [6][max(N, X)][R] LoRA: x A^T and dy B of up to three linears */
-    HM_BUF_GAMMA,     /* [N*K] <dy, expert output> */
+    HM_BUF_LOW,       /* [S * linears + 1][max(N, X)][R] LoRA: x A^T of each, and of the head */
+    HM_BUF_LOW_DY,    /* [3][max(N, X)][R] LoRA: dy B of up to three linears */
+    HM_BUF_GAMMA,     /* [N*K] <dy, expert output> times the routing weight */
     HM_BUF_GAMMA_CUT, /* [cuts of F][X] its parts */
     HM_BUF_PACK_X,    /* bf16: input of a fan, of every expert */
     HM_BUF_PACK_M,    /* bf16: m of every expert, or the gradients of a1 and a3 */
@@ -176,7 +177,7 @@ enum hm_buffer {
 
 struct hm_unit { /* one entry of a schedule over experts: what, of which expert, which block or cut
                   */
-    int32_t op, job, branch, index;
+    int32_t op, job, index;
 };
 
 struct hm_act { /* an activation buffer; the tag is checked at every access */
@@ -240,9 +241,9 @@ void hm_step_lap(const struct hm_step *step, int worker, enum hm_phase phase, do
 
 struct hm_branch { /* one linear of a fan */
     struct hm_linear w;
-    float *y;            /* [n][rows]: output, or its gradient */
-    float *u;            /* [n][R] dropout(x) A^T */
-    float *v;            /* [n][R] scale * dy B */
+    float *y; /* [n][rows]: output, or its gradient */
+    float *u; /* [n][R] dropout(x) A^T; kept from the forward pass to the backward pass */
+    float *v; /* [n][R] scale * dy B */
     uint16_t *packed_dy; /* y as a gradient [n][frozen.rows], packed; only when w is frozen */
 };
 
@@ -254,13 +255,29 @@ struct hm_fan {           /* linears that read the same input */
     const int32_t *token; /* token of a row, for the dropout key; NULL: the row itself */
     struct hm_branch branch[3];
     unsigned n_branches;
-    bool add_y; /* y += instead of y = */
+    bool u_lost; /* u was written over since the forward pass: backward begins with it */
+    bool add_y;  /* y += instead of y = */
     bool add_dx;
 };
 
-/* The `which`-th (0..2) linear of a fan whose rows begin at `row` of the low-rank buffers. */
+/* Linears of a layer that may be adapted, and the head. */
+enum hm_low {
+    HM_LOW_Q,
+    HM_LOW_K,
+    HM_LOW_V,
+    HM_LOW_O,
+    HM_LOW_GATE,
+    HM_LOW_W1,
+    HM_LOW_W3,
+    HM_LOW_W2,
+    HM_LOW_LAYER,
+    HM_LOW_HEAD = HM_LOW_LAYER
+};
+/* A linear of this layer (0 for the head) whose rows begin at `row` of the low-rank buffers. */
 struct hm_branch hm_branch_make(const struct hm_step *step, const struct hm_linear *w, float *y,
-                                size_t which, size_t row);
+                                uint32_t layer, enum hm_low low, size_t row);
+/* Set of saved activations that a layer writes to. */
+size_t hm_set_of(const struct hm_step *step, uint32_t layer);
 /* [cols] */
 void hm_linear_row(const struct hm_step *step, const struct hm_linear *w, uint32_t row, float *out);
 
@@ -336,8 +353,8 @@ struct hm_routing hm_routing_of(const struct hm_step *step, uint32_t layer);
 void hm_router_forward(struct hm_step *step, uint32_t layer, const struct hm_layer_view *view,
                        const float *h);
 double hm_router_aux(const struct hm_step *step);
-/* dh += through the gate, from gamma [N*K] = <dy, output of the k-th expert> and the auxiliary
- * loss. */
+/* dh += through the gate, from gamma [N*K] = weight * <dy, output of the k-th expert> and the
+ * auxiliary loss. */
 void hm_router_backward(const struct hm_step *step, uint32_t layer,
                         const struct hm_layer_view *view, const float *h, const float *gamma,
                         float *dh);
@@ -359,7 +376,7 @@ struct hm_moe { /* one layer's experts in one pass */
     const float *h; /* [N][D] */
     float *out;     /* [N][D] forward: added to; backward: its gradient, read */
     float *dh;      /* [N][D] backward */
-    float *gamma;   /* [N*K] backward */
+    float *gamma;   /* [N*K] backward, see HM_BUF_GAMMA */
     struct hm_expert_job *job;
     size_t n_jobs;
     size_t row0, rows; /* of this round */
@@ -372,8 +389,8 @@ void hm_expert_gather(const struct hm_moe *moe, const struct hm_expert_job *job,
                       int worker);
 void hm_expert_gather_gradient(const struct hm_moe *moe, const struct hm_expert_job *job,
                                size_t block, int worker);
-void hm_expert_weigh(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
-                     int worker);
+void hm_expert_low_gradient(const struct hm_moe *moe, const struct hm_expert_job *job, size_t block,
+                            int worker);
 /* Tokens of the micro-batch: block of HM_ROW_BLOCK. */
 void hm_expert_combine(const struct hm_moe *moe, size_t block, int worker);
 void hm_expert_scatter(const struct hm_moe *moe, size_t block, int worker);

@@ -14,8 +14,8 @@
  * With compute bf16, x and G are packed once and meet the stored W in kernels that decode it
  * themselves; what is trained stays f32.
  *
- * Functions on cuts and blocks are units: they open no parallel region. hm_fan_forward and
- * hm_fan_backward do.
+ * u stays from the forward pass (HM_BUF_LOW). Functions on cuts and blocks are units: they open no
+ * parallel region. hm_fan_forward and hm_fan_backward do.
  */
 #include <string.h>
 
@@ -57,16 +57,21 @@ static const float *block_f32(const struct hm_step *step, const struct hm_linear
 }
 
 struct hm_branch hm_branch_make(const struct hm_step *step, const struct hm_linear *w, float *y,
-                                size_t which, size_t row)
+                                uint32_t layer, enum hm_low low, size_t row)
 {
-    const struct hm_act *low = &step->ws->buffer[HM_BUF_LOW];
-    size_t rows = low->rows / 6;
-    float *base = hm_f32(step->ws, HM_BUF_LOW);
+    static const size_t dy[] = {
+        [HM_LOW_K] = 1, [HM_LOW_V] = 2, [HM_LOW_W3] = 1, [HM_LOW_W2] = 2, [HM_LOW_HEAD] = 0
+    };
+    const struct hm_act *table = step->ws->buffer;
+    size_t rows = table[HM_BUF_LOW_DY].rows / 3, cols = table[HM_BUF_LOW].cols;
+    size_t at = low == HM_LOW_HEAD ? table[HM_BUF_LOW].rows / rows - 1
+                                   : hm_set_of(step, layer) * HM_LOW_LAYER + low;
 
     return (struct hm_branch){ .w = *w,
                                .y = y,
-                               .u = base + (which * rows + row) * low->cols,
-                               .v = base + ((which + 3) * rows + row) * low->cols };
+                               .u = hm_f32(step->ws, HM_BUF_LOW) + (at * rows + row) * cols,
+                               .v = hm_f32(step->ws, HM_BUF_LOW_DY) +
+                                    (dy[low] * rows + row) * cols };
 }
 
 void hm_linear_row(const struct hm_step *step, const struct hm_linear *w, uint32_t row, float *out)
@@ -356,7 +361,8 @@ static void prepare_gradient_unit(void *context, size_t index, int worker)
     hm_fan_pack_gradient(loop->step, &loop->fan, branch, block, worker);
     if (loop->fan.branch[branch].w.rank == 0)
         return;
-    hm_fan_down(loop->step, &loop->fan, branch, block, worker);
+    if (loop->fan.u_lost)
+        hm_fan_down(loop->step, &loop->fan, branch, block, worker);
     hm_fan_up_gradient(loop->step, &loop->fan, branch, block, worker);
 }
 

@@ -81,7 +81,8 @@ int hm_loss(struct hm_step *step, const float *h, float *dh, struct hm_step_resu
         loop.rows = step->N - loop.row0 < most ? step->N - loop.row0 : most;
         struct hm_fan fan = { .n = loop.rows,
                               .x = h + loop.row0 * d,
-                              .branch = { hm_branch_make(step, &head, loop.logits, 0, 0) },
+                              .branch = { hm_branch_make(step, &head, loop.logits, 0, HM_LOW_HEAD,
+                                                         0) },
                               .n_branches = 1 };
         hm_fan_forward(step, &fan);
         if (step->options->logits_out)

@@ -20,12 +20,9 @@ enum op {
     OP_LOW_OUT,         /* u2 */
     OP_OUT,             /* y on a cut of D */
     OP_COMBINE,
-    OP_INNER_GRADIENT, /* a1, a3, m again; dm, da1, da3 on a cut of F */
-    OP_WEIGH,          /* u2, v1, v3 */
-    OP_A_OUT_GRADIENT,
-    OP_OUT_WEIGHT_GRADIENT,
-    OP_INPUT_GRADIENT, /* dx, dA1, dA3 on a cut of D */
-    OP_IN_WEIGHT_GRADIENT,
+    OP_INNER_GRADIENT, /* m again; dm, da1, da3 and dA2, dB1, dB3 on a cut of F */
+    OP_LOW_GRADIENT,   /* v1, v3 */
+    OP_INPUT_GRADIENT, /* dx and dA1, dA3, dB2 on a cut of D */
     OP_SCATTER
 };
 
@@ -42,7 +39,6 @@ static void unit_run(void *context, size_t index, int worker)
     const struct hm_step *step = moe->step;
     const struct hm_unit unit = schedule->unit[index];
     const struct hm_expert_job *job = &moe->job[unit.job];
-    unsigned branch = (unsigned)unit.branch;
     size_t i = (size_t)unit.index;
 
     switch ((enum op)unit.op) {
@@ -67,14 +63,8 @@ static void unit_run(void *context, size_t index, int worker)
     case OP_INNER_GRADIENT:
         hm_expert_inner_gradient(moe, job, i, worker);
         break;
-    case OP_WEIGH:
-        hm_expert_weigh(moe, job, i, worker);
-        break;
-    case OP_A_OUT_GRADIENT:
-        hm_fan_a_gradient(step, &job->out, 0, i, worker);
-        break;
-    case OP_OUT_WEIGHT_GRADIENT:
-        hm_fan_weight_gradient(step, &job->out, 0, i, worker);
+    case OP_LOW_GRADIENT:
+        hm_expert_low_gradient(moe, job, i, worker);
         break;
     case OP_INPUT_GRADIENT:
         hm_fan_input_gradient(step, &job->in, i, job->in.dx + i * hm_cut(step->arch->hidden),
@@ -82,9 +72,7 @@ static void unit_run(void *context, size_t index, int worker)
         for (unsigned b = 0; b < 2; b++)
             if (job->in.branch[b].w.rank > 0)
                 hm_fan_a_gradient(step, &job->in, b, i, worker);
-        break;
-    case OP_IN_WEIGHT_GRADIENT:
-        hm_fan_weight_gradient(step, &job->in, branch, i, worker);
+        hm_fan_weight_gradient(step, &job->out, 0, i, worker);
         break;
     case OP_SCATTER:
         hm_expert_scatter(moe, i, worker);
@@ -99,36 +87,25 @@ static struct schedule schedule_begin(const struct hm_moe *moe)
     return (struct schedule){ moe, moe->step->ws->buffer[HM_BUF_UNITS].data, 0 };
 }
 
-static void list(struct schedule *schedule, enum op op, size_t job, unsigned branch, size_t count)
+static void list(struct schedule *schedule, enum op op, size_t job, size_t count)
 {
     HM_BUG(schedule->count + count > schedule->moe->step->ws->buffer[HM_BUF_UNITS].rows);
     for (size_t i = 0; i < count; i++)
         schedule->unit[schedule->count++] =
-            (struct hm_unit){ (int32_t)op, (int32_t)job, (int32_t)branch, (int32_t)i };
+            (struct hm_unit){ (int32_t)op, (int32_t)job, (int32_t)i };
 }
 
 /* Row blocks of every expert of the round. */
 static void list_rows(struct schedule *schedule, enum op op)
 {
     for (size_t j = 0; j < schedule->moe->n_jobs; j++)
-        list(schedule, op, j, 0, hm_units(schedule->moe->job[j].in.n, HM_ROW_BLOCK));
+        list(schedule, op, j, hm_units(schedule->moe->job[j].in.n, HM_ROW_BLOCK));
 }
 
 static void list_cuts(struct schedule *schedule, enum op op, uint32_t width)
 {
     for (size_t j = 0; j < schedule->moe->n_jobs; j++)
-        list(schedule, op, j, 0, hm_units(width, hm_cut(width)));
-}
-
-/* Output cuts of every linear of a fan that trains something. */
-static void list_weights(struct schedule *schedule, enum op op, size_t job,
-                         const struct hm_fan *fan)
-{
-    for (unsigned b = 0; b < fan->n_branches; b++) {
-        const struct hm_linear *w = &fan->branch[b].w;
-        if (w->rank > 0 || w->full)
-            list(schedule, op, job, b, hm_units(w->rows, hm_cut(w->rows)));
-    }
+        list(schedule, op, j, hm_units(width, hm_cut(width)));
 }
 
 static void schedule_run(struct schedule *schedule)
@@ -191,8 +168,7 @@ static void job_set(const struct hm_moe *moe, uint32_t layer, uint32_t expert, s
     const struct hm_step *step = moe->step;
     const struct hm_shape *shape = &step->ws->shape;
     const size_t d = step->arch->hidden, f = step->arch->ffn, at = row0 - moe->row0;
-    const size_t set = shape->backward && !shape->recompute ? layer : 0;
-    const size_t kept = set * step->ws->buffer[HM_BUF_A1].cols;
+    const size_t kept = hm_set_of(step, layer) * step->ws->buffer[HM_BUF_A1].cols;
     const int32_t *token = moe->routed ? hm_i32(step->ws, HM_BUF_ROW_TOKEN) + row0 : NULL;
     float *m = hm_f32(step->ws, HM_BUF_M) + at * f;
     struct hm_expert_view view;
@@ -205,11 +181,11 @@ static void job_set(const struct hm_moe *moe, uint32_t layer, uint32_t expert, s
     job.in.x = moe->routed ? hm_f32(step->ws, HM_BUF_XG) + at * d : moe->h;
     job.in.dx = moe->routed ? hm_f32(step->ws, HM_BUF_DXG) + at * d : moe->dh;
     float *y = moe->routed ? hm_f32(step->ws, HM_BUF_YG) + at * d : moe->out;
-    job.in.branch[0] =
-        hm_branch_make(step, &view.w1, hm_f32(step->ws, HM_BUF_A1) + kept + at * f, 0, at);
-    job.in.branch[1] =
-        hm_branch_make(step, &view.w3, hm_f32(step->ws, HM_BUF_A3) + kept + at * f, 1, at);
-    job.out.branch[0] = hm_branch_make(step, &view.w2, y, 2, at);
+    job.in.branch[0] = hm_branch_make(step, &view.w1, hm_f32(step->ws, HM_BUF_A1) + kept + at * f,
+                                      layer, HM_LOW_W1, at);
+    job.in.branch[1] = hm_branch_make(step, &view.w3, hm_f32(step->ws, HM_BUF_A3) + kept + at * f,
+                                      layer, HM_LOW_W3, at);
+    job.out.branch[0] = hm_branch_make(step, &view.w2, y, layer, HM_LOW_W2, at);
     if (shape->packed)
         job_place(moe, &job);
     *ret_job = job;
@@ -267,12 +243,12 @@ static void round_forward(const struct hm_moe *moe)
     schedule_run(&schedule);
     for (size_t j = 0; j < moe->n_jobs; j++)
         if (moe->job[j].out.branch[0].w.rank > 0)
-            list(&schedule, OP_LOW_OUT, j, 0, hm_units(moe->job[j].out.n, HM_ROW_BLOCK));
+            list(&schedule, OP_LOW_OUT, j, hm_units(moe->job[j].out.n, HM_ROW_BLOCK));
     schedule_run(&schedule);
     list_cuts(&schedule, OP_OUT, step->arch->hidden);
     schedule_run(&schedule);
     if (moe->routed)
-        list(&schedule, OP_COMBINE, 0, 0, hm_units(step->N, HM_ROW_BLOCK));
+        list(&schedule, OP_COMBINE, 0, hm_units(step->N, HM_ROW_BLOCK));
     schedule_run(&schedule);
 }
 
@@ -291,27 +267,18 @@ void hm_moe_forward(const struct hm_step *step, uint32_t layer, const float *h, 
 static void round_backward(const struct hm_moe *moe)
 {
     const struct hm_step *step = moe->step;
-    const size_t f_cuts = hm_units(step->arch->ffn, hm_cut(step->arch->ffn));
     struct schedule schedule = schedule_begin(moe);
 
     list_rows(&schedule, OP_GATHER_GRADIENT);
     schedule_run(&schedule);
     list_cuts(&schedule, OP_INNER_GRADIENT, step->arch->ffn);
     schedule_run(&schedule);
-    list_rows(&schedule, OP_WEIGH);
+    list_rows(&schedule, OP_LOW_GRADIENT);
     schedule_run(&schedule);
-    for (size_t j = 0; j < moe->n_jobs; j++) {
-        const struct hm_expert_job *job = &moe->job[j];
-        list(&schedule, OP_INPUT_GRADIENT, j, 0,
-             hm_units(step->arch->hidden, hm_cut(step->arch->hidden)));
-        if (job->out.branch[0].w.rank > 0)
-            list(&schedule, OP_A_OUT_GRADIENT, j, 0, f_cuts);
-        list_weights(&schedule, OP_OUT_WEIGHT_GRADIENT, j, &job->out);
-        list_weights(&schedule, OP_IN_WEIGHT_GRADIENT, j, &job->in);
-    }
+    list_cuts(&schedule, OP_INPUT_GRADIENT, step->arch->hidden);
     schedule_run(&schedule);
     if (moe->routed)
-        list(&schedule, OP_SCATTER, 0, 0, hm_units(step->N, HM_ROW_BLOCK));
+        list(&schedule, OP_SCATTER, 0, hm_units(step->N, HM_ROW_BLOCK));
     schedule_run(&schedule);
 }
 

@@ -6,7 +6,7 @@
  * recomputed layer cannot choose otherwise.
  *
  *   aux = E sum_e F_e R_e,  F_e = share of rows that chose e (a constant),  R_e = mean of p_e
- *   dz_i = w_i (gamma_i - sum_j w_j gamma_j) over the chosen ones
+ *   dz_i = gamma_i - w_i sum_j gamma_j over the chosen ones, gamma_i = w_i <dy, output i>
  *   dz += p (g - <p, g>) for aux,  g_e = aux_weight E F_e / rows
  */
 #include <string.h>
@@ -50,12 +50,13 @@ static void router_sums(struct hm_step *step, uint32_t layer, const struct hm_ro
     }
 }
 
-static struct hm_fan gate_fan(const struct hm_step *step, const struct hm_linear *gate,
-                              const float *h, float *z)
+static struct hm_fan gate_fan(const struct hm_step *step, uint32_t layer,
+                              const struct hm_linear *gate, const float *h, float *z)
 {
-    return (struct hm_fan){
-        .n = step->N, .x = h, .branch = { hm_branch_make(step, gate, z, 0, 0) }, .n_branches = 1
-    };
+    return (struct hm_fan){ .n = step->N,
+                            .x = h,
+                            .branch = { hm_branch_make(step, gate, z, layer, HM_LOW_GATE, 0) },
+                            .n_branches = 1 };
 }
 
 void hm_router_forward(struct hm_step *step, uint32_t layer, const struct hm_layer_view *view,
@@ -72,7 +73,7 @@ void hm_router_forward(struct hm_step *step, uint32_t layer, const struct hm_lay
             routing.prob[t] = 1.0f;
         }
     } else {
-        struct hm_fan fan = gate_fan(step, &view->gate, h, z);
+        struct hm_fan fan = gate_fan(step, layer, &view->gate, h, z);
         hm_fan_forward(step, &fan);
         if (step->options->router_logits_out)
             memcpy(step->options->router_logits_out[layer], z,
@@ -101,14 +102,14 @@ static void row_gradient(const struct hm_step *step, const struct hm_routing *ro
     const uint32_t experts = step->arch->experts, k = step->arch->top_k;
     const float *p = routing->prob + t * experts;
     const float *w = routing->weight + t * k;
-    float mean = 0;
+    float sum = 0;
 
     for (uint32_t i = 0; i < k; i++)
-        mean += w[i] * gamma[t * k + i];
+        sum += gamma[t * k + i];
     for (uint32_t e = 0; e < experts; e++)
         dz[e] = 0;
     for (uint32_t i = 0; i < k; i++)
-        dz[routing->id[t * k + i]] = w[i] * (gamma[t * k + i] - mean);
+        dz[routing->id[t * k + i]] = gamma[t * k + i] - w[i] * sum;
     if (step->options->aux_weight == 0 || !row_counts(step, t))
         return;
     double factor = step->options->aux_weight * experts / step->aux_rows;
@@ -130,8 +131,9 @@ void hm_router_backward(const struct hm_step *step, uint32_t layer,
         return;
     for (size_t t = 0; t < step->N; t++)
         row_gradient(step, &routing, gamma, t, dz + t * step->arch->experts);
-    struct hm_fan fan = gate_fan(step, &view->gate, h, dz);
+    struct hm_fan fan = gate_fan(step, layer, &view->gate, h, dz);
     fan.dx = dh;
     fan.add_dx = true;
+    fan.u_lost = step->ws->shape.recompute; /* decisions are not made again */
     hm_fan_backward(step, &fan);
 }

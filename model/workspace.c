@@ -39,7 +39,9 @@ static size_t units_most(const struct hm_shape *shape, size_t round_rows)
     size_t f = hm_units(arch->ffn, hm_cut(arch->ffn));
     size_t d = hm_units(arch->hidden, hm_cut(arch->hidden));
 
-    return 4 * (blocks + arch->experts) + 3 * (size_t)arch->experts * (f + d);
+    size_t cuts = (size_t)arch->experts * (f > d ? f : d);
+
+    return blocks + arch->experts > cuts ? blocks + arch->experts : cuts;
 }
 
 static size_t score_values(const struct hm_shape *shape)
@@ -105,7 +107,8 @@ static void table_forward(const struct hm_shape *shape, struct hm_act *table)
     table[HM_BUF_A1] = f32(sets, x * arch->ffn);
     table[HM_BUF_A3] = f32(sets, x * arch->ffn);
     table[HM_BUF_M] = f32(x, arch->ffn);
-    table[HM_BUF_LOW] = f32(6 * (x > n ? x : n), shape->rank);
+    table[HM_BUF_LOW] = f32((sets * HM_LOW_LAYER + 1) * x, shape->rank);
+    table[HM_BUF_LOW_DY] = f32(3 * x, shape->rank);
     table[HM_BUF_AUX] = (struct hm_act){ NULL, HM_DTYPE_F64, 2, arch->experts };
     table[HM_BUF_LOGITS] = f32(hm_head_rows(arch, n), arch->vocab_size);
     table[HM_BUF_LOSS] = (struct hm_act){ NULL, HM_DTYPE_F64, 1, n };
