@@ -3,6 +3,7 @@
  * The verb generate: a prompt continued on standard output, token by token, with or without an
  * adapter.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 #include "hanmix/model/generate.h"
 #include "hanmix/vocab/tokenizer.h"
 
+#define VOCAB_BYTES      ((uint64_t)24 << 20) /* the tokenizer in memory */
 #define PROMPT_MAX_BYTES (16u << 20)
 
 struct generation {
@@ -78,25 +80,12 @@ static int on_token(void *context, int32_t id, double logprob)
     return run->status < 0;
 }
 
-/* Mapped weights are not streamed under a limit. */
-static int ram_check(const struct generation *run, struct hm_error *err)
-{
-    uint64_t bytes = hm_memory_plan_weights(hm_model_arch(run->model));
-
-    if (run->ram == 0 || bytes <= run->ram)
-        return HM_OK;
-    return hm_fail(err, HM_ERR_NOFIT,
-                   "'%s' maps %.1f MiB of weights, --ram allows %.1f MiB; raise it or leave it out",
-                   run->model_dir, (double)bytes / 1048576, (double)run->ram / 1048576);
-}
-
 static int open_all(struct generation *run, struct hm_error *err)
 {
     struct hm_model_options options = { .kernels = &run->table, .check_finite = true };
 
     HM_TRY(hm_kernels_choose(&run->table, NULL, err));
     HM_TRY(hm_model_open(run->model_dir, &options, &run->model, err));
-    HM_TRY(ram_check(run, err));
     HM_TRY(hm_tokenizer_open(run->tokenizer_path ? run->tokenizer_path : run->model_dir,
                              &run->tokenizer, err));
     HM_TRY(hm_arch_vocab_check(hm_model_arch(run->model), run->tokenizer->model.count,
@@ -130,10 +119,34 @@ static int read_prompt(struct generation *run, struct hm_error *err)
     return status;
 }
 
+/* --ram: weights that do not fit beside the rest are read ahead and dropped behind. */
+static int ram_limit(const struct generation *run, struct hm_error *err)
+{
+    const struct hm_arch *arch = hm_model_arch(run->model);
+    uint64_t adapter = run->adapter ? hm_adapter_param_count(run->adapter) * sizeof(float) : 0;
+    struct hm_memory_plan plan;
+
+    if (run->ram == 0)
+        return HM_OK;
+    HM_TRY(hm_memory_plan_generate(arch, run->ids.count, (uint32_t)run->max_tokens,
+                                   hm_model_packs(&run->table, HM_ROUND_NONE), hm_threads(), &plan,
+                                   err));
+    uint64_t least =
+        hm_memory_plan_limit(&plan, arch, run->ids.count, false, adapter + VOCAB_BYTES, run->ram);
+    if (least > run->ram)
+        return hm_fail(err, HM_ERR_NOFIT,
+                       "'%s': --ram allows %.1f MiB, at least %.1f MiB are needed; raise it to "
+                       "%" PRIu64 "M or leave it out",
+                       run->model_dir, (double)run->ram / 1048576, (double)least / 1048576,
+                       (least >> 20) + 1);
+    return plan.weights_budget > 0 ? hm_model_stream(run->model, plan.weights_budget, err) : HM_OK;
+}
+
 static int generate(struct generation *run, const struct hm_ctl *ctl, struct hm_error *err)
 {
     HM_TRY(open_all(run, err));
     HM_TRY(read_prompt(run, err));
+    HM_TRY(ram_limit(run, err));
     HM_TRY(show(run, false, err));
     struct hm_generate_options options = {
         .max_tokens = (uint32_t)run->max_tokens,

@@ -12,8 +12,6 @@
 #include "hanmix/base/rng.h"
 #include "internal.h"
 
-#define PROMPT_BLOCK 256u
-
 struct candidate {
     int32_t id;
     double p;
@@ -43,7 +41,7 @@ static int generation_init(struct generation *gen, size_t n_prompt, struct hm_er
     struct hm_shape shape = { .arch = *arch,
                               .rows = 1,
                               .seq_len =
-                                  n_prompt < PROMPT_BLOCK ? (uint32_t)n_prompt : PROMPT_BLOCK,
+                                  n_prompt < HM_PROMPT_BLOCK ? (uint32_t)n_prompt : HM_PROMPT_BLOCK,
                               .context = gen->context,
                               .rank = hm_adapter_rank(gen->model->adapter),
                               .threads = hm_threads(),
@@ -191,7 +189,7 @@ int hm_generate(struct hm_model *model, const int32_t *prompt, size_t n_prompt,
     if (status < 0)
         goto out;
     while (pos < n_prompt) {
-        uint32_t n = n_prompt - pos < PROMPT_BLOCK ? (uint32_t)n_prompt - pos : PROMPT_BLOCK;
+        uint32_t n = n_prompt - pos < HM_PROMPT_BLOCK ? (uint32_t)n_prompt - pos : HM_PROMPT_BLOCK;
         logits = generation_feed(&gen, prompt + pos, pos, n);
         pos += n;
     }

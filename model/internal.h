@@ -102,9 +102,10 @@ void hm_final_norm_view(const struct hm_model *model, struct hm_norm *ret_view);
 #define HM_ROW_BLOCK 128u /* rows of activations in one unit of a row-wise loop */
 #define HM_PANEL_ROWS \
     256u /* a decoded panel holds at most HM_PANEL_ROWS * HM_PANEL_COLS weights: it stays in L2 */
-#define HM_PANEL_COLS 512u
-#define HM_Q_TILE     64u /* queries and keys of an attention tile */
-#define HM_K_TILE     128u
+#define HM_PANEL_COLS   512u
+#define HM_PROMPT_BLOCK 256u /* tokens of a prompt that are run at once */
+#define HM_Q_TILE       64u  /* queries and keys of an attention tile */
+#define HM_K_TILE       128u
 
 struct hm_shape {        /* what decides the size of a workspace */
     struct hm_arch arch; /* numbers only; nothing owned */

@@ -10,10 +10,12 @@
 #include "hanmix/checkpoint/nf4_format.h"
 #include "internal.h"
 
-#define BLAS_BYTES ((uint64_t)3 << 20) /* OpenBLAS' packing buffers, per thread */
-#define SLOT_BYTES ((uint64_t)1 << 10) /* names, views and headers of one weight */
-#define EVAL_RANK  64u                 /* room for an adapter that is attached for evaluation */
-#define NF4_BLOCK  64u
+#define BLAS_BYTES    ((uint64_t)3 << 20) /* OpenBLAS' packing buffers, per thread */
+#define SLOT_BYTES    ((uint64_t)1 << 10) /* names, views and headers of one weight */
+#define EVAL_RANK     64u                 /* room for an adapter that is attached for evaluation */
+#define NF4_BLOCK     64u
+#define EDGE_BYTES    ((uint64_t)32 << 20)
+#define PROCESS_BYTES ((uint64_t)40 << 20) /* program, libraries, headers of the model's files */
 #define NF4_TABLES_BYTES \
     ((uint64_t)2 << 10) /* quant_map, nested_quant_map, quant_state of one matrix */
 
@@ -139,4 +141,82 @@ int hm_memory_plan_eval(const struct hm_arch *arch, uint32_t rows, uint32_t seq_
     plan_workspace(&shape, &plan);
     *ret_plan = plan;
     return HM_OK;
+}
+
+int hm_memory_plan_generate(const struct hm_arch *arch, size_t n_prompt, uint32_t max_tokens,
+                            bool packed, int threads, struct hm_memory_plan *ret_plan,
+                            struct hm_error *err)
+{
+    struct hm_memory_plan plan = { 0 };
+    const uint64_t context = n_prompt + max_tokens;
+    const struct hm_shape shape = { .arch = *arch,
+                                    .rows = 1,
+                                    .seq_len = n_prompt < HM_PROMPT_BLOCK ? (uint32_t)n_prompt
+                                                                          : HM_PROMPT_BLOCK,
+                                    .context = (uint32_t)context,
+                                    .rank = EVAL_RANK,
+                                    .threads = threads > 0 ? threads : hm_threads(),
+                                    .packed = packed };
+
+    HM_TRY(hm_shape_check(&shape, err));
+    plan_weights(arch, &plan);
+    plan_workspace(&shape, &plan);
+    plan.activations +=
+        2 * sizeof(float) * context * arch->layers * (uint64_t)arch->kv_heads * arch->head_dim;
+    plan.scratch += (uint64_t)arch->vocab_size * 2 * sizeof(double); /* candidates of sampling */
+    *ret_plan = plan;
+    return HM_OK;
+}
+
+/* --- under a limit ---------------------------------------------------------------------------- */
+
+struct layer_bytes { /* what a pass reads */
+    uint64_t all, largest, embed_row;
+};
+
+/* Layers and the head; norms are kept as values, the embedding is read by rows. */
+static struct layer_bytes layer_bytes(const struct hm_arch *arch)
+{
+    struct layer_bytes sum = { 0 };
+    uint64_t bytes = 0;
+    uint32_t layer = 0;
+
+    for (size_t i = 0; i < hm_arch_slot_count(arch); i++) {
+        struct hm_weight_slot slot;
+        char name[HM_SLOT_NAME_BYTES];
+        hm_arch_slot(arch, i, &slot, name);
+        bool ends = slot.kind == HM_WEIGHT_EMBED || slot.kind == HM_WEIGHT_HEAD;
+        if (slot.kind == HM_WEIGHT_EMBED)
+            sum.embed_row = (uint64_t)slot.cols * hm_dtype_bytes(arch->dtype);
+        if (hm_weight_kind_is_norm(slot.kind) || (slot.kind == HM_WEIGHT_EMBED && !arch->tied))
+            continue;
+        if (ends || slot.layer != layer)
+            bytes = 0;
+        layer = slot.layer;
+        bytes += slot_bytes(arch, &slot, name);
+        sum.all += slot_bytes(arch, &slot, name);
+        sum.largest = bytes > sum.largest ? bytes : sum.largest;
+        bytes = ends ? 0 : bytes;
+    }
+    return sum;
+}
+
+uint64_t hm_memory_plan_limit(struct hm_memory_plan *plan, const struct hm_arch *arch,
+                              uint64_t tokens, bool backward, uint64_t beside_bytes,
+                              uint64_t ram_bytes)
+{
+    const struct layer_bytes layer = layer_bytes(arch);
+    const uint64_t page = 4096, rows = tokens < arch->vocab_size ? tokens : arch->vocab_size;
+    uint64_t beside = hm_memory_plan_total(plan) - plan->weights_mapped + beside_bytes +
+                      PROCESS_BYTES + (arch->tied ? 0 : rows * (layer.embed_row + 2 * page));
+    /* units do not end at the blocks of weight_stream.c */
+    uint64_t edges = layer.largest / 8 < EDGE_BYTES ? layer.largest / 8 : EDGE_BYTES;
+    uint64_t least = beside + layer.largest + edges;
+
+    if (ram_bytes < least || ram_bytes - beside >= plan->weights_mapped)
+        return least;
+    plan->weights_budget = plan->weights_mapped = ram_bytes - beside;
+    uint64_t absent = layer.all > plan->weights_budget ? layer.all - plan->weights_budget : 0;
+    plan->weights_read = (backward ? 2 : 1) * absent;
+    return least;
 }

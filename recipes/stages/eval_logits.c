@@ -27,25 +27,6 @@ static const struct hm_input inputs[] = {
       .help = "safetensors with I64 input_ids or ids, [B, T]" },
 };
 
-static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
-{
-    const struct config *config = run->config;
-    struct stage_runtime runtime = { 0 };
-    const char *ids = NULL;
-    char *out = NULL;
-
-    HM_TRY(hm_stage_path(run, "ids", &ids, err));
-    HM_TRY(hm_path_join(&out, run->out_dir, "logits.safetensors", err));
-    int r = hm_stage_runtime_open(run, (enum hm_round)config->compute, &runtime, err);
-    if (r == HM_OK)
-        r = hm_eval_logits(runtime.model, ids, out, run->ctl, err);
-    if (r == HM_OK)
-        r = hm_report_u64(run->report, "vocab_size", hm_model_arch(runtime.model)->vocab_size, err);
-    hm_stage_runtime_release(&runtime);
-    hm_free(out);
-    return r;
-}
-
 static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                       struct hm_error *err)
 {
@@ -62,6 +43,27 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     hm_ids_file_close(&ids);
     return hm_stage_eval_plan(run, (enum hm_round)config->compute, config->ram, seq_len, true,
                               ret_plan, err);
+}
+
+static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct config *config = run->config;
+    struct stage_runtime runtime = { 0 };
+    const char *ids = NULL;
+    char *out = NULL;
+
+    HM_TRY(hm_stage_path(run, "ids", &ids, err));
+    HM_TRY(hm_path_join(&out, run->out_dir, "logits.safetensors", err));
+    int r = hm_stage_runtime_open(run, (enum hm_round)config->compute, &runtime, err);
+    if (r == HM_OK)
+        r = hm_stage_stream(run, plan_stage, runtime.model, err);
+    if (r == HM_OK)
+        r = hm_eval_logits(runtime.model, ids, out, run->ctl, err);
+    if (r == HM_OK)
+        r = hm_report_u64(run->report, "vocab_size", hm_model_arch(runtime.model)->vocab_size, err);
+    hm_stage_runtime_release(&runtime);
+    hm_free(out);
+    return r;
 }
 
 const struct hm_stage hm_stage_eval_logits = {

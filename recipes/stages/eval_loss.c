@@ -156,22 +156,6 @@ static int score_packed(const struct hm_stage_run *run, struct hm_model *model, 
     return r;
 }
 
-static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
-{
-    const struct config *config = run->config;
-    struct stage_runtime runtime = { 0 };
-    json_t *list = hm_report_array(run->report, "sets", err);
-
-    if (!list)
-        return HM_ERR_NOMEM;
-    int r = hm_stage_runtime_open(run, (enum hm_round)config->compute, &runtime, err);
-    if (r == HM_OK)
-        r = hm_stage_input(run, "text") ? score_text(run, runtime.model, list, err)
-                                        : score_packed(run, runtime.model, list, err);
-    hm_stage_runtime_release(&runtime);
-    return r;
-}
-
 /* The longest windows there are, foretold or read; of those that are there, whose ids they hold. */
 static int packed_window(const struct hm_stage_run *run, uint64_t *ret_window, struct hm_error *err)
 {
@@ -220,6 +204,24 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     }
     return hm_stage_eval_plan(run, (enum hm_round)config->compute, config->ram, (uint32_t)window,
                               false, ret_plan, err);
+}
+
+static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct config *config = run->config;
+    struct stage_runtime runtime = { 0 };
+    json_t *list = hm_report_array(run->report, "sets", err);
+
+    if (!list)
+        return HM_ERR_NOMEM;
+    int r = hm_stage_runtime_open(run, (enum hm_round)config->compute, &runtime, err);
+    if (r == HM_OK)
+        r = hm_stage_stream(run, plan_stage, runtime.model, err);
+    if (r == HM_OK)
+        r = hm_stage_input(run, "text") ? score_text(run, runtime.model, list, err)
+                                        : score_packed(run, runtime.model, list, err);
+    hm_stage_runtime_release(&runtime);
+    return r;
 }
 
 const struct hm_stage hm_stage_eval_loss = {

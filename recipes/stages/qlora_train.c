@@ -143,6 +143,7 @@ static int training_open(const struct hm_stage_run *run, struct training *t, str
     HM_TRY(hm_model_open(model, &options, &t->model, err));
     HM_TRY(hm_train_adapter_open(run, hm_model_checkpoint(t->model), &t->adapter, err));
     hm_model_attach(t->model, t->adapter);
+    HM_TRY(hm_stage_stream(run, hm_train_plan, t->model, err));
     HM_TRY(hm_train_data_open(run, &t->data, err));
     HM_TRY(hm_samples_check(t->data, hm_model_arch(t->model), err));
     HM_TRY(eval_sets_open(run, t, err));

@@ -4,6 +4,7 @@
  */
 #include "stage_runtime.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "hanmix/base/alloc.h"
@@ -89,21 +90,45 @@ int hm_stage_held_out(const char *path, char **ret_path, struct hm_error *err)
     return *ret_path ? HM_OK : hm_fail_nomem(err, "for a path");
 }
 
-int hm_stage_ram_check(const struct hm_stage_run *run, uint64_t ram_bytes, uint64_t weight_bytes,
-                       struct hm_error *err)
+int hm_stage_ram_plan(const struct hm_stage_run *run, uint64_t ram_bytes,
+                      const struct hm_arch *arch, uint64_t tokens, bool backward,
+                      uint64_t beside_bytes, struct hm_memory_plan *memory, struct hm_error *err)
 {
-    if (ram_bytes == 0 || weight_bytes <= ram_bytes)
+    if (ram_bytes == 0)
         return HM_OK;
-    return hm_fail(err, HM_ERR_NOFIT,
-                   "stage '%s' maps %.1f MiB of weights, set.ram allows %.1f MiB; weights are not "
-                   "streamed under a limit: "
-                   "raise set.ram or leave it out",
-                   run->id, (double)weight_bytes / 1048576, (double)ram_bytes / 1048576);
+    uint64_t least = hm_memory_plan_limit(memory, arch, tokens, backward, beside_bytes, ram_bytes);
+    if (least <= ram_bytes)
+        return HM_OK;
+    return hm_fail(
+        err, HM_ERR_NOFIT,
+        "stage '%s': set.ram allows %.1f MiB, at least %.1f MiB are needed: one layer of "
+        "weights beside %.1f MiB of activations, %.1f MiB of gradients and optimizer and "
+        "the rest; raise set.ram to %" PRIu64 "M%s, or leave it out",
+        run->id, (double)ram_bytes / 1048576, (double)least / 1048576,
+        (double)memory->activations / 1048576,
+        (double)(memory->gradients + memory->optimizer) / 1048576, (least >> 20) + 1,
+        backward && memory->activations > least / 3 ? ", shorten the micro-batch" : "");
+}
+
+int hm_stage_stream(const struct hm_stage_run *run,
+                    int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
+                                struct hm_error *err),
+                    struct hm_model *model, struct hm_error *err)
+{
+    struct hm_stage_plan planned = { 0 };
+
+    int r = plan(run, &planned, err);
+    if (r == HM_OK && planned.weights_budget > 0)
+        r = hm_model_stream(model, planned.weights_budget, err);
+    hm_stage_plan_release(&planned);
+    return r;
 }
 
 int hm_stage_plan_lines(struct hm_stage_plan *plan, const struct hm_memory_plan *memory,
                         struct hm_error *err)
 {
+    plan->weights_budget = memory->weights_budget;
+    plan->weights_read = memory->weights_read;
     HM_TRY(hm_stage_plan_mapped(plan, "weights", memory->weights_mapped, err));
     HM_TRY(hm_stage_plan_memory(plan, "adapter", memory->adapter, err));
     HM_TRY(hm_stage_plan_memory(plan, "gradients", memory->gradients, err));
@@ -111,6 +136,15 @@ int hm_stage_plan_lines(struct hm_stage_plan *plan, const struct hm_memory_plan 
     HM_TRY(hm_stage_plan_memory(plan, "activations", memory->activations, err));
     HM_TRY(hm_stage_plan_memory(plan, "scratch", memory->scratch, err));
     return hm_stage_plan_memory(plan, "other", memory->other, err);
+}
+
+static uint64_t planned_bytes(const struct hm_stage_plan *plan)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < plan->n_memory; i++)
+        sum += plan->memory[i].mapped ? 0 : plan->memory[i].bytes;
+    return sum;
 }
 
 /* Bytes of an adapter folder's tensors, which enter memory as f32. */
@@ -147,7 +181,8 @@ int hm_stage_eval_plan(const struct hm_stage_run *run, enum hm_round round, uint
             (uint64_t)seq_len *
             (4ull * model.arch.vocab_size + 4ull * model.arch.experts * model.arch.layers + 8);
     if (r == HM_OK)
-        r = hm_stage_ram_check(run, ram_bytes, memory.weights_mapped, err);
+        r = hm_stage_ram_plan(run, ram_bytes, &model.arch, seq_len, false, planned_bytes(ret_plan),
+                              &memory, err);
     if (r == HM_OK)
         r = hm_stage_plan_lines(ret_plan, &memory, err);
     hm_stage_model_release(&model);

@@ -12,8 +12,8 @@
 #define STAGE_RAM_FIELD(config)                                                                   \
     {                                                                                             \
         .name = "ram", .type = HM_FIELD_SIZE, .offset = offsetof(config, ram), .neutral = true,   \
-        .help = "limit for mapped frozen weights; more is refused, since they are not streamed; " \
-                "0 none"                                                                          \
+        .help = "keep the process within so many bytes: what does not fit of the frozen weights " \
+                "is read ahead of use and dropped behind; 0 none"                                 \
     }
 
 /* The choice of enum hm_round; its values are those of the enum. */
@@ -46,9 +46,18 @@ int hm_stage_packed_check(const struct hm_stage_run *run, const char *path, cons
 /* What is evaluated of a packed input: valid.hmp of a folder that has one, else the path itself. */
 int hm_stage_held_out(const char *path, char **ret_path, struct hm_error *err);
 
-/* Weights beyond set.ram: HM_ERR_NOFIT with both numbers. 0 is no limit. */
-int hm_stage_ram_check(const struct hm_stage_run *run, uint64_t ram_bytes, uint64_t weight_bytes,
-                       struct hm_error *err);
+/*
+ * set.ram: the plan fitted into a process of so many bytes, or HM_ERR_NOFIT with the least that
+ * would do. beside_bytes: memory of other lines. 0 is no limit.
+ */
+int hm_stage_ram_plan(const struct hm_stage_run *run, uint64_t ram_bytes,
+                      const struct hm_arch *arch, uint64_t tokens, bool backward,
+                      uint64_t beside_bytes, struct hm_memory_plan *memory, struct hm_error *err);
+/* Weights of an open model, adapter attached, under the budget that the stage's plan gives them. */
+int hm_stage_stream(const struct hm_stage_run *run,
+                    int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
+                                struct hm_error *err),
+                    struct hm_model *model, struct hm_error *err);
 /* Memory of one forward pass of `rows` sequences of seq_len; with_logits keeps a row's logits as
  * well. */
 int hm_stage_eval_plan(const struct hm_stage_run *run, enum hm_round round, uint64_t ram_bytes,

@@ -228,8 +228,8 @@ const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS] = {
       .type = HM_FIELD_SIZE,
       FIELD(ram),
       .neutral = true,
-      .help =
-          "limit for mapped frozen weights; more is refused, since they are not streamed; 0 none" },
+      .help = "keep the process within so many bytes: what does not fit of the frozen weights is "
+              "read ahead of use and dropped behind; 0 none" },
     { .name = "dump_gradients",
       .type = HM_FIELD_COUNT,
       FIELD(dump_gradients),

@@ -116,7 +116,10 @@ static int forecast_fill(const struct hm_stage_run *run, struct train_forecast *
                                 hm_model_packs(&kernels, (enum hm_round)settings->compute),
                                 run->threads, &f->memory, err));
     f->memory.weights_mapped = f->model.file_bytes;
-    return moments_plan(settings, f, err);
+    HM_TRY(moments_plan(settings, f, err));
+    return hm_stage_ram_plan(run, settings->ram, &f->model.arch,
+                             (uint64_t)f->config.micro_batch * f->longest, true, STAGE_PEAK_BYTES,
+                             &f->memory, err);
 }
 
 int hm_train_forecast(const struct hm_stage_run *run, struct train_forecast *ret_forecast,
@@ -145,7 +148,6 @@ static int plan_fill(const struct hm_stage_run *run, const struct train_forecast
     const struct train_settings *settings = run->config;
     uint64_t state_bytes = f->memory.adapter + f->memory.optimizer;
 
-    HM_TRY(hm_stage_ram_check(run, settings->ram, f->memory.weights_mapped, err));
     HM_TRY(hm_stage_plan_lines(plan, &f->memory, err));
     HM_TRY(hm_stage_plan_mapped(plan, "data", f->data_bytes, err));
     HM_TRY(hm_stage_plan_memory(plan, "peak measurement", STAGE_PEAK_BYTES, err));

@@ -124,7 +124,9 @@ double hm_model_step_flops(const struct hm_arch *arch, uint64_t tokens, bool bac
 bool hm_model_packs(const struct hm_kernels *kernels, enum hm_round round);
 
 struct hm_memory_plan {      /* bytes by purpose; computed with the code that later allocates */
-    uint64_t weights_mapped; /* file pages touched */
+    uint64_t weights_mapped; /* file pages resident at once */
+    uint64_t weights_budget; /* for hm_model_stream; 0: all weights stay */
+    uint64_t weights_read;   /* bytes that a micro-batch reads again under the budget */
     uint64_t adapter, gradients, optimizer, activations, scratch, other;
 };
 uint64_t hm_memory_plan_total(const struct hm_memory_plan *plan);
@@ -140,5 +142,18 @@ int hm_memory_plan_train(const struct hm_arch *arch, const struct hm_adapter_con
                          struct hm_error *err);
 int hm_memory_plan_eval(const struct hm_arch *arch, uint32_t rows, uint32_t seq_len, bool packed,
                         int threads, struct hm_memory_plan *ret_plan, struct hm_error *err);
+
+/* hm_generate: prompt and max_tokens with their cache; room for an adapter as in evaluation. */
+int hm_memory_plan_generate(const struct hm_arch *arch, size_t n_prompt, uint32_t max_tokens,
+                            bool packed, int threads, struct hm_memory_plan *ret_plan,
+                            struct hm_error *err);
+/*
+ * Fit the plan into a process of ram_bytes by streaming the weights: the budget is what all else
+ * leaves (`beside_bytes`: memory that the plan does not know). Returns the least ram_bytes that
+ * would do; when it is more than ram_bytes the plan is unchanged.
+ */
+uint64_t hm_memory_plan_limit(struct hm_memory_plan *plan, const struct hm_arch *arch,
+                              uint64_t tokens, bool backward, uint64_t beside_bytes,
+                              uint64_t ram_bytes);
 
 #endif

@@ -94,8 +94,10 @@ struct hm_stage_plan { /* filled by plan(): nothing is written, inputs are check
     size_t n_memory; /* by purpose; the sum is the planned peak of the process */
     uint64_t disk_bytes;
     uint64_t work;
-    const char *work_unit; /* steps, bytes, tensors; 0 unknown */
-    double flops;          /* of matrix products, for `plan --bench`; 0 unknown */
+    const char *work_unit;   /* steps, bytes, tensors; 0 unknown */
+    double flops;            /* of matrix products, for `plan --bench`; 0 unknown */
+    uint64_t weights_budget; /* of mapped weights that stay resident; 0: all, nothing is streamed */
+    uint64_t weights_read;   /* bytes that one pass over a micro-batch reads again */
     json_t *facts; /* object, owned; what later plans need of a product that does not exist yet:
                       "config" (config.json to be, an object), "vocab_size", "windows", "seq_len";
                       NULL = nothing. hm_stage_plan_release drops it. */

@@ -153,12 +153,52 @@ static void test_mixtral_8x7b(void **state)
     assert_true(plan.activations < 2500000000u && kept.activations > 5 * plan.activations);
 }
 
+/* A whole Mixtral in 12 GiB: the budget takes what is left, and less than the least changes
+ * nothing. */
+static void test_limit(void **state)
+{
+    static char head[] = "lm_head", gate[] = "gate";
+    static char *skip[] = { head, gate };
+    struct hm_arch arch = random_arch(32, 8, 2);
+    struct hm_adapter_config config = config_of(false);
+    struct hm_memory_plan plan, before;
+    struct hm_error err = { 0 };
+    const uint64_t gib = (uint64_t)1 << 30;
+
+    (void)state;
+    arch.hidden = 4096;
+    arch.ffn = 14336;
+    arch.heads = 32;
+    arch.kv_heads = 8;
+    arch.head_dim = 128;
+    arch.vocab_size = 57000;
+    arch.dtype = HM_DTYPE_BF16;
+    arch.quant = (struct hm_quant_config){ true, true, HM_DTYPE_BF16, HM_DTYPE_U8, skip, 2 };
+    config.embed = HM_ROWS_NONE;
+    assert_ok(hm_memory_plan_train(&arch, &config, 57000, 1, 2048, true, true, 2, &plan, &err),
+              err);
+    before = plan;
+    uint64_t least = hm_memory_plan_limit(&plan, &arch, 2048, true, 0, gib);
+    assert_memory_equal(&plan, &before, sizeof plan);
+    assert_true(least > gib && least < 5 * gib);
+    assert_true(hm_memory_plan_limit(&plan, &arch, 2048, true, 0, 12 * gib) == least);
+    assert_true(plan.weights_budget > 7 * gib && plan.weights_mapped == plan.weights_budget);
+    assert_true(hm_memory_plan_total(&plan) <= 12 * gib);
+    assert_true(hm_memory_plan_total(&plan) > 12 * gib - gib / 8);
+    assert_true(plan.weights_read > 2 * (before.weights_mapped - 13 * gib) &&
+                plan.weights_read < 2 * before.weights_mapped);
+    plan = before;
+    hm_memory_plan_limit(&plan, &arch, 2048, true, 0, 40 * gib); /* fits as it is */
+    assert_memory_equal(&plan, &before, sizeof plan);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plan_covers_step),
         cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_mixtral_8x7b),
+        cmocka_unit_test(test_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

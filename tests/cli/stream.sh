@@ -1,0 +1,30 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# set.ram: weights larger than memory may be. The bytes are those of a run without it, the process stays within it, too little is
+# said before the start, and a file that shrinks in use ends the run with its name, the tensor's and exit 4.
+. "$(dirname "$0")/lib.sh"
+golden=$SOURCE/tests/golden/data
+expect 0 "$MAKE_MODEL" --out small --preset small --layers 5 --vocab 4000
+ids="in.model=small in.ids=$golden/train/batches.safetensors set.steps=2"
+number() { grep -o "\"$2\": [0-9]*" "$1" | head -n 1 | tr -dc 0-9; }
+within() { [ "$(number "$1/stage.json" peak_rss_bytes)" -le "$2" ] || fail "$1: peak $(number "$1/stage.json" peak_rss_bytes), allowed $2"; }
+same() { cmp "$1" "$2" || fail "$1 differs from $2"; }
+
+# --- the same bytes within the limit ---
+expect 0 "$HANMIX" stage qlora.train $ids --out free
+for ram in 210 240; do
+    expect 0 "$HANMIX" stage qlora.train $ids "set.ram=${ram}M" --out "t$ram"
+    same free/adapter/adapter_model.safetensors "t$ram/adapter/adapter_model.safetensors"
+    [ -n "$SANITIZE" ] && [ "$SANITIZE" != none ] || within "t$ram" "$((ram << 20))"
+done
+expect 0 "$HANMIX" stage eval.logits in.model=small "in.ids=$golden/train/batches.safetensors" --out logits
+expect 0 "$HANMIX" stage eval.logits in.model=small "in.ids=$golden/train/batches.safetensors" set.ram=210M --out bound
+same logits/logits.safetensors bound/logits.safetensors
+
+# --- below the least, and at it ---
+expect 3 "$HANMIX" stage qlora.train $ids set.ram=100M --out little
+has err "set.ram allows 100.0 MiB, at least"; has err "raise set.ram to"; one_sentence; gone little little.partial
+least=$(grep -o 'raise set.ram to [0-9]*M' err | tr -dc 0-9)
+expect 0 "$HANMIX" stage qlora.train $ids "set.ram=${least}M" --out least
+same free/adapter/adapter_model.safetensors least/adapter/adapter_model.safetensors
+finish
