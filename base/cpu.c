@@ -3,6 +3,7 @@
  * Instruction sets by cpuid and what the system lets us use of them, the name of the CPU, cores,
  * and memory with the limits that containers, batch systems and shells put on it.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
@@ -15,6 +16,8 @@
 
 #include "hanmix/base/cpu.h"
 #include "hanmix/base/file.h"
+
+static char tiles_text[96] = "not in this CPU"; /* of AMX; written by detect() alone */
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -36,6 +39,22 @@ static uint64_t xcr0_read(void)
 static bool has(unsigned reg, unsigned bit)
 {
     return reg >> bit & 1;
+}
+
+/* Tiles need leave of the kernel, once for the process and all threads to come (Linux 5.16). */
+static bool tiles_request(uint64_t enabled)
+{
+    if ((enabled & XCR0_TILE) != XCR0_TILE) {
+        snprintf(tiles_text, sizeof(tiles_text), "not enabled by the system");
+        return false;
+    }
+    if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILEDATA) != 0) {
+        snprintf(tiles_text, sizeof(tiles_text), "refused by the kernel (%s; needs Linux 5.16)",
+                 strerror(errno));
+        return false;
+    }
+    snprintf(tiles_text, sizeof(tiles_text), "granted by the kernel");
+    return true;
 }
 
 static unsigned flags_detect(void)
@@ -61,9 +80,7 @@ static unsigned flags_detect(void)
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has(a, 5))
         return flags;
     flags |= HM_CPU_AVX512BF16;
-    /* Tiles need leave of the kernel, once for the process (Linux 5.16). */
-    if (has(d7, 22) && has(d7, 24) && (enabled & XCR0_TILE) == XCR0_TILE &&
-        syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILEDATA) == 0)
+    if (has(d7, 22) && has(d7, 24) && tiles_request(enabled))
         flags |= HM_CPU_AMX_BF16;
     return flags;
 }
@@ -111,6 +128,12 @@ const char *hm_cpu_model(void)
 {
     pthread_once(&detect_once, detect);
     return detected_model + strspn(detected_model, " ");
+}
+
+const char *hm_cpu_amx_text(void)
+{
+    pthread_once(&detect_once, detect);
+    return tiles_text;
 }
 
 int hm_cpu_flags_capped(unsigned *ret_flags, struct hm_error *err)

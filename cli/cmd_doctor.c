@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The verb doctor: what this machine is and how fast: cores, instruction sets, memory and its
- * limits, disk, and the rates of the two products that training lives on.
+ * limits, disk, the kernel paths with what their trials found, and the rates of the two products
+ * that training lives on.
  */
 #include <math.h>
 #include <stdio.h>
@@ -121,19 +122,76 @@ static json_t *isa_json(void)
     return array;
 }
 
+/* Why this path: what hm_kernels_choose did, told from its trials. */
+static const char *choice_reason(const char *chosen, const struct hm_path *paths, size_t count)
+{
+    const char *forced = getenv("HM_CPU");
+    const char *highest = NULL;
+    bool passed_over = false;
+
+    for (size_t i = 0; i < count; i++) {
+        if (paths[i].state == HM_PATH_GOOD)
+            highest = paths[i].name;
+        passed_over |= paths[i].state == HM_PATH_FAULTS || paths[i].state == HM_PATH_WRONG;
+    }
+    if (forced && *forced)
+        return "the highest that works up to the one HM_CPU names";
+    if (!highest)
+        return "no faster path works here";
+    if (strcmp(chosen, highest) != 0)
+        return "faster by a quarter or more than the higher path";
+    return passed_over ? "the highest that works; a path was passed over"
+                       : "the highest of this CPU, no lower one is faster by a quarter";
+}
+
+static json_t *paths_json(const struct hm_path *paths, size_t count)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < count; i++)
+        (void)json_array_append_new(
+            array, json_pack("{s:s, s:s, s:o}", "name", paths[i].name, "state",
+                             hm_path_state_text(paths[i].state), "nf4_gflops",
+                             paths[i].gflops > 0 ? json_real(paths[i].gflops) : json_null()));
+    return array;
+}
+
 static json_t *describe(const struct rates *rates, double disk)
 {
     const char *slurm = getenv("SLURM_JOB_ID");
+    struct hm_path paths[HM_PATHS_MAX];
+    size_t n_paths = hm_kernels_paths(paths, HM_PATHS_MAX);
 
     return json_pack(
-        "{s:s, s:s, s:i, s:i, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:b, s:f, s:i, s:f}", "hanmix",
-        HM_VERSION, "cpu", hm_cpu_model(), "cores", hm_cpu_count(), "threads", hm_threads(), "isa",
-        isa_json(), "kernels", rates->kernels, "memory_bytes", (json_int_t)hm_memory_total_bytes(),
+        "{s:s, s:s, s:i, s:i, s:o, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:b, s:f, s:i, "
+        "s:f}",
+        "hanmix", HM_VERSION, "cpu", hm_cpu_model(), "cores", hm_cpu_count(), "threads",
+        hm_threads(), "isa", isa_json(), "amx", hm_cpu_amx_text(), "kernels", rates->kernels,
+        "kernels_reason", choice_reason(rates->kernels, paths, n_paths), "paths",
+        paths_json(paths, n_paths), "memory_bytes", (json_int_t)hm_memory_total_bytes(),
         "memory_limit_bytes", (json_int_t)hm_memory_limit_bytes(), "memory_available_bytes",
         (json_int_t)hm_memory_available_bytes(), "slurm_job",
         slurm ? json_string(slurm) : json_null(), "disk_read_bytes_per_s",
         isnan(disk) ? json_null() : json_real(disk), "mpi", 0, "gemm_gflops", rates->gflops,
         "gemm_size", (int)rates->gemm_size, "nf4_decode_gvalues_per_s", rates->gvalues);
+}
+
+static void print_paths(const json_t *facts)
+{
+    size_t i;
+    json_t *path;
+
+    printf("kernels  %s: %s\n", json_string_value(json_object_get(facts, "kernels")),
+           json_string_value(json_object_get(facts, "kernels_reason")));
+    json_array_foreach(json_object_get(facts, "paths"), i, path)
+    {
+        const json_t *rate = json_object_get(path, "nf4_gflops");
+        printf("         %-11s", json_string_value(json_object_get(path, "name")));
+        if (json_is_number(rate))
+            printf("%.0f GFLOP/s, NF4 with bf16, 64 rows, one thread\n", json_number_value(rate));
+        else
+            printf("%s\n", json_string_value(json_object_get(path, "state")));
+    }
 }
 
 static void print_text(const json_t *facts)
@@ -148,7 +206,8 @@ static void print_text(const json_t *facts)
     printf("isa     ");
     json_array_foreach(json_object_get(facts, "isa"), i, name)
         printf(" %s", json_string_value(name));
-    printf("\nkernels  %s\n", json_string_value(json_object_get(facts, "kernels")));
+    printf("\namx      %s\n", json_string_value(json_object_get(facts, "amx")));
+    print_paths(facts);
     printf(
         "memory   %s, this process may take %s (cgroup, Slurm and ulimit counted), %s available\n",
         hm_bytes_text(hm_memory_total_bytes(), total, sizeof(total)),

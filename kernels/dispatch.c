@@ -158,7 +158,7 @@ static size_t path_best(unsigned flags, bool measure)
 
 static const char *const state_texts[] = {
     [HM_PATH_GOOD] = "usable",
-    [HM_PATH_LACKS_FLAGS] = "not of this CPU",
+    [HM_PATH_LACKS_FLAGS] = "not in this CPU",
     [HM_PATH_FAULTS] = "flagged by the CPU, but its instructions fault",
     [HM_PATH_WRONG] = "flagged by the CPU, but its results are wrong",
 };

@@ -60,7 +60,13 @@ head -c 100 "$quick/base/model.safetensors" >cut.safetensors; expect 4 "$HANMIX"
 mkdir half; cp "$quick/base/config.json" half; expect 4 "$HANMIX" inspect half; one_sentence
 expect 0 env HM_CPU=ref "$HANMIX" doctor --json
 for key in cores isa memory_limit_bytes disk_read_bytes_per_s gemm_gflops nf4_decode_gvalues_per_s; do has out "\"$key\""; done
-has out '"kernels": "ref"'
-expect 0 "$HANMIX" doctor; has out "cores"; has out "GFLOP/s"
+has out '"kernels": "ref"'; has out '"kernels_reason"'; has out '"name": "portable"'; has out '"amx": "'
+expect 0 "$HANMIX" doctor; has out "cores"; has out "GFLOP/s"; has out "amx      "
+case $(uname -m) in
+x86_64)
+    for path in avx2 avx512 avx512bf16 amx; do has out "         $path "; done
+    grep -q " avx512_bf16 " /proc/cpuinfo && expect 0 env HM_CPU=avx512bf16 "$HANMIX" doctor && has out "kernels  avx512bf16: "
+    grep -q " amx_bf16 " /proc/cpuinfo || { expect 0 env HM_CPU=amx "$HANMIX" doctor; has out "amx      not in this CPU"; } ;;
+esac
 expect 2 env HM_CPU=fast "$HANMIX" doctor; one_sentence
 finish

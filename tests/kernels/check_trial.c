@@ -116,7 +116,7 @@ static void kept(void **state)
         assert_true((first[i].state == HM_PATH_GOOD) == (first[i].gflops > 0.0));
         if (first[i].state == HM_PATH_LACKS_FLAGS)
             assert_fails(hm_kernels_choose(&later, first[i].name, &err), HM_ERR_USAGE,
-                         "not of this CPU", err);
+                         "not in this CPU", err);
     }
 }
 

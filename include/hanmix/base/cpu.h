@@ -24,6 +24,7 @@ unsigned hm_cpu_flags(void); /* by cpuid and OS support; 0 off x86 */
 /* after HM_CPU; an unknown name is HM_ERR_USAGE */
 int hm_cpu_flags_capped(unsigned *ret_flags, struct hm_error *err);
 const char *hm_cpu_model(void);       /* static text; "unknown" */
+const char *hm_cpu_amx_text(void);    /* whether tiles may be used, or why not; static text */
 int hm_cpu_count(void);               /* cores this process may run on */
 uint64_t hm_memory_total_bytes(void); /* physical */
 uint64_t hm_memory_limit_bytes(void); /* least of physical, cgroup v1/v2, Slurm, RLIMIT_AS */
