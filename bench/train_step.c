@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Speed of one training micro-batch (forward, recomputation, backward; LoRA on all linears) over a
+ * Speed of one training step (forward, recomputation, backward, AdamW; LoRA on all linears) over a
  * random NF4 base: train_step [--preset tiny|small|wide1] [--tokens N] [--rank R] [--repeats N]
- * [--threads N] [--dropout P] [--keep] One CSV row per run: tokens/s, GFLOP/s by the formula 2 *
- * active weights * tokens * passes, its fraction of the best sgemm of this run (2048 and 4096
- * cubed, all threads), and the seconds of each phase.
+ * [--threads N] [--dropout P] [--keep-layers] [--compute bf16|f32] [--dir FOLDER]. One CSV row per
+ * run: tokens/s, GFLOP/s by the formula 2 * active weights * tokens * passes, the rate of the same
+ * products alone (frozen_rate.c; f32: the best sgemm of 2048 and 4096 cubed) and its fraction, and
+ * the phases, which add up to the step: decode is the time saved if it were left out, measured on
+ * the products alone; other holds everything else, waiting at the ends of loops included.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,12 +14,14 @@
 #include <time.h>
 
 #include "bench_preset.h"
+#include "frozen_rate.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 #include "hanmix/checkpoint/synthetic.h"
 #include "hanmix/kernels/peak.h"
 #include "hanmix/model/model.h"
+#include "qlora/optimizer.h"
 
 #define PEAK_SECONDS 2.0
 
@@ -34,8 +38,10 @@ struct bench {
     struct hm_model *model;
     struct hm_adapter *adapter;
     struct hm_workspace *workspace;
+    struct hm_optimizer *optimizer;
     int32_t *ids;
-    double peak; /* GFLOP/s */
+    double peak;         /* GFLOP/s */
+    double decode_share; /* of the time of products */
 };
 
 static int adapter_make(struct bench *bench, const struct settings *settings, struct hm_error *err)
@@ -63,6 +69,8 @@ static int bench_open(struct bench *bench, const char *dir, const struct setting
     hm_model_attach(bench->model, bench->adapter);
     HM_TRY(hm_workspace_new(bench->model, 1, settings->tokens, true, settings->recompute,
                             &bench->workspace, err));
+    const struct hm_optimizer_config adamw = { .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8 };
+    HM_TRY(hm_optimizer_new(bench->adapter, &bench->kernels, &adamw, &bench->optimizer, err));
     bench->ids = hm_alloc_array(HM_MEM_OTHER, settings->tokens, sizeof(int32_t));
     if (!bench->ids)
         return hm_fail_nomem(err, "for token ids");
@@ -72,6 +80,7 @@ static int bench_open(struct bench *bench, const char *dir, const struct setting
 
 static void bench_close(struct bench *bench)
 {
+    hm_optimizer_free(bench->optimizer);
     hm_workspace_free(bench->workspace);
     hm_adapter_free(bench->adapter);
     hm_model_free(bench->model);
@@ -79,7 +88,7 @@ static void bench_close(struct bench *bench)
 }
 
 /* The best of 2048 and 4096 cubed, by this path's own products and by OpenBLAS. */
-static void peak_measure(struct bench *bench)
+static void sgemm_measure(struct bench *bench)
 {
     struct hm_kernels blas;
 
@@ -92,6 +101,23 @@ static void peak_measure(struct bench *bench)
     }
 }
 
+static int peak_measure(struct bench *bench, const struct settings *settings, struct hm_error *err)
+{
+    struct frozen_rate rate;
+
+    if (!hm_model_packs(&bench->kernels, settings->round)) {
+        sgemm_measure(bench);
+        return HM_OK;
+    }
+    HM_TRY(frozen_rate(hm_model_checkpoint(bench->model), &bench->kernels, settings->tokens, &rate,
+                       err));
+    double again = settings->recompute ? 1 : 0;
+    bench->peak = rate.flops / rate.seconds / 1e9;
+    bench->decode_share =
+        (rate.decode + again * rate.forward_decode) / (rate.seconds + again * rate.forward_seconds);
+    return HM_OK;
+}
+
 /* Of all threads: unlike the clock it does not grow when others use the machine. */
 static double cpu_seconds(void)
 {
@@ -102,19 +128,41 @@ static double cpu_seconds(void)
 }
 
 static void row_print(const struct bench *bench, const struct settings *settings, double seconds,
-                      double cpu, const struct hm_step_result *result)
+                      double cpu, double update, const struct hm_step_result *result)
 {
+    const double *phase = result->phase_seconds;
     double flops = hm_model_step_flops(hm_model_arch(bench->model), settings->tokens, true,
                                        settings->recompute);
-    double rate = flops / seconds / 1e9;
+    double rate = flops / seconds / 1e9,
+           products = phase[HM_PHASE_DECODE] + phase[HM_PHASE_PRODUCT];
+    bool packs = hm_model_packs(&bench->kernels, settings->round);
+    double decode = packs ? bench->decode_share * products : phase[HM_PHASE_DECODE];
+    double other = seconds - products - phase[HM_PHASE_ATTENTION] - phase[HM_PHASE_LORA] -
+                   phase[HM_PHASE_HEAD] - update;
 
-    printf("%s,%u,%u,%d,%s,%.3f,%.3f,%.1f,%.1f,%.1f,%.3f", settings->preset, settings->tokens,
-           settings->rank, hm_threads(), bench->kernels.name, seconds, cpu,
+    printf("%s,%u,%u,%d,%s,%s,%s,%.3f,%.3f,%.1f,%.1f,%.1f,%.3f", settings->preset, settings->tokens,
+           settings->rank, hm_threads(), settings->round == HM_ROUND_BF16 ? "bf16" : "f32",
+           bench->kernels.name, settings->recompute ? "recomputed" : "kept", seconds, cpu,
            settings->tokens / seconds, rate, bench->peak, rate / bench->peak);
-    for (int phase = 0; phase < HM_PHASE_COUNT; phase++)
-        printf(",%.3f", result->phase_seconds[phase]);
-    printf("\n");
+    printf(",%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f\n", decode, products - decode,
+           phase[HM_PHASE_ATTENTION], phase[HM_PHASE_LORA], phase[HM_PHASE_HEAD], update, other);
     fflush(stdout);
+}
+
+/* One step as the trainer makes it; seconds of the update. */
+static int step_run(struct bench *bench, const struct hm_batch *batch,
+                    const struct hm_step_options *options, struct hm_step_result *ret_result,
+                    double *ret_update, struct hm_error *err)
+{
+    double norm;
+
+    hm_adapter_zero_grad(bench->adapter);
+    HM_TRY(hm_model_step(bench->model, bench->workspace, batch, options, ret_result, err));
+    double begin = hm_clock_seconds();
+    HM_TRY(hm_optimizer_norm(bench->optimizer, &norm, err));
+    hm_optimizer_update(bench->optimizer, 1e-4, norm);
+    *ret_update = hm_clock_seconds() - begin;
+    return HM_OK;
 }
 
 static int bench_run(const char *dir, const struct settings *settings, struct hm_error *err)
@@ -125,6 +173,8 @@ static int bench_run(const char *dir, const struct settings *settings, struct hm
 
     HM_TRY(hm_kernels_choose(&bench.kernels, NULL, err));
     status = bench_open(&bench, dir, settings, err);
+    if (status == HM_OK)
+        status = peak_measure(&bench, settings, err);
     if (status < 0)
         goto out;
     const struct hm_batch batch = { .rows = 1, .seq_len = settings->tokens, .ids = bench.ids };
@@ -132,17 +182,17 @@ static int bench_run(const char *dir, const struct settings *settings, struct hm
                                              .recompute = settings->recompute,
                                              .loss_weight = 1.0 / settings->tokens,
                                              .train = settings->dropout > 0 };
-    printf("preset,tokens,rank,threads,kernels,seconds,cpu_seconds,tokens_s,gflops,sgemm_gflops,"
-           "fraction,"
-           "decode_s,product_s,attention_s,lora_s,head_s,other_s\n");
+    printf("preset,tokens,rank,threads,compute,kernels,layers,seconds,cpu_seconds,tokens_s,gflops,"
+           "kernel_gflops,fraction,decode_s,product_s,attention_s,lora_s,head_s,optimizer_s,"
+           "other_s\n");
     for (uint32_t run = 0; run <= settings->repeats; run++) { /* the first one warms up */
-        peak_measure(&bench);
-        double start = hm_clock_seconds(), cpu = cpu_seconds();
-        status = hm_model_step(bench.model, bench.workspace, &batch, &options, &result, err);
+        double start = hm_clock_seconds(), cpu = cpu_seconds(), update;
+        status = step_run(&bench, &batch, &options, &result, &update, err);
         if (status < 0)
             goto out;
         if (run > 0)
-            row_print(&bench, settings, hm_clock_seconds() - start, cpu_seconds() - cpu, &result);
+            row_print(&bench, settings, hm_clock_seconds() - start, cpu_seconds() - cpu, update,
+                      &result);
     }
 out:
     bench_close(&bench);
@@ -153,7 +203,7 @@ static int usage(void)
 {
     fprintf(stderr,
             "usage: train_step [--preset tiny|small|wide1] [--tokens N] [--rank R] [--repeats N]"
-            " [--threads N] [--dropout P] [--keep-layers] [--dir FOLDER]\n");
+            " [--threads N] [--dropout P] [--keep-layers] [--compute bf16|f32] [--dir FOLDER]\n");
     return 2;
 }
 
