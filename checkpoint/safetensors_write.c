@@ -274,8 +274,9 @@ void hm_st_writer_abort(struct hm_st_writer *writer)
     release(writer);
 }
 
-int hm_safetensors_write(const char *path, const struct hm_tensor *tensors, size_t n,
-                         const json_t *metadata, struct hm_error *err)
+int hm_safetensors_write_each(const char *path, const struct hm_tensor *tensors, size_t n,
+                              const json_t *metadata, const struct hm_tensor_written *then,
+                              struct hm_error *err)
 {
     struct hm_st_writer *writer = NULL;
     struct hm_tensor_spec *spec = hm_calloc(HM_MEM_TENSOR, n, sizeof *spec);
@@ -289,9 +290,12 @@ int hm_safetensors_write(const char *path, const struct hm_tensor *tensors, size
     for (size_t i = 0; i < n; i++)
         spec[i] = hm_tensor_spec_of(&tensors[i]);
     status = hm_st_writer_open(path, spec, n, metadata, &writer, order, err);
-    for (size_t i = 0; i < n && status == HM_OK; i++)
-        status = hm_st_writer_data(writer, tensors[order[i]].data,
-                                   hm_tensor_spec_bytes(&spec[order[i]]), err);
+    for (size_t i = 0; i < n && status == HM_OK; i++) {
+        uint64_t bytes = hm_tensor_spec_bytes(&spec[order[i]]);
+        status = hm_st_writer_data(writer, tensors[order[i]].data, bytes, err);
+        if (then)
+            then->written(then->context, tensors[order[i]].data, bytes);
+    }
     if (status == HM_OK) {
         status = hm_st_writer_commit(writer, err);
         writer = NULL;
@@ -301,4 +305,10 @@ out:
     hm_free(order);
     hm_free(spec);
     return status;
+}
+
+int hm_safetensors_write(const char *path, const struct hm_tensor *tensors, size_t n,
+                         const json_t *metadata, struct hm_error *err)
+{
+    return hm_safetensors_write_each(path, tensors, n, metadata, NULL, err);
 }

@@ -20,20 +20,6 @@
 
 enum { INIT_GRAIN = 1 << 16, COPY_ROWS = 256 }; /* values and rows per unit of a loop */
 
-int hm_adapter_allocate(struct hm_adapter *adapter, bool with_gradients, struct hm_error *err)
-{
-    for (size_t i = 0; i < adapter->n_params; i++) {
-        struct hm_param *param = &adapter->param[i];
-        param->value = hm_calloc(HM_MEM_ADAPTER, hm_param_values(param), sizeof(float));
-        if (param->value && with_gradients)
-            param->grad = hm_calloc(HM_MEM_GRADIENT, hm_param_values(param), sizeof(float));
-        if (!param->value || (with_gradients && !param->grad))
-            return hm_fail_nomem(err, "for the %u x %u values of '%s'", param->rows, param->cols,
-                                 param->name);
-    }
-    return HM_OK;
-}
-
 struct init_job {
     struct hm_rng_key key;
     float *value;
@@ -146,6 +132,7 @@ int hm_adapter_make(const struct hm_checkpoint *ckpt, const struct hm_adapter_co
             init_factor(param, config->seed);
         else if (param->kind != HM_PARAM_LORA_B)
             status = copy_base(ckpt, param, err);
+        hm_adapter_param_done(adapter, param);
     }
     if (status < 0)
         hm_adapter_free(adapter);
@@ -166,8 +153,7 @@ void hm_adapter_free(struct hm_adapter *adapter)
         return;
     for (size_t i = 0; i < adapter->n_params; i++) {
         hm_free(adapter->param[i].name);
-        hm_free(adapter->param[i].value);
-        hm_free(adapter->param[i].grad);
+        hm_adapter_values_free(adapter, &adapter->param[i]);
     }
     hm_free(adapter->param);
     hm_free(adapter->lora);
@@ -175,14 +161,6 @@ void hm_adapter_free(struct hm_adapter *adapter)
     hm_free(adapter->full_of_slot);
     hm_adapter_config_release(&adapter->config);
     hm_free(adapter);
-}
-
-void hm_adapter_zero_grad(struct hm_adapter *adapter)
-{
-    for (size_t i = 0; i < adapter->n_params; i++) {
-        if (adapter->param[i].grad)
-            memset(adapter->param[i].grad, 0, hm_param_values(&adapter->param[i]) * sizeof(float));
-    }
 }
 
 uint64_t hm_adapter_param_count(const struct hm_adapter *adapter)

@@ -38,6 +38,18 @@ static int grow(void **array, size_t *cap, size_t count, size_t n, size_t size,
     return HM_OK;
 }
 
+static uint32_t group_of(const struct layout *l, size_t slot)
+{
+    struct hm_weight_slot weight;
+    char module[HM_SLOT_NAME_BYTES];
+
+    hm_arch_slot(l->arch, slot, &weight, module);
+    if (weight.kind == HM_WEIGHT_EMBED)
+        return 0;
+    return weight.kind == HM_WEIGHT_NORM || weight.kind == HM_WEIGHT_HEAD ? l->arch->layers + 1
+                                                                          : weight.layer + 1;
+}
+
 /* name is a printf format with one %s for the module. */
 static int add_param(struct layout *l, const char *format, const char *module,
                      struct hm_param param)
@@ -47,6 +59,7 @@ static int add_param(struct layout *l, const char *format, const char *module,
 
     HM_TRY(grow(&array, &l->param_cap, adapter->n_params, 1, sizeof *adapter->param, l->err));
     adapter->param = array;
+    param.group = group_of(l, param.slot);
     size_t prefix = (size_t)(strchr(format, '%') - format);
     HM_TRY(hm_format(&param.name, l->err, "%.*s%s%s", (int)prefix, format, module,
                      format + prefix + 2));

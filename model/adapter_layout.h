@@ -27,7 +27,8 @@ int hm_adapter_make(const struct hm_checkpoint *ckpt, const struct hm_adapter_co
                     bool every_target, bool with_gradients, struct hm_adapter **ret_adapter,
                     struct hm_error *err);
 
-/* value (zeroed) and, with gradients, grad of every parameter. */
+/* adapter_values.c: value (zeroed) and, with gradients, grad of every parameter. */
 int hm_adapter_allocate(struct hm_adapter *adapter, bool with_gradients, struct hm_error *err);
+void hm_adapter_values_free(const struct hm_adapter *adapter, struct hm_param *param);
 
 #endif

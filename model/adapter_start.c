@@ -40,6 +40,7 @@ void hm_adapter_config_ask(struct hm_adapter_config *config, const struct hm_ada
         config->head = asked->head;
     if (which & HM_ASK_GATE)
         config->gate = asked->gate;
+    config->store = asked->store;
 }
 
 static struct hm_lora *lora_at(const struct hm_adapter *adapter, size_t slot)
@@ -147,11 +148,17 @@ int hm_adapter_start_plan(const char *dir, const struct hm_checkpoint *ckpt,
     return start_fail(dir, status, err);
 }
 
-static void take_values(struct hm_param *to, struct hm_param *from)
+static void take_values(struct hm_adapter *adapter, size_t to, struct hm_param *from)
 {
-    float *base = to->value;
+    struct hm_param *param = &adapter->param[to];
+    float *base = param->value;
 
-    to->value = from->value;
+    if (adapter->config.store) {
+        memcpy(param->value, from->value, hm_param_values(param) * sizeof(float));
+        hm_adapter_param_done(adapter, param);
+        return;
+    }
+    param->value = from->value;
     from->value = base;
 }
 
@@ -171,11 +178,11 @@ int hm_adapter_start(const char *dir, const struct hm_checkpoint *ckpt,
         const struct hm_lora *to = lora_at(adapter, slot);
         const struct hm_lora *from = lora_at(held, slot);
         if (to) {
-            take_values(&adapter->param[to->a], &held->param[from->a]);
-            take_values(&adapter->param[to->b], &held->param[from->b]);
+            take_values(adapter, to->a, &held->param[from->a]);
+            take_values(adapter, to->b, &held->param[from->b]);
         }
         if (full_at(held, slot))
-            take_values(full_at(adapter, slot), full_at(held, slot));
+            take_values(adapter, (size_t)adapter->full_of_slot[slot], full_at(held, slot));
     }
     if (status == HM_OK)
         *ret_adapter = adapter;

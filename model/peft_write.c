@@ -50,12 +50,15 @@ static int write_base_rows(struct hm_st_writer *writer, const struct hm_checkpoi
     return status;
 }
 
-static int write_param(struct hm_st_writer *writer, const struct hm_checkpoint *ckpt,
-                       const struct hm_param *param, struct hm_error *err)
+static int write_param(struct hm_st_writer *writer, const struct hm_adapter *adapter,
+                       const struct hm_checkpoint *ckpt, const struct hm_param *param,
+                       struct hm_error *err)
 {
     if (param->first_row > 0)
         HM_TRY(write_base_rows(writer, ckpt, param, err));
-    return hm_st_writer_data(writer, param->value, hm_param_values(param) * sizeof(float), err);
+    HM_TRY(hm_st_writer_data(writer, param->value, hm_param_values(param) * sizeof(float), err));
+    hm_adapter_param_done(adapter, param);
+    return HM_OK;
 }
 
 /* spec[i] is parameter source[i]: all of them, and the embedding again as the head when it is tied.
@@ -91,7 +94,7 @@ static int write_tensors(const struct hm_adapter *adapter, const struct hm_check
     }
     status = hm_st_writer_open(path, spec, n, NULL, &writer, order, err);
     for (size_t i = 0; i < n && status == HM_OK; i++)
-        status = write_param(writer, ckpt, source[order[i]], err);
+        status = write_param(writer, adapter, ckpt, source[order[i]], err);
     if (status == HM_OK) {
         status = hm_st_writer_commit(writer, err);
         writer = NULL;

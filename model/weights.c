@@ -337,6 +337,16 @@ void hm_weights_pass_begin(const struct hm_step *step, enum hm_pass pass, enum h
         hm_stream_pass(weights->stream, pass, next, most_experts(step));
 }
 
+/* The trained values of this layer, and of the one after it in the pass. */
+static void adapter_need(const struct hm_model *model, uint32_t layer)
+{
+    const uint32_t group = layer + 1;
+
+    hm_adapter_group_fetch(model->adapter, group);
+    hm_adapter_group_fetch(model->adapter,
+                           model->weights.pass == HM_PASS_FORWARD ? group + 1 : group - 1);
+}
+
 void hm_layer_acquire(struct hm_model *model, uint32_t layer, struct hm_layer_view *ret_view)
 {
     struct hm_weights *weights = &model->weights;
@@ -347,6 +357,7 @@ void hm_layer_acquire(struct hm_model *model, uint32_t layer, struct hm_layer_vi
     weights->layer_held = true;
     weights->expert = -1;
     unit_need(model, unit_of(model, layer));
+    adapter_need(model, layer);
     norm_view(model, index[INDEX_INPUT_NORM], &view.input_norm);
     norm_view(model, index[INDEX_POST_NORM], &view.post_norm);
     linear_view(model, index[INDEX_Q], &view.q);
@@ -366,6 +377,7 @@ void hm_layer_release(struct hm_model *model, uint32_t layer)
     HM_BUG(!weights->layer_held || weights->layer != layer);
     weights->layer_held = false;
     unit_done(model, unit_of(model, layer));
+    hm_adapter_group_done(model->adapter, layer + 1);
     weights->layer += weights->pass == HM_PASS_FORWARD ? 1 : -1;
 }
 
@@ -399,4 +411,6 @@ void hm_head_acquire(struct hm_model *model)
 void hm_head_release(struct hm_model *model)
 {
     unit_done(model, unit_of(model, model->ckpt.arch.layers));
+    hm_adapter_group_done(model->adapter, model->ckpt.arch.layers + 1);
+    hm_adapter_group_done(model->adapter, 0); /* rows of the batch; a tied head */
 }

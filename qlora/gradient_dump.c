@@ -5,7 +5,7 @@
  */
 #include "gradient_dump.h"
 
-#include "hanmix/checkpoint/safetensors.h"
+#include "state_tensors.h"
 
 int hm_gradient_dump(const char *path, const struct hm_adapter *adapter, double loss,
                      struct hm_error *err)
@@ -28,7 +28,8 @@ int hm_gradient_dump(const char *path, const struct hm_adapter *adapter, double 
     tensor[n] = (struct hm_tensor){ .name = "loss",
                                     .dtype = HM_DTYPE_F32,
                                     .data = (const uint8_t *)&loss_value };
-    int status = hm_safetensors_write(path, tensor, n + 1, NULL, err);
+    struct hm_tensor_written then = hm_state_then_drop(adapter);
+    int status = hm_safetensors_write_each(path, tensor, n + 1, NULL, &then, err);
     hm_free(tensor);
     return status;
 }

@@ -12,6 +12,7 @@
 #include "hanmix/qlora/trainer.h"
 
 #define CUT_VALUES  (64u * 1024)
+#define CUTS_AHEAD  64   /* read ahead of a pass over a store: 16 MiB of each array */
 #define CLIP_MARGIN 1e-6 /* torch's */
 
 struct hm_optimizer_cut {
@@ -35,23 +36,31 @@ static int maps_new(struct hm_optimizer *optimizer, struct hm_error *err)
     return HM_OK;
 }
 
+/* Beside the adapter's values. */
+static void *array_new(const struct hm_optimizer *optimizer, size_t count, size_t size)
+{
+    struct hm_scratch *store = optimizer->adapter->config.store;
+
+    return store ? hm_scratch_take(store, count * size) : hm_calloc(HM_MEM_OPTIMIZER, count, size);
+}
+
 /* False when memory is out. */
 static bool moments_new(const struct hm_optimizer *optimizer, size_t count, struct hm_moments *ret)
 {
     size_t blocks = hm_units(count, HM_BLOCK8);
 
     if (!optimizer->config.coded || count < HM_MOMENTS8_MIN) {
-        ret->first = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
-        ret->second = hm_calloc(HM_MEM_OPTIMIZER, count, sizeof(float));
+        ret->first = array_new(optimizer, count, sizeof(float));
+        ret->second = array_new(optimizer, count, sizeof(float));
         return ret->first && ret->second;
     }
     ret->coded = (struct hm_moments8){
         .m_map = &optimizer->map8[1],
         .v_map = &optimizer->map8[0],
-        .m = hm_calloc(HM_MEM_OPTIMIZER, count, 1),
-        .v = hm_calloc(HM_MEM_OPTIMIZER, count, 1),
-        .m_absmax = hm_calloc(HM_MEM_OPTIMIZER, blocks, sizeof(float)),
-        .v_absmax = hm_calloc(HM_MEM_OPTIMIZER, blocks, sizeof(float)),
+        .m = array_new(optimizer, count, 1),
+        .v = array_new(optimizer, count, 1),
+        .m_absmax = array_new(optimizer, blocks, sizeof(float)),
+        .v_absmax = array_new(optimizer, blocks, sizeof(float)),
     };
     return ret->coded.m && ret->coded.v && ret->coded.m_absmax && ret->coded.v_absmax;
 }
@@ -127,7 +136,8 @@ void hm_optimizer_free(struct hm_optimizer *optimizer)
 {
     if (!optimizer)
         return;
-    for (size_t i = 0; optimizer->moments && i < optimizer->adapter->n_params; i++)
+    bool on_heap = !optimizer->adapter->config.store;
+    for (size_t i = 0; on_heap && optimizer->moments && i < optimizer->adapter->n_params; i++)
         moments_release(&optimizer->moments[i]);
     hm_free(optimizer->moments);
     hm_free(optimizer->map8);
@@ -136,6 +146,48 @@ void hm_optimizer_free(struct hm_optimizer *optimizer)
     hm_free(optimizer);
 }
 
+/* --- passes over a store: what comes is read ahead, what is done gives its memory back ---------
+ */
+
+typedef void hint_fn(const struct hm_scratch *scratch, const void *data, size_t bytes);
+
+static void grad_hint(const struct hm_optimizer *optimizer, size_t index, hint_fn *hint)
+{
+    const struct hm_scratch *store = optimizer->adapter->config.store;
+
+    if (!store || index >= optimizer->n_cuts)
+        return;
+    const struct hm_optimizer_cut *cut = &optimizer->cut[index];
+    hint(store, optimizer->adapter->param[cut->param].grad + cut->first,
+         cut->count * sizeof(float));
+}
+
+static void cut_hint(const struct hm_optimizer *optimizer, size_t index, hint_fn *hint)
+{
+    const struct hm_scratch *store = optimizer->adapter->config.store;
+
+    if (!store || index >= optimizer->n_cuts)
+        return;
+    const struct hm_optimizer_cut *cut = &optimizer->cut[index];
+    const struct hm_moments *moments = &optimizer->moments[cut->param];
+    size_t bytes = cut->count * sizeof(float);
+    grad_hint(optimizer, index, hint);
+    hint(store, optimizer->adapter->param[cut->param].value + cut->first, bytes);
+    if (moments->first) {
+        hint(store, moments->first + cut->first, bytes);
+        hint(store, moments->second + cut->first, bytes);
+        return;
+    }
+    hint(store, moments->coded.m + cut->first, cut->count);
+    hint(store, moments->coded.v + cut->first, cut->count);
+    bytes = hm_units(cut->count, HM_BLOCK8) * sizeof(float);
+    hint(store, moments->coded.m_absmax + cut->first / HM_BLOCK8, bytes);
+    hint(store, moments->coded.v_absmax + cut->first / HM_BLOCK8, bytes);
+}
+
+/* --- the passes --------------------------------------------------------------------------------
+ */
+
 static void norm_unit(void *context, size_t index, int worker)
 {
     struct hm_optimizer *optimizer = context;
@@ -143,7 +195,9 @@ static void norm_unit(void *context, size_t index, int worker)
     const float *grad = optimizer->adapter->param[cut->param].grad + cut->first;
 
     (void)worker;
+    grad_hint(optimizer, index + CUTS_AHEAD, hm_scratch_fetch);
     optimizer->cut_sum[index] = optimizer->kernels->sum_squares(grad, cut->count);
+    grad_hint(optimizer, index, hm_scratch_drop);
 }
 
 int hm_optimizer_norm(struct hm_optimizer *optimizer, double *ret_norm, struct hm_error *err)
@@ -174,23 +228,34 @@ uint64_t hm_train_moments_bytes(const struct hm_adapter *adapter, bool coded)
     return bytes;
 }
 
+uint64_t hm_train_store_bytes(const struct hm_adapter *adapter, bool coded)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < adapter->n_params; i++) {
+        uint64_t count = hm_param_values(&adapter->param[i]);
+        uint64_t values = hm_scratch_room(count * sizeof(float));
+        uint64_t scales = hm_scratch_room(hm_units(count, HM_BLOCK8) * sizeof(float));
+        bytes += 2 * values +
+                 2 * (coded && count >= HM_MOMENTS8_MIN ? hm_scratch_room(count) + scales : values);
+    }
+    return bytes;
+}
+
 static bool decays(const struct hm_optimizer *optimizer, const struct hm_param *param)
 {
     return optimizer->config.decay_all || param->kind == HM_PARAM_LORA_A ||
            param->kind == HM_PARAM_LORA_B;
 }
 
-static void update_unit(void *context, size_t index, int worker)
+static void cut_update(const struct update_pass *pass, const struct hm_optimizer_cut *cut)
 {
-    const struct update_pass *pass = context;
     const struct hm_optimizer *optimizer = pass->optimizer;
-    const struct hm_optimizer_cut *cut = &optimizer->cut[index];
     const struct hm_param *param = &optimizer->adapter->param[cut->param];
     const struct hm_moments *moments = &optimizer->moments[cut->param];
     struct hm_adamw_step step = pass->step;
     float *value = param->value + cut->first, *grad = param->grad + cut->first;
 
-    (void)worker;
     if (!decays(optimizer, param))
         step.weight_decay = 0;
     if (moments->first) {
@@ -204,6 +269,17 @@ static void update_unit(void *context, size_t index, int worker)
     coded.m_absmax += cut->first / HM_BLOCK8;
     coded.v_absmax += cut->first / HM_BLOCK8;
     optimizer->kernels->adamw8(value, grad, &coded, cut->count, &step);
+}
+
+static void update_unit(void *context, size_t index, int worker)
+{
+    const struct update_pass *pass = context;
+    const struct hm_optimizer *optimizer = pass->optimizer;
+
+    (void)worker;
+    cut_hint(optimizer, index + CUTS_AHEAD, hm_scratch_fetch);
+    cut_update(pass, &optimizer->cut[index]);
+    cut_hint(optimizer, index, hm_scratch_drop);
 }
 
 void hm_optimizer_update(struct hm_optimizer *optimizer, double lr, double norm)

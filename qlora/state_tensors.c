@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "hanmix/base/parallel.h"
-#include "hanmix/checkpoint/safetensors.h"
 
 #define TENSORS_MAX 5 /* of one parameter */
 
@@ -72,14 +71,25 @@ static int tensor_list_new(const struct hm_optimizer *optimizer, struct tensor_l
     return HM_OK;
 }
 
+static void written(void *context, const void *data, size_t bytes)
+{
+    hm_scratch_drop(context, data, bytes);
+}
+
+struct hm_tensor_written hm_state_then_drop(const struct hm_adapter *adapter)
+{
+    return (struct hm_tensor_written){ written, adapter->config.store };
+}
+
 int hm_state_tensors_save(const struct hm_optimizer *optimizer, const char *path,
                           struct hm_error *err)
 {
+    struct hm_tensor_written then = hm_state_then_drop(optimizer->adapter);
     struct tensor_list list = { 0 };
     int status = tensor_list_new(optimizer, &list, err);
 
     if (status == HM_OK)
-        status = hm_safetensors_write(path, list.tensor, list.count, NULL, err);
+        status = hm_safetensors_write_each(path, list.tensor, list.count, NULL, &then, err);
     tensor_list_release(&list);
     return status;
 }
@@ -102,6 +112,7 @@ int hm_state_tensors_load(struct hm_optimizer *optimizer, const char *path, stru
     for (size_t i = 0; i < list.count && status == HM_OK; i++) {
         found = hm_safetensors_find(&file, list.tensor[i].name);
         memcpy((void *)(uintptr_t)list.tensor[i].data, found->data, found->size_bytes);
+        hm_scratch_drop(optimizer->adapter->config.store, list.tensor[i].data, found->size_bytes);
         hm_map_drop(&file.map, (uint64_t)(found->data - file.map.data), found->size_bytes);
     }
     tensor_list_release(&list);

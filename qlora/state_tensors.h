@@ -5,8 +5,11 @@
 #ifndef HANMIX_QLORA_STATE_TENSORS_H
 #define HANMIX_QLORA_STATE_TENSORS_H
 
+#include "hanmix/checkpoint/safetensors.h"
 #include "optimizer.h"
 
+/* What lies in the adapter's store gives its memory back once it is written. */
+struct hm_tensor_written hm_state_then_drop(const struct hm_adapter *adapter);
 int hm_state_tensors_save(const struct hm_optimizer *optimizer, const char *path,
                           struct hm_error *err);
 /* Into parameters and moments; nothing is taken over unless all names and shapes are as expected,

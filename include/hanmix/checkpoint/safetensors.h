@@ -82,5 +82,13 @@ void hm_st_writer_abort(struct hm_st_writer *writer);
 /* Convenience: whole small files from memory. */
 int hm_safetensors_write(const char *path, const struct hm_tensor *tensors, size_t n,
                          const json_t *metadata, struct hm_error *err);
+/* The same; `written` hears of each tensor whose data is not read any more. */
+struct hm_tensor_written {
+    void (*written)(void *context, const void *data, size_t bytes);
+    void *context;
+};
+int hm_safetensors_write_each(const char *path, const struct hm_tensor *tensors, size_t n,
+                              const json_t *metadata, const struct hm_tensor_written *then,
+                              struct hm_error *err);
 
 #endif

@@ -9,6 +9,7 @@
 #ifndef HANMIX_MODEL_ADAPTER_H
 #define HANMIX_MODEL_ADAPTER_H
 
+#include "hanmix/base/scratch.h"
 #include "hanmix/checkpoint/checkpoint.h"
 
 #define HM_ADAPTER_RANK_MAX 65536
@@ -28,9 +29,10 @@ struct hm_param {
     enum hm_param_kind kind;
     size_t slot;         /* index of the weight it belongs to (hm_arch_slot) */
     uint32_t rows, cols; /* of value and grad */
+    uint32_t group;      /* embeddings 0, layers from 1 on, what follows them layers + 1 */
     uint32_t first_row;  /* row of the full matrix that value row 0 is (HM_ROWS_NEW); else 0 */
-    float *value;        /* f32, owned by the set */
-    float *grad;         /* f32, owned; NULL when not training */
+    float *value;        /* f32, owned by the set or in config.store */
+    float *grad;         /* the same; NULL when not training */
 };
 static inline size_t hm_param_values(const struct hm_param *param)
 {
@@ -62,6 +64,8 @@ struct hm_adapter_config {
     bool gate;                /* train the router in full */
     bool all;                 /* full-parameter training: everything above ignored */
     uint64_t seed;            /* of the initial A */
+    /* Where values and gradients live: borrowed, longer than the adapter; NULL the heap. */
+    struct hm_scratch *store;
 };
 
 struct hm_adapter {
@@ -101,7 +105,7 @@ enum hm_ask {
     HM_ASK_HEAD = 1 << 8,
     HM_ASK_GATE = 1 << 9,
 };
-/* config with these members of `asked`, which it then borrows. */
+/* config with these members of `asked` and its store, which it then borrows. */
 void hm_adapter_config_ask(struct hm_adapter_config *config, const struct hm_adapter_config *asked,
                            unsigned which);
 /* An adapter to train on, from a PEFT folder and what is asked beside it: a dropout of its own,
@@ -121,6 +125,11 @@ void hm_adapter_config_release(struct hm_adapter_config *config);
 /* HM_ERR_USAGE as hm_adapter_new would give, from the architecture alone. */
 int hm_adapter_config_check(const struct hm_arch *arch, const struct hm_adapter_config *config,
                             uint64_t old_vocab, struct hm_error *err);
+/* For a store (else nothing happens; adapter may be NULL): the values and gradients of a group, or
+   of a parameter, will soon be needed; are not needed for a while, their memory is given back. */
+void hm_adapter_group_fetch(const struct hm_adapter *adapter, uint32_t group);
+void hm_adapter_group_done(const struct hm_adapter *adapter, uint32_t group);
+void hm_adapter_param_done(const struct hm_adapter *adapter, const struct hm_param *param);
 void hm_adapter_zero_grad(struct hm_adapter *adapter);
 uint64_t hm_adapter_param_count(const struct hm_adapter *adapter); /* trainable values */
 /* Bytes of values (and gradients); 0 when config does not fit arch. */

@@ -125,6 +125,8 @@ int hm_train(const struct hm_train_job *job, const struct hm_ctl *ctl,
              struct hm_train_report *ret_report, struct hm_error *err);
 /* What the moments of a run over such parameters take. */
 uint64_t hm_train_moments_bytes(const struct hm_adapter *adapter, bool coded);
+/* What values, gradients and moments take of a scratch file. */
+uint64_t hm_train_store_bytes(const struct hm_adapter *adapter, bool coded);
 /* Kernel path that the newest complete state was made with ("" when there is none): what a resumed
  * run must use. */
 #define HM_KERNELS_NAME_BYTES 32

@@ -7,6 +7,8 @@
 
 #include "hanmix/base/parallel.h"
 
+#define STORE_BYTES ((uint64_t)64 << 20)
+
 static struct hm_kernels kernels;
 
 static int setup(void **state)
@@ -20,6 +22,8 @@ static int setup(void **state)
 struct plan {
     double dropout;
     bool keep_activations; /* no recomputation */
+    bool stored;           /* values, gradients and moments in a file */
+    bool coded;            /* moments in 8 bits */
     int threads;
     uint64_t stop_after, kill_after, save_every; /* 0 never */
 };
@@ -36,8 +40,13 @@ static void run_to_end(const struct plan *plan, const char *name, char hex[HM_SH
     hm_threads_set(plan->threads);
     do {
         struct train_run run;
-        train_open(&run, golden_path("bnb4bit/dq_gate16bit"), HM_ROUND_NONE, &kernels, states);
+        struct hm_scratch *store = NULL;
+        if (plan->stored)
+            assert_ok(hm_scratch_new(test_dir, STORE_BYTES, &store, &err), err);
+        train_open_with(&run, golden_path("bnb4bit/dq_gate16bit"), HM_ROUND_NONE, &kernels, states,
+                        NULL, store);
         run.adapter->config.dropout = plan->dropout;
+        run.job.config.coded_moments = plan->coded;
         run.job.config.recompute = !plan->keep_activations;
         run.job.config.loss_norm = HM_LOSS_TOKENS;
         run.job.config.save_every = plan->save_every;
@@ -50,6 +59,7 @@ static void run_to_end(const struct plan *plan, const char *name, char hex[HM_SH
         else
             assert_int_equal(status, plan->kill_after ? HM_ERR_IO : HM_ERR_STOPPED);
         train_close(&run);
+        hm_scratch_free(store);
         starts++;
     } while (status < 0);
     assert_int_equal(starts, plan->stop_after || plan->kill_after ? 2 : 1);
@@ -81,6 +91,8 @@ static void check_repetition(double dropout, char whole[HM_SHA256_HEX_BYTES])
     plan.save_every = 5;
     plan.threads = 2;
     assert_same(&plan, "killed", whole);
+    plan.stored = true;
+    assert_same(&plan, "stored", whole);
     plan = plain;
     plan.keep_activations = true;
     assert_same(&plan, "kept", whole);
@@ -103,6 +115,22 @@ static void test_repetition_with_dropout(void **state)
     check_repetition(0.1, dropped);
     run_to_end(&plan, "plain", plain);
     assert_string_not_equal(dropped, plain); /* it did something */
+}
+
+static void test_repetition_with_coded_moments(void **state)
+{
+    const struct plan plain = { .threads = 1, .coded = true };
+    struct plan plan = { .threads = 2, .coded = true, .kill_after = 13, .save_every = 5 };
+    char coded[HM_SHA256_HEX_BYTES], other[HM_SHA256_HEX_BYTES];
+
+    (void)state;
+    run_to_end(&plain, "coded", coded);
+    assert_same(&plan, "coded.killed", coded);
+    plan.stored = true;
+    assert_same(&plan, "coded.stored", coded);
+    plan = (struct plan){ .threads = 1 };
+    run_to_end(&plan, "f32", other);
+    assert_string_not_equal(coded, other);
 }
 
 /* A copy of the model whose last eight rows count as new. */
@@ -166,7 +194,7 @@ static void test_only_new_rows_move(void **state)
     (void)state;
     grown_model(model, sizeof(model));
     snprintf(states, sizeof(states), "%s", tmp_path(test_dir, "rows.states"));
-    train_open_with(&run, model, HM_ROUND_NONE, &kernels, states, &config);
+    train_open_with(&run, model, HM_ROUND_NONE, &kernels, states, &config, NULL);
     run.job.config.decay_all = true;
     run.job.config.steps = 6;
     assert_ok(train_go(&run, &err), err);
@@ -187,6 +215,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_repetition, setup, test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_repetition_with_dropout, setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_repetition_with_coded_moments, setup,
+                                        test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_only_new_rows_move, setup, test_dir_teardown),
     };
 

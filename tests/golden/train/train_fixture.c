@@ -17,8 +17,9 @@ static int on_step(void *context, const struct hm_train_metrics *metrics, struct
 
 void train_open_with(struct train_run *run, const char *model_dir, enum hm_round round,
                      const struct hm_kernels *kernels, const char *state_dir,
-                     const struct hm_adapter_config *config)
+                     const struct hm_adapter_config *config, struct hm_scratch *store)
 {
+    const struct hm_adapter_config asked = { .store = store };
     struct hm_model_options options = { .round = round, .check_finite = true };
     struct hm_error err = { 0 };
 
@@ -29,9 +30,9 @@ void train_open_with(struct train_run *run, const char *model_dir, enum hm_round
     if (config)
         assert_ok(hm_adapter_new(ckpt, config, true, &run->adapter, &err), err);
     else
-        assert_ok(
-            hm_adapter_load(golden_path("train/initial_adapter"), ckpt, true, &run->adapter, &err),
-            err);
+        assert_ok(hm_adapter_start(golden_path("train/initial_adapter"), ckpt, &asked, 0,
+                                   &run->adapter, &err),
+                  err);
     hm_model_attach(run->model, run->adapter);
     assert_ok(hm_samples_open_ids(golden_path("train/batches.safetensors"), &run->data, &err), err);
     run->ctl.stop = &run->stop;
@@ -63,7 +64,7 @@ void train_open_with(struct train_run *run, const char *model_dir, enum hm_round
 void train_open(struct train_run *run, const char *model_dir, enum hm_round round,
                 const struct hm_kernels *kernels, const char *state_dir)
 {
-    train_open_with(run, model_dir, round, kernels, state_dir, NULL);
+    train_open_with(run, model_dir, round, kernels, state_dir, NULL, NULL);
 }
 
 void train_close(struct train_run *run)

@@ -26,10 +26,11 @@ struct train_run {
 /* The recorded recipe in f32; callers change job.config and adapter before train_run. */
 void train_open(struct train_run *run, const char *model_dir, enum hm_round round,
                 const struct hm_kernels *kernels, const char *state_dir);
-/* With an adapter of the caller's making instead of the recorded initial one. */
+/* With an adapter of the caller's making instead of the recorded initial one, unless config is
+   NULL; this may live in a store. */
 void train_open_with(struct train_run *run, const char *model_dir, enum hm_round round,
                      const struct hm_kernels *kernels, const char *state_dir,
-                     const struct hm_adapter_config *config);
+                     const struct hm_adapter_config *config, struct hm_scratch *store);
 void train_close(struct train_run *run);
 int train_go(struct train_run *run, struct hm_error *err);
 
