@@ -128,7 +128,7 @@ static int bench_open(struct bench *bench, const struct settings *settings, stru
     if (!bench->ids || !bench->heard || !bench->memory)
         return hm_fail_nomem(err, "for token ids");
     memset(bench->memory, 1, READ_BYTES);
-    bench_ids(hm_model_arch(bench->model)->vocab_size, 1, settings->prompt, bench->ids);
+    hm_synthetic_ids(hm_model_arch(bench->model)->vocab_size, 1, settings->prompt, bench->ids);
     return HM_OK;
 }
 
