@@ -4,9 +4,10 @@
  * backward] [--seconds S] [--no-dense]. One CSV row per cell: NF4 with nested scales, f32 operand
  * packed inside the call, f32 output, all threads over the cuts of model/linear.c, the best call of
  * S seconds; codes are cold (copies that the caches cannot hold take turns). peak_share is of the
- * register-resident vdpbf16ps rate of this run, read_share of its memory reading rate. The same
- * cell with W dense in bf16 shows the time without decoding (its data is four times as large: from
- * 128 rows on that hardly matters). Rows "mean" are weighted by FLOPs.
+ * register-resident vdpbf16ps rate of this run, read_share of its memory reading rate. decode_share
+ * is the time of the same cell with one row by that with m: at most this goes into reading and
+ * decoding W. dense_gflop_s: the cell with W dense in bf16, such as the output head. Rows "mean"
+ * are weighted by FLOPs.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,20 +122,22 @@ static struct cell cell_make(const struct bench *bench, const struct settings *s
                           .width = forward ? settings->rows : settings->cols };
 }
 
-static void row_print(const struct bench *bench, const char *side, const char *shape, size_t m,
-                      double values, const double seconds[2])
-{
-    double rate = 2 * values * (double)m / seconds[0] / 1e9;
-    double codes = values * (0.5 + 1.0 / BLOCKSIZE) / seconds[0] / 1e9;
+enum variant { NF4, DENSE, ONE_ROW, VARIANTS };
 
-    printf("%s,%s,%zu,%s,%d,%.1f,%.3f,%.1f,%.1f,%.3f", side, shape, m, bench->kernels.name,
-           hm_threads(), rate, bench->peak > 0 ? rate / bench->peak : 0, values / seconds[0] / 1e9,
-           codes, codes / bench->reading);
-    if (seconds[1] > 0)
-        printf(",%.1f,%.3f\n", 2 * values * (double)m / seconds[1] / 1e9,
-               1 - seconds[1] / seconds[0]);
+static void row_print(const struct bench *bench, const char *side, const char *shape, size_t m,
+                      double values, const double seconds[VARIANTS])
+{
+    double flops = 2 * values * (double)m / 1e9, rate = flops / seconds[NF4];
+    double codes = values * (0.5 + 1.0 / BLOCKSIZE) / seconds[NF4] / 1e9;
+
+    printf("%s,%s,%zu,%s,%d,%.1f,%.3f,%.1f,%.1f,%.3f,%.3f", side, shape, m, bench->kernels.name,
+           hm_threads(), rate, bench->peak > 0 ? rate / bench->peak : 0,
+           values / seconds[NF4] / 1e9, codes, codes / bench->reading,
+           seconds[ONE_ROW] / seconds[NF4]);
+    if (seconds[DENSE] > 0)
+        printf(",%.1f\n", flops / seconds[DENSE]);
     else
-        printf(",,\n");
+        printf(",\n");
     fflush(stdout);
 }
 
@@ -146,27 +149,30 @@ static void side_run(const struct bench *bench, struct settings settings, enum h
     };
     const uint32_t rows = settings.rows, cols = settings.cols;
     const char *name = side == HM_PACK_FORWARD ? "forward" : "backward";
-    double all[2] = { 0 }, values = 0;
+    double all[VARIANTS] = { 0 }, values = 0;
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
-        double seconds[2] = { 0 };
+        double seconds[VARIANTS] = { 0 };
         char shape[32];
         settings.rows = shapes[i][0];
         settings.cols = shapes[i][1];
         if (rows && (rows != settings.rows || cols != settings.cols))
             continue;
         struct cell cell = cell_make(bench, &settings, side);
-        seconds[0] = cell_seconds(&cell, settings.seconds);
+        seconds[NF4] = cell_seconds(&cell, settings.seconds);
         if (settings.dense) {
             cell.w.layout = HM_FROZEN_BF16;
-            seconds[1] = cell_seconds(&cell, settings.seconds);
+            seconds[DENSE] = cell_seconds(&cell, settings.seconds);
+            cell.w.layout = HM_FROZEN_NF4;
         }
+        cell.m = 1;
+        seconds[ONE_ROW] = settings.m == 1 ? seconds[NF4] : cell_seconds(&cell, settings.seconds);
         snprintf(shape, sizeof(shape), "%ux%u", settings.rows, settings.cols);
         double n = (double)settings.rows * settings.cols;
         row_print(bench, name, shape, settings.m, n, seconds);
         values += n;
-        all[0] += seconds[0];
-        all[1] += seconds[1];
+        for (int v = 0; v < VARIANTS; v++)
+            all[v] += seconds[v];
     }
     if (!rows)
         row_print(bench, name, "mean", settings.m, values, all);
@@ -256,7 +262,7 @@ int main(int argc, char **argv)
     printf("# %s, %d threads, vdpbf16ps %.0f GFLOP/s, reads %.1f GB/s\n", hm_cpu_model(),
            hm_threads(), bench.peak, bench.reading);
     printf("side,shape,m,path,threads,gflop_s,peak_share,gvalues_s,code_gb_s,read_share,"
-           "dense_gflop_s,decode_share\n");
+           "decode_share,dense_gflop_s\n");
     for (int side = 0; side < 2; side++)
         for (size_t i = 0; i < sizeof(m_sizes) / sizeof(m_sizes[0]); i++) {
             const char *name = side == 0 ? "forward" : "backward";

@@ -6,6 +6,7 @@ of each cell, weights cold (copies that the caches cannot hold take turns), grad
 Needs torch (CPU) and, for the second, bitsandbytes. Usage: frozen_torch.py [--m 8,32,...] [--tools torch,bnb] [--seconds S]
 """
 import argparse
+import copy
 import itertools
 import time
 
@@ -13,7 +14,7 @@ import torch
 
 SHAPES = [(14336, 4096), (4096, 14336), (4096, 4096), (1024, 4096)]
 POOL_BYTES = 320 << 20
-CALLS = 4
+CALLS = 3
 
 
 def best_seconds(call, weights, budget):
@@ -45,7 +46,8 @@ def linear4bit(rows, cols):
 
 def measure_torch(rows, cols, sizes, budget):
     copies = max(2, POOL_BYTES // (rows * cols * 2))
-    weights = [torch.randn(rows, cols).mul_(0.02).to(torch.bfloat16) for _ in range(copies)]
+    first = torch.randn(rows, cols).mul_(0.02).to(torch.bfloat16)
+    weights = [first.clone() for _ in range(copies)]
     for m in sizes:
         x = torch.randn(m, cols).to(torch.bfloat16)
         g = torch.randn(m, rows).to(torch.bfloat16)
@@ -55,8 +57,8 @@ def measure_torch(rows, cols, sizes, budget):
 
 def measure_bnb(rows, cols, sizes, budget):
     copies = max(2, POOL_BYTES // (rows * cols // 2))
-    layers = [linear4bit(rows, cols)]
-    layers += [linear4bit(rows, cols) for _ in range(min(copies, 6) - 1)]
+    first = linear4bit(rows, cols)
+    layers = [copy.deepcopy(first) for _ in range(min(copies, 6))]
     for m in sizes:
         x = torch.randn(m, cols).to(torch.bfloat16).requires_grad_(True)
         g = torch.randn(m, rows).to(torch.bfloat16)
@@ -74,7 +76,7 @@ def main():
     parser.add_argument("--tools", default="torch,bnb")
     parser.add_argument("--shape", default="")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=0.1)
+    parser.add_argument("--seconds", type=float, default=0.05)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     sizes = [int(m) for m in options.m.split(",")]

@@ -167,6 +167,7 @@ static void all(const struct hm_kernels *k)
         { 129, 64, 64, true, HM_FROZEN_NF4 },   { 1, 128, 64, false, HM_FROZEN_NF4 },
         { 47, 320, 64, false, HM_FROZEN_BF16 }, { 300, 128, 64, true, HM_FROZEN_NF4 },
         { 40, 1088, 64, true, HM_FROZEN_NF4 },  { 600, 64, 0, false, HM_FROZEN_BF16 },
+        { 25, 1536, 192, true, HM_FROZEN_NF4 }, { 1031, 128, 128, true, HM_FROZEN_NF4 },
     };
 
     if (!k->frozen_forward)
@@ -216,10 +217,38 @@ int main(int argc, char **argv)
     return check_main(argc, argv, "frozen", emulated, none);
 }
 #else
+/* Beyond the blocks of rows, outputs and inner sizes that any path works in; one call a side. */
+static void large(const struct hm_kernels *k)
+{
+    static const struct {
+        size_t m;
+        uint32_t rows, cols;
+        enum hm_frozen_layout layout;
+    } cases[] = {
+        { 1, 30, 9216, HM_FROZEN_NF4 },   { 7, 35, 9216, HM_FROZEN_NF4 },
+        { 11, 1100, 320, HM_FROZEN_NF4 }, { 12, 20, 2688, HM_FROZEN_BF16 },
+        { 13, 270, 2368, HM_FROZEN_NF4 }, { 50, 290, 1088, HM_FROZEN_NF4 },
+        { 65, 281, 640, HM_FROZEN_BF16 }, { 531, 1029, 64, HM_FROZEN_NF4 },
+        { 1047, 37, 576, HM_FROZEN_NF4 },
+    };
+
+    if (!k->frozen_forward || strcmp(k->name, "ref") == 0)
+        return;
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct matrix matrix =
+            matrix_new(cases[c].layout, cases[c].rows, cases[c].cols, 64, c % 2 == 0);
+        check_context("%s frozen large case %zu", k->name, c);
+        product(k, &matrix, HM_PACK_FORWARD, cases[c].m, 0, cases[c].rows, true);
+        product(k, &matrix, HM_PACK_BACKWARD, cases[c].m, 0, cases[c].cols, false);
+        check_release();
+    }
+}
+
 static void path(const struct hm_kernels *ref, const struct hm_kernels *path)
 {
     (void)ref;
     all(path);
+    large(path);
 }
 
 int main(int argc, char **argv)
