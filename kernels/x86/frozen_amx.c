@@ -10,7 +10,7 @@
  * chunk of x stays in L2 over a group; C waits in scratch, or in the tiles where one block is all.
  */
 #include "frozen.h"
-#include "tile_decode.h"
+#include "tile_block.h"
 #include "transpose.h"
 #include "x86.h"
 
@@ -22,8 +22,9 @@
 
 #define PASS_ROWS    256u /* rows of x that one decoding serves */
 #define GROUP_PIECES 8u
-#define FEW_ROWS     64u /* below: short chunks, which stay in L1 */
-#define MANY_ROWS    128u
+#define VECTOR_ROWS  2u  /* up to: vectors of AVX512-BF16, which need no decoded tiles */
+#define SHORT_ROWS   64u /* below: short chunks, which stay in L1 */
+#define LONG_ROWS    128u
 #define X_L2_BYTES   ((size_t)1 << 20) /* a packed operand that stays in L2 beside the rest */
 #define BLOCK_F32    (4 * TILE_F32)    /* C of 32 x 32 */
 #define PIECE_BYTES  ((size_t)128 << 10)
@@ -51,108 +52,6 @@ struct product {
 struct item { /* one piece in one chunk, for one pass */
     size_t row;
     uint32_t group, chunk, piece; /* group: its first piece */
-};
-
-/* Up to 2 x 2 tiles of C over the steps of a chunk; strides in values. */
-struct block {
-    const uint16_t *a, *b;
-    size_t a_next, a_step, b_next, b_step;
-    unsigned n_a, n_b;
-    uint32_t n_steps;
-    float *c;
-    enum { C_ZERO, C_LOAD, C_KEPT } before;
-    bool store;
-};
-
-INLINE void steps_run(const struct block *block, struct piece *next, uint32_t per_step,
-                      enum hm_pack side, enum source source)
-{
-    const uint16_t *a = block->a, *b = block->b;
-    const size_t a_next = block->a_next, b_next = block->b_next;
-    const bool two_a = block->n_a > 1, two_b = block->n_b > 1;
-    struct piece piece = *next;
-
-    for (uint32_t step = 0; step < block->n_steps; step++) {
-        tile_load(4, a);
-        tile_load(6, b);
-        tile_dot(0, 4, 6);
-        if (two_b) {
-            tile_load(7, b + b_next);
-            tile_dot(1, 4, 7);
-        }
-        if (two_a) {
-            tile_load(5, a + a_next);
-            tile_dot(2, 5, 6);
-            if (two_b)
-                tile_dot(3, 5, 7);
-        }
-        a += block->a_step;
-        b += block->b_step;
-        for (uint32_t i = 0; i < per_step && piece.left > 0; i++)
-            unit_decode(&piece, side, source);
-    }
-    *next = piece;
-}
-
-static void c_begin(const struct block *block)
-{
-    const float *c = block->c;
-
-    if (block->before == C_ZERO) {
-        tile_zero(0);
-        tile_zero(1);
-        tile_zero(2);
-        tile_zero(3);
-    } else if (block->before == C_LOAD) {
-        tile_load(0, c);
-        tile_load(1, c + TILE_F32);
-        tile_load(2, c + 2 * TILE_F32);
-        tile_load(3, c + 3 * TILE_F32);
-    }
-}
-
-static void c_end(const struct block *block)
-{
-    float *c = block->c;
-
-    if (!block->store)
-        return;
-    tile_store(0, c);
-    tile_store(1, c + TILE_F32);
-    tile_store(2, c + 2 * TILE_F32);
-    tile_store(3, c + 3 * TILE_F32);
-}
-
-/* One body for each side and source, so that the decoding is inlined into the steps. */
-#define STEPS(name, side, source)                                                             \
-    static __attribute__((noinline)) void name(const struct block *block, struct piece *next, \
-                                               uint32_t per_step)                             \
-    {                                                                                         \
-        steps_run(block, next, per_step, side, source);                                       \
-    }                                                                                         \
-    static void name##_rest(struct piece *next)                                               \
-    {                                                                                         \
-        while (next->left > 0)                                                                \
-            unit_decode(next, side, source);                                                  \
-    }
-
-STEPS(forward_nf4, HM_PACK_FORWARD, SOURCE_NF4)
-STEPS(forward_nested, HM_PACK_FORWARD, SOURCE_NF4_NESTED)
-STEPS(forward_bf16, HM_PACK_FORWARD, SOURCE_BF16)
-STEPS(backward_nf4, HM_PACK_BACKWARD, SOURCE_NF4)
-STEPS(backward_nested, HM_PACK_BACKWARD, SOURCE_NF4_NESTED)
-STEPS(backward_bf16, HM_PACK_BACKWARD, SOURCE_BF16)
-
-static const struct {
-    void (*steps)(const struct block *block, struct piece *next, uint32_t per_step);
-    void (*rest)(struct piece *next);
-} bodies[2][3] = {
-    { { forward_nf4, forward_nf4_rest },
-      { forward_nested, forward_nested_rest },
-      { forward_bf16, forward_bf16_rest } },
-    { { backward_nf4, backward_nf4_rest },
-      { backward_nested, backward_nested_rest },
-      { backward_bf16, backward_bf16_rest } },
 };
 
 static enum source source_of(const struct hm_frozen *w)
@@ -183,8 +82,8 @@ static void product_plan(struct product *p, void *scratch)
     bool forward = p->side == HM_PACK_FORWARD;
     uint32_t longest = forward ? 2048 : 1024; /* 128 KiB of a piece */
 
-    if (p->m < MANY_ROWS)
-        longest = p->m < FEW_ROWS ? 256 : 512;
+    if (p->m < LONG_ROWS)
+        longest = p->m < SHORT_ROWS ? 256 : 512;
     p->depth = forward ? p->w->cols : units32(p->w->rows, 32) * 32;
     p->width = forward ? PIECE_ROWS : PIECE_COLS;
     p->n_pieces = units32(p->count, p->width);
@@ -413,7 +312,10 @@ static void HM_AMX(frozen_forward)(const struct hm_frozen *w, uint32_t row0, uin
                                .out = y,
                                .ld = ldy };
 
-    product_run(&product, scratch);
+    if (m <= VECTOR_ROWS)
+        hm_frozen_forward_avx512bf16(w, row0, n_rows, x, m, add, y, ldy, scratch);
+    else
+        product_run(&product, scratch);
 }
 
 static void HM_AMX(frozen_backward)(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
@@ -430,7 +332,10 @@ static void HM_AMX(frozen_backward)(const struct hm_frozen *w, uint32_t col0, ui
                                .out = dx,
                                .ld = lddx };
 
-    product_run(&product, scratch);
+    if (m <= VECTOR_ROWS)
+        hm_frozen_backward_avx512bf16(w, col0, n_cols, dy, m, add, dx, lddx, scratch);
+    else
+        product_run(&product, scratch);
 }
 
 static __m512i pack_row(const float *x, size_t n)
@@ -446,8 +351,11 @@ static void HM_AMX(frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t ro
                                 uint16_t *packed)
 {
     size_t depth = (size_t)units32(k, 32) * 32;
-    (void)m;
 
+    if (m <= VECTOR_ROWS) {
+        hm_frozen_pack_avx512bf16(side, m, k, row0, n_rows, col0, n_cols, x, ldx, packed);
+        return;
+    }
     for (size_t row = 0; row < n_rows; row += 16)
         for (size_t col = 0; col < n_cols; col += 32) {
             uint16_t *out = packed + (row0 + row) * depth + (col0 + col) / 32 * TILE_BF16;

@@ -155,6 +155,29 @@ static void product(const struct hm_kernels *k, const struct matrix *matrix, enu
     free(size);
 }
 
+/* Sizes that paths cut into several passes, groups and chunks. */
+static void several(const struct hm_kernels *k)
+{
+    static const struct {
+        uint32_t rows, cols;
+        size_t m;
+        enum hm_pack side;
+    } cases[] = {
+        { 270, 4160, 130, HM_PACK_FORWARD }, { 1100, 640, 130, HM_PACK_BACKWARD },
+        { 70, 192, 300, HM_PACK_FORWARD },   { 70, 192, 300, HM_PACK_BACKWARD },
+        { 40, 2240, 70, HM_PACK_FORWARD },   { 1090, 64, 70, HM_PACK_BACKWARD },
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct matrix matrix = matrix_new(HM_FROZEN_NF4, cases[i].rows, cases[i].cols, 64, i % 2);
+        bool forward = cases[i].side == HM_PACK_FORWARD;
+        check_context("%s frozen %ux%u m %zu", k->name, cases[i].rows, cases[i].cols, cases[i].m);
+        product(k, &matrix, cases[i].side, cases[i].m, 0, forward ? cases[i].rows : cases[i].cols,
+                true);
+        check_release();
+    }
+}
+
 static void all(const struct hm_kernels *k)
 {
     static const size_t m_sizes[] = { 1, 2, 3, 5, 8, 9, 15, 16, 17, 31, 40, 65, 130 };
@@ -188,6 +211,7 @@ static void all(const struct hm_kernels *k)
             product(k, &matrix, HM_PACK_BACKWARD, m, col0, n_cols, true);
             check_release();
         }
+    several(k);
 }
 
 #if defined(HM_TILE_EMULATION)
