@@ -58,6 +58,8 @@ static void test_file_cut_in_use(void **state)
     struct hm_error err = { 0 };
 
     assert_int_equal(truncate(path, 65536), 0);
+    if (madvise((void *)(uintptr_t)(map.data + 131072), 4096, MADV_POPULATE_READ) == 0)
+        skip(); /* qemu-user answers so without looking */
     assert_ok(hm_map_fetch(&map, path, 0, 65536, &err), err);
     assert_fails(hm_map_fetch(&map, path, 60000, 20000, &err), HM_ERR_FORMAT,
                  "was cut from 327780 to 65536 bytes", err);
