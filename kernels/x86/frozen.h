@@ -77,9 +77,11 @@ void hm_frozen_panel_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
                           uint32_t n_cols, const float *scale, size_t scale_ld, uint16_t *panel);
 /* W[row0..+n_rows][col0..+n_cols], n_rows <= CHUNK, n_cols <= PANEL_N, as strips of 32 columns
  * [n_cols / 32][pairs of rows][2][16][2]: of each pair a vector of the even columns, then one of
- * the odd ones. An odd last row is paired with zeros: scale has zeros for it. */
+ * the odd ones. An odd last row is paired with zeros: scale has zeros for it. Codes ahead_rows
+ * below are fetched on the way, unless that is 0. */
 void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                            uint32_t col0, uint32_t n_cols, const float *scale, uint16_t *panel);
+                            uint32_t col0, uint32_t n_cols, const float *scale, uint32_t ahead_rows,
+                            uint16_t *panel);
 /* m <= FEW, x packed in pieces of 32 columns, [k / 32][m][32]. */
 void hm_frozen_forward_few(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                            const uint16_t *x, size_t m, bool add, float *y, size_t ldy,

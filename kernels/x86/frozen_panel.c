@@ -125,9 +125,11 @@ INLINE void strip_copy(const uint8_t *low, const uint8_t *high, bool has_high, u
 }
 
 void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                            uint32_t col0, uint32_t n_cols, const float *scale, uint16_t *panel)
+                            uint32_t col0, uint32_t n_cols, const float *scale, uint32_t ahead_rows,
+                            uint16_t *panel)
 {
     const size_t strip = round_up(n_rows, 2) * 32, n_scales = n_cols / 64;
+    const size_t ahead = (size_t)ahead_rows * (w->cols / 2);
 
     for (uint32_t r = 0; r < n_rows; r += 2, scale += 2 * n_scales) {
         const bool has_high = r + 1 < n_rows;
@@ -140,6 +142,10 @@ void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n
             continue;
         }
         const uint8_t *low = w->data + first / 2, *high = w->data + second / 2;
+        for (size_t i = 0; ahead > 0 && i < n_cols / 2; i += 64) {
+            fetch((uintptr_t)low + ahead + i);
+            fetch((uintptr_t)high + ahead + i);
+        }
         for (size_t i = 0; i < n_scales; i++, low += 32, high += 32, out += 2 * strip) {
             __m512i table = table_make(scale[i], scale[n_scales + i]);
             strip_decode(low, high, table, out);

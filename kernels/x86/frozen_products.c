@@ -11,6 +11,7 @@
 
 #define NARROW_M 64u /* up to these rows of x, panels of W are this high */
 #define NARROW_N 24u
+#define AHEAD    64u
 
 /* --- all rows of the broadcast operand against lanes that fit L1 --- */
 
@@ -234,12 +235,15 @@ static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_
         const uint32_t depth = (uint32_t)least(CHUNK, w->rows - k);
         const size_t pairs = (depth + 1) / 2;
         const uint16_t *rows = dy + chunk_begin(m_all, k) + m0 * width;
-        struct frozen_ahead ahead =
-            ahead_block(w, k + CHUNK, CHUNK, col0, n_cols, units(n_cols, 32) * units(m, 12));
+        struct frozen_ahead ahead = { 0 };
+        if (m > NARROW_M)
+            ahead =
+                ahead_block(w, k + CHUNK, CHUNK, col0, n_cols, units(n_cols, 32) * units(m, 12));
         left_ahead(&ahead, rows, m_all * width, m * width, units(n_cols, 32) * units(m, 12));
         hm_frozen_panel_scales(w, k, depth, col0, n_cols, scratch->scale);
         memset(scratch->scale + (size_t)depth * (n_cols / 64), 0, n_cols / 64 * sizeof(float));
-        hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale, scratch->panel);
+        hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale, m <= NARROW_M ? AHEAD : 0,
+                               scratch->panel);
         for (uint32_t j = 0; j < n_cols; j += 32)
             strip_run(2, round_up(m, 4),
                       (struct frozen_tile){ .row = rows,
