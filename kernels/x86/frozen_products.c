@@ -9,9 +9,10 @@
 #include "frozen_tile.h"
 #include "simd_avx512.h"
 
-#define NARROW_M 64u /* up to these rows of x, panels of W are this high */
+#define NARROW_M 64u /* up to these rows of x panels of W are NARROW_N high */
 #define NARROW_N 24u
-#define AHEAD    64u
+#define DECODE_M 192u /* up to these rows of dy codes are fetched while others are decoded, */
+#define AHEAD    64u  /* so many rows before, else between the tiles */
 
 /* --- all rows of the broadcast operand against lanes that fit L1 --- */
 
@@ -236,13 +237,13 @@ static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_
         const size_t pairs = (depth + 1) / 2;
         const uint16_t *rows = dy + chunk_begin(m_all, k) + m0 * width;
         struct frozen_ahead ahead = { 0 };
-        if (m > NARROW_M)
+        if (m > DECODE_M)
             ahead =
                 ahead_block(w, k + CHUNK, CHUNK, col0, n_cols, units(n_cols, 32) * units(m, 12));
         left_ahead(&ahead, rows, m_all * width, m * width, units(n_cols, 32) * units(m, 12));
         hm_frozen_panel_scales(w, k, depth, col0, n_cols, scratch->scale);
         memset(scratch->scale + (size_t)depth * (n_cols / 64), 0, n_cols / 64 * sizeof(float));
-        hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale, m <= NARROW_M ? AHEAD : 0,
+        hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale, m <= DECODE_M ? AHEAD : 0,
                                scratch->panel);
         for (uint32_t j = 0; j < n_cols; j += 32)
             strip_run(2, round_up(m, 4),
