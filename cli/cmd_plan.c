@@ -30,6 +30,12 @@ static int stage_text(const struct hm_recipe_stage *entry, const struct hm_plann
                          hm_bytes_text(planned->memory_bytes, amount, sizeof(amount))));
     HM_TRY(hm_buf_printf(text, err, "  %-34s %12s\n", "disk",
                          hm_bytes_text(plan->disk_bytes, amount, sizeof(amount))));
+    if (plan->read_bytes > 0)
+        HM_TRY(hm_buf_printf(text, err, "  %-34s %12s\n", "read from disk",
+                             hm_bytes_text(plan->read_bytes, amount, sizeof(amount))));
+    if (plan->read_bytes_per_step > 0)
+        HM_TRY(hm_buf_printf(text, err, "  %-34s %12s\n", "read from disk in each step",
+                             hm_bytes_text(plan->read_bytes_per_step, amount, sizeof(amount))));
     if (plan->work > 0 && plan->work_unit)
         HM_TRY(hm_buf_printf(text, err, "  %-34s %12" PRIu64 " %s\n", "work", plan->work,
                              plan->work_unit));
@@ -243,15 +249,27 @@ int hm_cmd_plan(int argc, char **argv, struct hm_error *err)
         return hm_fail(err, HM_ERR_USAGE, "--ranks: this build runs as one process, without MPI");
     HM_TRY(
         hm_recipe_load(argv[1], (const char *const *)argv + 2, words - 1, run_dir, &recipe, err));
-    int status = hm_run_plan_make(&recipe, 0, &ctl, &plan, err);
-    int fits = status == HM_OK ? hm_run_plan_fits(&recipe, &plan, memory, err) : HM_OK;
+    struct hm_fit_limits limits = { .memory_bytes = memory, .last = SIZE_MAX };
+    struct hm_error nofit = { 0 };
+    int status = hm_run_plan_make(&recipe, 0, &ctl, &plan, &nofit);
+    bool made = status == HM_OK;
+    if (made) { /* what is not here yet may be meant for another machine */
+        limits.machine = plan.n_missing == 0;
+        status = hm_run_plan_fits(&recipe, &plan, &limits, &nofit);
+    }
+    if (status == HM_ERR_NOFIT)
+        hm_run_plan_advise(&recipe, 0, &limits, &nofit);
+    int fits = status;
+    status = made ? HM_OK : status;
     if (status == HM_OK && bench && fits == HM_OK)
-        status = measure(&recipe, &plan, &ctl, &timing, err);
+        status = measure(&recipe, &plan, &ctl, &timing, &nofit);
     hm_terminal_close(&terminal);
     if (status == HM_OK)
-        status = print_plan(&recipe, &plan, as_json, timing.bench.stage ? &timing : NULL, err);
+        status = print_plan(&recipe, &plan, as_json, timing.bench.stage ? &timing : NULL, &nofit);
     if (status == HM_OK)
         status = fits;
+    if (status < 0)
+        hm_error_pass(err, &nofit);
     hm_plan_bench_release(&timing.bench);
     hm_run_plan_release(&plan);
     hm_recipe_release(&recipe);

@@ -33,28 +33,6 @@ void hm_plan_bench_release(struct hm_plan_bench *bench)
 
 /* --- the scratch folder --- */
 
-/* The longest part of `path` that exists as a folder; "." when none does. */
-static int existing_parent(const char *path, char **ret_dir, struct hm_error *err)
-{
-    char *dir = hm_strdup(HM_MEM_OTHER, path);
-
-    if (!dir)
-        return hm_fail_nomem(err, "for a path");
-    while (!hm_path_is_dir(dir)) {
-        char *slash = strrchr(dir, '/');
-        if (!slash || slash == dir) {
-            hm_free(dir);
-            dir = hm_strdup(HM_MEM_OTHER, slash ? "/" : ".");
-            if (!dir)
-                return hm_fail_nomem(err, "for a path");
-            break;
-        }
-        *slash = '\0';
-    }
-    *ret_dir = dir;
-    return HM_OK;
-}
-
 static int scratch_in(const char *dir, char **ret_scratch, struct hm_error *err)
 {
     char *path = NULL;
@@ -76,7 +54,7 @@ static int scratch_make(const char *run_dir, char **ret_scratch, struct hm_error
     const char *temporary = getenv("TMPDIR");
     char *dir = NULL;
 
-    HM_TRY(existing_parent(run_dir, &dir, err));
+    HM_TRY(hm_existing_parent(run_dir, &dir, err));
     int status = scratch_in(dir, ret_scratch, NULL);
     hm_free(dir);
     if (status < 0)
@@ -90,6 +68,27 @@ static bool wanted(const struct bench *bench, size_t stage)
 {
     return bench->plan->stage[stage].decision != HM_DECIDE_SKIP &&
            bench->recipe->stage[stage].stage->bench != NULL;
+}
+
+/* Stages that do little besides reading and writing: the slower of both, at the share of the disk's
+ * rate that streaming reaches. */
+#define DISK_SHARE 0.8
+
+static void disk_bench(struct bench *bench, size_t stage)
+{
+    const struct hm_stage_plan *plan = &bench->plan->stage[stage].plan;
+    struct hm_stage_bench *ret = &bench->result.stage[stage];
+    const struct hm_plan_bench *rates = &bench->result;
+
+    if (bench->plan->stage[stage].decision == HM_DECIDE_SKIP || !plan->work_unit ||
+        strcmp(plan->work_unit, "tensors") != 0 || plan->read_bytes == 0 ||
+        !(rates->read_rate > 0) || !(rates->write_rate > 0))
+        return;
+    double read = (double)plan->read_bytes / rates->read_rate;
+    double write = (double)plan->disk_bytes / rates->write_rate;
+    hm_stage_bench_add(ret, read > write ? "read" : "write",
+                       (read > write ? read : write) / DISK_SHARE, 1);
+    snprintf(ret->how, sizeof(ret->how), "by the rates of the disk");
 }
 
 static int stage_bench(struct bench *bench, size_t stage, double seconds, struct hm_error *err)
@@ -136,8 +135,10 @@ static int stages_bench(struct bench *bench, struct hm_error *err)
     for (size_t i = 0; i < n; i++)
         left += wanted(bench, i);
     for (size_t i = 0; i < n; i++) {
-        if (!wanted(bench, i))
+        if (!wanted(bench, i)) {
+            disk_bench(bench, i);
             continue;
+        }
         if (hm_ctl_stopped(bench->ctl))
             return hm_fail(err, HM_ERR_STOPPED, "stopped while timing");
         double share = (bench->deadline - hm_clock_seconds()) / (double)left--;

@@ -24,6 +24,27 @@ int hm_run_path(const struct hm_recipe *recipe, const char *id, const char *suff
                      suffix);
 }
 
+int hm_existing_parent(const char *path, char **ret_dir, struct hm_error *err)
+{
+    char *dir = hm_strdup(HM_MEM_OTHER, path);
+
+    if (!dir)
+        return hm_fail_nomem(err, "for a path");
+    while (!hm_path_is_dir(dir)) {
+        char *slash = strrchr(dir, '/');
+        if (!slash || slash == dir) {
+            hm_free(dir);
+            dir = hm_strdup(HM_MEM_OTHER, slash ? "/" : ".");
+            if (!dir)
+                return hm_fail_nomem(err, "for a path");
+            break;
+        }
+        *slash = '\0';
+    }
+    *ret_dir = dir;
+    return HM_OK;
+}
+
 json_t *hm_stage_json_load(const char *folder)
 {
     json_t *value = NULL;

@@ -46,6 +46,8 @@ int hm_identity_compare(const json_t *was, const json_t *is, bool *ret_same, cha
 
 int hm_run_path(const struct hm_recipe *recipe, const char *id, const char *suffix, char **ret_path,
                 struct hm_error *err);
+/* The longest part of `path` that exists as a folder, "." when none does; hm_free. */
+int hm_existing_parent(const char *path, char **ret_dir, struct hm_error *err);
 /* stage.json of a folder: NULL when there is none or it cannot be read. */
 json_t *hm_stage_json_load(const char *folder);
 /* A folder of the stage's name that no stage made is somebody's data: HM_ERR_USAGE. One whose

@@ -263,6 +263,7 @@ static void sum_up(struct hm_run_plan *plan)
         if (planned->decision == HM_DECIDE_SKIP)
             continue;
         plan->disk_bytes += planned->plan.disk_bytes;
+        plan->read_bytes += planned->plan.read_bytes;
         uint64_t unmapped = planned->memory_bytes - planned->mapped_bytes;
         if (unmapped > plan->memory_unmapped_bytes)
             plan->memory_unmapped_bytes = unmapped;
@@ -317,36 +318,6 @@ int hm_run_plan_make(const struct hm_recipe *recipe, int threads, const struct h
     return HM_OK;
 }
 
-/* --- does it fit --- */
-
-static int compare_lines(const void *a, const void *b)
-{
-    const struct hm_plan_line *x = a, *y = b;
-
-    return (x->bytes < y->bytes) - (x->bytes > y->bytes);
-}
-
-int hm_run_plan_fits(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
-                     uint64_t limit_bytes, struct hm_error *err)
-{
-    const struct hm_planned_stage *planned = &plan->stage[plan->memory_stage];
-    struct hm_stage_plan sorted = planned->plan;
-    char largest[300] = "";
-    size_t used = 0;
-
-    if (limit_bytes == 0 || plan->memory_bytes <= limit_bytes)
-        return HM_OK;
-    qsort(sorted.memory, sorted.n_memory, sizeof(*sorted.memory), compare_lines);
-    for (size_t i = 0; i < sorted.n_memory && i < 3 && used < sizeof(largest); i++)
-        used += (size_t)snprintf(largest + used, sizeof(largest) - used, "%s%s %.1f MiB",
-                                 i == 0 ? "" : ", ", sorted.memory[i].purpose,
-                                 (double)sorted.memory[i].bytes / 1048576.0);
-    return hm_fail(err, HM_ERR_NOFIT,
-                   "stage '%s' needs %.1f MiB of memory, %.1f MiB are allowed; most goes to: %s",
-                   recipe->stage[plan->memory_stage].id, (double)plan->memory_bytes / 1048576.0,
-                   (double)limit_bytes / 1048576.0, largest);
-}
-
 /* --- for programs --- */
 
 static json_t *memory_json(const struct hm_stage_plan *plan)
@@ -365,12 +336,15 @@ static json_t *stage_json(const struct hm_recipe_stage *entry,
 {
     const struct hm_stage_plan *plan = &planned->plan;
 
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:I, s:I, s:s, s:f}", "id", entry->id,
-                     "stage", entry->stage->name, "decision", hm_decision_name(planned->decision),
-                     "reason", planned->reason, "memory_bytes", (json_int_t)planned->memory_bytes,
-                     "mapped_bytes", (json_int_t)planned->mapped_bytes, "memory", memory_json(plan),
-                     "disk_bytes", (json_int_t)plan->disk_bytes, "work", (json_int_t)plan->work,
-                     "work_unit", plan->work_unit ? plan->work_unit : "", "flops", plan->flops);
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:s, s:f}", "id",
+                     entry->id, "stage", entry->stage->name, "decision",
+                     hm_decision_name(planned->decision), "reason", planned->reason, "memory_bytes",
+                     (json_int_t)planned->memory_bytes, "mapped_bytes",
+                     (json_int_t)planned->mapped_bytes, "memory", memory_json(plan), "disk_bytes",
+                     (json_int_t)plan->disk_bytes, "read_bytes", (json_int_t)plan->read_bytes,
+                     "read_bytes_per_step", (json_int_t)plan->read_bytes_per_step, "work",
+                     (json_int_t)plan->work, "work_unit", plan->work_unit ? plan->work_unit : "",
+                     "flops", plan->flops);
 }
 
 int hm_run_plan_json(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
@@ -383,11 +357,11 @@ int hm_run_plan_json(const struct hm_recipe *recipe, const struct hm_run_plan *p
         failed |= json_array_append_new(stages, stage_json(&recipe->stage[i], &plan->stage[i])) < 0;
     for (size_t i = 0; !failed && i < plan->n_missing; i++)
         failed |= json_array_append_new(missing, json_string(plan->missing[i])) < 0;
-    json_t *root =
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:o}", "recipe", recipe->path, "run_dir",
-                  recipe->run_dir, "memory_bytes", (json_int_t)plan->memory_bytes,
-                  "memory_unmapped_bytes", (json_int_t)plan->memory_unmapped_bytes, "disk_bytes",
-                  (json_int_t)plan->disk_bytes, "missing", missing, "stages", stages);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o}", "recipe", recipe->path, "run_dir",
+        recipe->run_dir, "memory_bytes", (json_int_t)plan->memory_bytes, "memory_unmapped_bytes",
+        (json_int_t)plan->memory_unmapped_bytes, "disk_bytes", (json_int_t)plan->disk_bytes,
+        "read_bytes", (json_int_t)plan->read_bytes, "missing", missing, "stages", stages);
     if (failed || !root) {
         json_decref(root);
         return hm_fail_nomem(err, "for a plan");

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "hanmix/base/cpu.h"
 #include "hanmix/recipes/report.h"
 #include "run_internal.h"
 
@@ -62,43 +61,26 @@ static int check_needs(const struct runner *runner, const struct hm_run_plan *pl
     return HM_OK;
 }
 
-static int check_disk(const struct runner *runner, uint64_t needed, struct hm_error *err)
-{
-    uint64_t available = 0;
-
-    if (hm_disk_free(runner->recipe->run_dir, &available, NULL) < 0 || needed <= available)
-        return HM_OK;
-    return hm_fail(
-        err, HM_ERR_NOFIT, "the stages write about %.1f MiB, '%s' has %.1f MiB of free disk space",
-        (double)needed / 1048576.0, runner->recipe->run_dir, (double)available / 1048576.0);
-}
-
 /* All inputs, settings, memory and disk before anything heavy. */
 static int check_all(struct runner *runner, struct hm_error *err)
 {
     const struct hm_recipe *recipe = runner->recipe;
+    const struct hm_fit_limits limits = { .machine = true,
+                                          .first = runner->first,
+                                          .last = runner->last };
     struct hm_run_plan plan = { 0 };
-    uint64_t limit = hm_memory_limit_bytes(), needed = 0;
+    struct hm_error why = { 0 };
 
-    HM_TRY(hm_run_plan_make(recipe, runner->options->threads, runner->options->ctl, &plan, err));
-    int status = check_needs(runner, &plan, err);
-    for (size_t i = runner->first; status == HM_OK && i <= runner->last; i++) {
-        const struct hm_planned_stage *planned = &plan.stage[i];
-        uint64_t heap = planned->memory_bytes - planned->mapped_bytes;
-        if (planned->decision == HM_DECIDE_SKIP)
-            continue;
-        needed += planned->plan.disk_bytes;
-        if (limit > 0 && heap > limit)
-            status =
-                hm_fail(err, HM_ERR_NOFIT,
-                        "stage '%s' needs %.1f MiB of memory, this process may take %.1f MiB; "
-                        "`hanmix plan` tells for what",
-                        recipe->stage[i].id, (double)heap / 1048576.0, (double)limit / 1048576.0);
-    }
+    int status =
+        hm_run_plan_make(recipe, runner->options->threads, runner->options->ctl, &plan, &why);
     if (status == HM_OK)
-        status = check_disk(runner, needed, err);
+        status = check_needs(runner, &plan, &why);
+    if (status == HM_OK)
+        status = hm_run_plan_fits(recipe, &plan, &limits, &why);
+    if (status == HM_ERR_NOFIT)
+        hm_run_plan_advise(recipe, runner->options->threads, &limits, &why);
     hm_run_plan_release(&plan);
-    return status;
+    return status < 0 ? hm_error_pass(err, &why) : HM_OK;
 }
 
 static int open_folder(struct runner *runner, struct hm_error *err)

@@ -164,6 +164,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
                                     held < SHUFFLE_MAX_BYTES ? held : SHUFFLE_MAX_BYTES, err));
     }
     ret_plan->disk_bytes = BYTES_PER_TEXT_BYTE * text;
+    ret_plan->read_bytes = bytes;
     ret_plan->work = bytes;
     ret_plan->work_unit = "bytes";
     HM_TRY(hm_stage_plan_fact(ret_plan, "seq_len", json_integer((json_int_t)config->seq_len), err));

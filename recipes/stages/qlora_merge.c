@@ -229,6 +229,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     if (r == HM_OK)
         r = hm_stage_model_foretell(ret_plan, &model, err);
     ret_plan->disk_bytes = hm_memory_plan_weights(&model.arch);
+    ret_plan->read_bytes = model.file_bytes;
     ret_plan->work = hm_arch_slot_count(&model.arch);
     ret_plan->work_unit = "tensors";
     hm_stage_model_release(&model);

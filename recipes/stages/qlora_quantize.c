@@ -141,6 +141,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     int r = hm_stage_plan_memory(ret_plan, "tensors", heap, err);
     if (r == HM_OK)
         r = hm_stage_plan_mapped(ret_plan, "weights", mapped, err);
+    ret_plan->read_bytes = model.file_bytes;
     ret_plan->work = hm_arch_slot_count(&model.arch);
     ret_plan->work_unit = "tensors";
     if (r == HM_OK)

@@ -266,6 +266,7 @@ const struct hm_stage hm_stage_qlora_train = {
     .resumable = true,
     .check = hm_train_settings_check,
     .plan = hm_train_plan,
+    .smaller = hm_train_smaller,
     .bench = hm_train_bench,
     .run = run_stage,
 };

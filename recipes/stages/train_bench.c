@@ -187,7 +187,10 @@ static void predict(const struct bench *b, struct hm_stage_bench *bench)
     uint64_t done = steps_done(b->run);
     uint64_t steps = config->steps > done ? config->steps - done : 0;
 
-    double micro = (p->micro + more * b->layer) * tokens;
+    double disk = b->limits->read_rate > 0
+                      ? (double)f->memory.weights_read / b->limits->read_rate
+                      : 0; /* of the weights that are read again, while others are computed with */
+    double micro = fmax((p->micro + more * b->layer) * tokens, disk);
     double step = (double)config->accumulate * micro + p->optimizer * parameters;
     hm_stage_bench_add(bench, "start", p->open + more * b->layer_open, 1);
     hm_stage_bench_add(bench, "step", step, (double)steps);
@@ -197,6 +200,7 @@ static void predict(const struct bench *b, struct hm_stage_bench *bench)
         double each = p->eval_seq_len > 0 ? (p->evaluation + more * b->layer_evaluation) * rows /
                                                 p->rows * f->eval_seq_len / p->eval_seq_len
                                           : micro * share * f->eval_seq_len / f->seq_len;
+        each = fmax(each, disk / 2); /* one pass of two */
         double batches = ((double)f->eval_windows + (double)f->n_eval * (rows - 1) / 2) / rows;
         double times = (double)due(config->eval_every, done, config->steps) + (done == 0);
         hm_stage_bench_add(bench, "evaluation", each * batches, times);

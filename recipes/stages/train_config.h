@@ -38,6 +38,9 @@ int hm_train_data_open(const struct hm_stage_run *run, struct hm_sample_source *
                        struct hm_error *err);
 int hm_train_plan(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                   struct hm_error *err);
+/* smaller() of the stage. */
+bool hm_train_smaller(const struct hm_stage_run *run, size_t index, uint64_t limit_bytes,
+                      char text[HM_SMALLER_BYTES]);
 
 /* What a run will be like, from what exists and what earlier plans foretold. */
 struct train_forecast {

@@ -152,6 +152,9 @@ static int plan_fill(const struct hm_stage_run *run, const struct train_forecast
     HM_TRY(hm_stage_plan_mapped(plan, "data", f->data_bytes, err));
     HM_TRY(hm_stage_plan_memory(plan, "peak measurement", STAGE_PEAK_BYTES, err));
     plan->disk_bytes = (settings->keep + 1) * state_bytes + f->memory.adapter;
+    plan->read_bytes_per_step = f->config.accumulate * f->memory.weights_read;
+    plan->read_bytes =
+        f->model.file_bytes + f->data_bytes + f->config.steps * plan->read_bytes_per_step;
     plan->work = f->config.steps;
     plan->work_unit = "steps";
     plan->flops = (double)f->config.steps * (double)f->config.accumulate *

@@ -122,6 +122,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     model.arch.vocab_size = (uint32_t)(rows ? rows : old_rows);
     if (r == HM_OK)
         r = hm_stage_model_foretell(ret_plan, &model, err);
+    ret_plan->read_bytes = model.file_bytes;
     ret_plan->disk_bytes = model.known ? hm_memory_plan_weights(&model.arch) : 0;
     ret_plan->work = matrices;
     ret_plan->work_unit = "tensors";

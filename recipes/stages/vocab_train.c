@@ -260,6 +260,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
         ret_plan, "vocabulary",
         FIXED_BYTES + BYTES_PER_TEXT_BYTE * text + config->pieces * PIECE_BYTES, err));
     ret_plan->disk_bytes = config->pieces * 64;
+    ret_plan->read_bytes = bytes;
     ret_plan->work = bytes;
     ret_plan->work_unit = "bytes";
     return hm_stage_plan_fact(

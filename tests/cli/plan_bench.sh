@@ -10,7 +10,7 @@ positive() { case "$(number "$1" "$2")" in '' | 0 | 0.0 | -*) fail "$2 is '$(num
 only_recipe() { for name in .[!.]* *; do case "$name" in out | err | '.[!.]*') ;; o) [ "$1" = ran ] || fail "$name is there" ;; *) fail "$name is left" ;; esac; done; }
 
 expect 0 "$HANMIX" plan $tiny --bench --json
-for key in gemm_gflops disk_read_bytes_per_s disk_write_bytes_per_s estimated_seconds seconds_per_step measured_seconds memory_bytes disk_bytes; do positive out $key; done
+for key in gemm_gflops disk_read_bytes_per_s disk_write_bytes_per_s estimated_seconds seconds_per_step memory_bytes disk_bytes; do positive out $key; done
 has out '"estimated_finish"'; has out '"how": "5 of 5 layers, 1 x 24 of 1 x 24 tokens"'; has out '"what": "save"'
 has err 'lora: timing 1 of 5 layers'
 only_recipe fresh
@@ -20,9 +20,21 @@ expect 2 "$HANMIX" plan $tiny --bench --ranks 2; has err 'without MPI'; one_sent
 expect 3 "$HANMIX" plan $tiny --bench --memory 10M; has err "of memory"; hasnt out 'begun now'
 only_recipe fresh
 
+# what would make it fit, tried before it is told
+lora="lora.set.recompute=false lora.set.micro_batch=64"
+expect 3 "$HANMIX" plan $tiny --memory 10M; has err "no change of settings known here would suffice"; one_sentence
+expect 0 "$HANMIX" plan $tiny $lora --json
+whole=$(number out memory_bytes)
+expect 3 "$HANMIX" plan $tiny $lora --memory $((whole - 4194304)); has err "it would fit with lora.set."; one_sentence
+change=$(sed 's/.*it would fit with //' err)
+expect 0 "$HANMIX" plan $tiny $lora --memory $((whole - 4194304)) $change
+expect 3 "$HANMIX" plan $tiny lora.set.memory=1M; has err "set.memory allows 1.0 MiB"
+expect 3 "$HANMIX" run $tiny lora.set.memory=1M; has err "set.memory allows 1.0 MiB"; gone o
+expect 0 "$HANMIX" plan $tiny --json; positive out read_bytes; has out '"read_bytes_per_step": 0'
+
 # stopped: code 75, nothing left
 "$HANMIX" plan $tiny --bench lora.set.micro_batch=512 lora.set.accumulate=1 >out 2>err & pid=$!
-wait_for 20 grep -q 'timing 1 of' err; kill -INT $pid; wait $pid; code=$?
+wait_for 60 grep -q 'timing 1 of' err; kill -INT $pid; wait $pid; code=$?
 [ $code -eq 75 ] || [ $code -eq 0 ] || fail "SIGINT: exit $code"
 only_recipe fresh
 

@@ -34,6 +34,7 @@ struct hm_run_plan {
     uint64_t memory_unmapped_bytes; /* the same without pages that may be evicted */
     size_t memory_stage;            /* which stage that is */
     uint64_t disk_bytes;            /* sum over the stages that will run */
+    uint64_t read_bytes;            /* the same, of what they read; 0 where not known */
     char **missing;                 /* "PATH: what it is", external paths that are not there */
     size_t n_missing;
 };
@@ -42,10 +43,22 @@ struct hm_run_plan {
 int hm_run_plan_make(const struct hm_recipe *recipe, int threads, const struct hm_ctl *ctl,
                      struct hm_run_plan *ret_plan, struct hm_error *err);
 void hm_run_plan_release(struct hm_run_plan *plan);
-/* HM_ERR_NOFIT naming the stage and its largest purposes when the plan needs more than limit_bytes.
- */
+
+struct hm_fit_limits {
+    uint64_t memory_bytes; /* of a process, pages of files included; 0: none */
+    bool machine;          /* also what this process may take without those, and the free disk */
+    size_t first, last;    /* stages to look at */
+};
+/* HM_ERR_NOFIT naming the stage and its largest purposes, or the disk. */
 int hm_run_plan_fits(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
-                     uint64_t limit_bytes, struct hm_error *err);
+                     const struct hm_fit_limits *limits, struct hm_error *err);
+/*
+ * After HM_ERR_NOFIT of hm_run_plan_make or _fits: add to the sentence the cheapest change of
+ * settings with which the recipe, planned again, fits.
+ */
+void hm_run_plan_advise(const struct hm_recipe *recipe, int threads,
+                        const struct hm_fit_limits *limits, struct hm_error *err);
+
 /* Predictions of the stages of a plan that will run. */
 struct hm_plan_bench {
     struct hm_stage_bench *stage; /* as recipe->stage; empty where nothing is predicted */

@@ -98,6 +98,8 @@ struct hm_stage_plan { /* filled by plan(): nothing is written, inputs are check
     double flops;            /* of matrix products, for `plan --bench`; 0 unknown */
     uint64_t weights_budget; /* of mapped weights that stay resident; 0: all, nothing is streamed */
     uint64_t weights_read;   /* bytes that one pass over a micro-batch reads again */
+    /* From disk: in all, inputs counted once, and again in each step; 0 unknown. */
+    uint64_t read_bytes, read_bytes_per_step;
     json_t *facts; /* object, owned; what later plans need of a product that does not exist yet:
                       "config" (config.json to be, an object), "vocab_size", "windows", "seq_len";
                       NULL = nothing. hm_stage_plan_release drops it. */
@@ -118,7 +120,8 @@ struct hm_bench_limits {          /* what `plan --bench` grants one stage */
     const char *scratch_dir;      /* empty folder, removed with all it holds afterwards */
     double read_rate, write_rate; /* bytes a second of the disk that holds it; 0 unknown */
 };
-#define HM_BENCH_PARTS 8
+#define HM_SMALLER_BYTES 160
+#define HM_BENCH_PARTS   8
 struct hm_bench_part {
     const char *what; /* "step", "evaluation", "save", "start", "end"; static */
     double seconds, times;
@@ -183,6 +186,14 @@ struct hm_stage {
     int (*check)(const struct hm_stage_run *run, struct hm_error *err);
     int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                 struct hm_error *err);
+    /*
+     * Changes with which the stage needs less, the cheapest first: the index-th as words
+     * "set.KEY=VALUE" parted by blanks ("" when it is none here), ">set.KEY=VALUE" for the stages
+     * that make its packed inputs; false after the last. limit_bytes: what the process may take, 0
+     * when that is not what it exceeds. Reads the settings alone. May be NULL.
+     */
+    bool (*smaller)(const struct hm_stage_run *run, size_t index, uint64_t limit_bytes,
+                    char text[HM_SMALLER_BYTES]);
     /* Time parts of the work and predict the whole; may be NULL. After plan(), within the limits;
      * what cannot be timed yet leaves *ret_bench empty. HM_ERR_STOPPED when asked to. */
     int (*bench)(const struct hm_stage_run *run, const struct hm_bench_limits *limits,

@@ -146,9 +146,13 @@ static void test_plan(void **state)
     assert_int_equal(plan.memory_stage, 1);
     assert_true(plan.memory_bytes == sum);
     assert_true(plan.memory_unmapped_bytes == sum - (64u << 20));
-    assert_fails(hm_run_plan_fits(&recipe, &plan, 50u << 20, &err), HM_ERR_NOFIT,
+    struct hm_fit_limits limits = { .memory_bytes = 50u << 20, .last = SIZE_MAX };
+    assert_fails(hm_run_plan_fits(&recipe, &plan, &limits, &err), HM_ERR_NOFIT,
                  "weights 64.0 MiB, activations 32.0 MiB", err);
-    assert_ok(hm_run_plan_fits(&recipe, &plan, 1u << 30, &err), err);
+    limits.first = 2;
+    assert_ok(hm_run_plan_fits(&recipe, &plan, &limits, &err), err);
+    limits = (struct hm_fit_limits){ .memory_bytes = 1u << 30, .machine = true, .last = SIZE_MAX };
+    assert_ok(hm_run_plan_fits(&recipe, &plan, &limits, &err), err);
     assert_false(hm_path_exists(tmp_path(dir, "run")));
     hm_run_plan_release(&plan);
     hm_recipe_release(&recipe);
