@@ -86,3 +86,21 @@ void hm_adapter_zero_grad(struct hm_adapter *adapter)
                             hm_param_values(param) * sizeof(float));
     }
 }
+
+uint64_t hm_adapter_window_values(const struct hm_adapter *adapter, const struct hm_arch *arch,
+                                  uint64_t tokens)
+{
+    uint64_t most = 0, embedding = 0, group = 0;
+
+    for (size_t i = 0; i < adapter->n_params; i++) {
+        const struct hm_param *param = &adapter->param[i];
+        uint64_t count = hm_param_values(param);
+        bool begins = i == 0 || param->group != adapter->param[i - 1].group;
+        if (param->group == 0 && !arch->tied)
+            embedding = count < tokens * param->cols ? count : tokens * param->cols;
+        else
+            group = begins ? count : group + count;
+        most = group > most ? group : most;
+    }
+    return most + embedding;
+}

@@ -242,6 +242,11 @@ uint64_t hm_train_store_bytes(const struct hm_adapter *adapter, bool coded)
     return bytes;
 }
 
+uint64_t hm_train_store_window_bytes(int threads)
+{
+    return (uint64_t)(threads > 0 ? threads : hm_threads()) * 4 * CUT_VALUES * sizeof(float);
+}
+
 static bool decays(const struct hm_optimizer *optimizer, const struct hm_param *param)
 {
     return optimizer->config.decay_all || param->kind == HM_PARAM_LORA_A ||

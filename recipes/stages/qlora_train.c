@@ -39,6 +39,7 @@ static const struct hm_input inputs[] = {
 struct training { /* everything a run holds */
     struct hm_kernels kernels;
     struct hm_model *model;
+    struct hm_scratch *store; /* of the adapter and its moments; NULL: memory */
     struct hm_adapter *adapter;
     struct hm_sample_source *data;
     struct hm_eval_set *eval;
@@ -141,7 +142,8 @@ static int training_open(const struct hm_stage_run *run, struct training *t, str
                                         .round = (enum hm_round)settings->compute,
                                         .check_finite = true };
     HM_TRY(hm_model_open(model, &options, &t->model, err));
-    HM_TRY(hm_train_adapter_open(run, hm_model_checkpoint(t->model), &t->adapter, err));
+    HM_TRY(hm_train_store_open(run, hm_model_checkpoint(t->model), &t->store, err));
+    HM_TRY(hm_train_adapter_open(run, hm_model_checkpoint(t->model), t->store, &t->adapter, err));
     hm_model_attach(t->model, t->adapter);
     HM_TRY(hm_stage_stream(run, hm_train_plan, t->model, err));
     HM_TRY(hm_train_data_open(run, &t->data, err));
@@ -164,6 +166,7 @@ static void training_release(struct training *t)
     if (t->model)
         hm_model_attach(t->model, NULL);
     hm_adapter_free(t->adapter);
+    hm_scratch_free(t->store);
     hm_model_free(t->model);
 }
 

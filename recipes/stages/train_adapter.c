@@ -110,8 +110,30 @@ static unsigned settings_asked(const struct hm_stage_run *run)
     return asked;
 }
 
+int hm_train_store_open(const struct hm_stage_run *run, const struct hm_checkpoint *ckpt,
+                        struct hm_scratch **ret_store, struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    struct hm_adapter_config config = { 0 };
+    struct hm_vocab_record record = { 0 };
+    struct hm_adapter *layout = NULL;
+
+    if (settings->state == 0)
+        return HM_OK;
+    HM_TRY(hm_vocab_record_read(ckpt->dir, ckpt->arch.vocab_size, &record, err));
+    HM_TRY(hm_train_adapter_plan(run, &ckpt->arch, record.old_vocab_size, &config, err));
+    int r = hm_adapter_plan(&ckpt->arch, &config, record.old_vocab_size, &layout, err);
+    if (r == HM_OK)
+        r = hm_scratch_new(run->out_dir, hm_train_store_bytes(layout, settings->optimizer == 1),
+                           ret_store, err);
+    hm_adapter_free(layout);
+    hm_adapter_config_release(&config);
+    return r;
+}
+
 int hm_train_adapter_open(const struct hm_stage_run *run, const struct hm_checkpoint *ckpt,
-                          struct hm_adapter **ret_adapter, struct hm_error *err)
+                          struct hm_scratch *store, struct hm_adapter **ret_adapter,
+                          struct hm_error *err)
 {
     struct hm_adapter_config config = { 0 };
     const char *path = NULL;
@@ -119,6 +141,7 @@ int hm_train_adapter_open(const struct hm_stage_run *run, const struct hm_checkp
     if (hm_stage_input(run, "adapter"))
         HM_TRY(hm_stage_path(run, "adapter", &path, err));
     HM_TRY(config_of_settings(run->config, &ckpt->arch, run->seed, &config, err));
+    config.store = store;
     int r = path ? hm_adapter_start(path, ckpt, &config, settings_asked(run), ret_adapter, err)
                  : hm_adapter_new(ckpt, &config, true, ret_adapter, err);
     hm_adapter_config_release(&config);

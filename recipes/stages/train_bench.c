@@ -110,7 +110,7 @@ static int part_time(struct bench *b, uint32_t layers, double expected, struct h
     }
     probe.steps = steps_in(seconds, expected);
     probe.own_data = whole_batch && !hm_stage_pending(b->run, data);
-    probe.save = f->memory.adapter + f->memory.optimizer < SAVED_BYTES;
+    probe.save = f->saved_bytes < SAVED_BYTES;
     HM_TRY(probe_run(b, &probe, err));
     b->part = probe;
     return HM_OK;
@@ -183,7 +183,7 @@ static void predict(const struct bench *b, struct hm_stage_bench *bench)
     const struct train_probe *p = &b->part;
     double more = (double)(f->model.arch.layers - p->layers);
     double tokens = (double)config->micro_batch * f->seq_len / ((double)p->rows * p->seq_len);
-    double parameters = (double)f->memory.gradients / sizeof(float) / (double)p->parameters;
+    double parameters = (double)f->parameters / (double)p->parameters;
     uint64_t done = steps_done(b->run);
     uint64_t steps = config->steps > done ? config->steps - done : 0;
 
@@ -205,7 +205,7 @@ static void predict(const struct bench *b, struct hm_stage_bench *bench)
         double times = (double)due(config->eval_every, done, config->steps) + (done == 0);
         hm_stage_bench_add(bench, "evaluation", each * batches, times);
     }
-    double state = (double)(f->memory.adapter + f->memory.optimizer);
+    double state = (double)f->saved_bytes;
     double save = p->save ? p->saving * parameters
                           : state / (b->limits->write_rate > 0 ? b->limits->write_rate : 1e9);
     if (steps > 0)

@@ -16,6 +16,7 @@
 
 static const char *const rows_words[] = { "none", "new", "all", NULL };
 static const char *const optimizers[] = { "adamw", "adamw8bit", NULL };
+static const char *const states[] = { "memory", "file", NULL };
 static const char *const schedules[] = { "constant", "linear", "cosine", NULL };
 static const char *const decays[] = { "lora", "all", NULL };
 static const char *const norms[] = { "tokens", "micro", NULL };
@@ -230,6 +231,15 @@ const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS] = {
       .neutral = true,
       .help = "keep the process within so many bytes: what does not fit of the frozen weights is "
               "read ahead of use and dropped behind; 0 none" },
+    { .name = "state",
+      .type = HM_FIELD_CHOICE,
+      FIELD(state),
+      .fallback = "memory",
+      .choices = states,
+      .neutral = true,
+      .help =
+          "where trained values, gradients and moments live: in memory, or in a scratch file of "
+          "the run folder that is read and written layer by layer; same results" },
     { .name = "dump_gradients",
       .type = HM_FIELD_COUNT,
       FIELD(dump_gradients),

@@ -15,12 +15,13 @@ struct train_settings {
     double alpha, dropout, epochs, lr, warmup, min_lr, eps, weight_decay, clip, aux_coef,
         time_limit;
     bool rslora, train_gate, train_all, recompute, shuffle, allow_kernel_change;
-    int train_embeddings, train_head, compute, optimizer, lr_schedule, decay, loss_norm, attention;
+    int train_embeddings, train_head, compute, optimizer, state, lr_schedule, decay, loss_norm,
+        attention;
     struct hm_text_list targets, betas;
     struct hm_text_map rank_pattern, alpha_pattern;
 };
 
-#define HM_TRAIN_N_FIELDS 39
+#define HM_TRAIN_N_FIELDS 40
 extern const struct hm_field hm_train_fields[HM_TRAIN_N_FIELDS];
 
 /* n of the n x n products that measure the peak for gemm_peak_fraction, and their memory. */
@@ -48,10 +49,12 @@ struct train_forecast {
     struct hm_adapter_config adapter; /* owned */
     struct hm_train_config config;
     struct hm_memory_plan memory;
-    uint64_t data_bytes;           /* of training and evaluation sets */
-    uint32_t seq_len, longest;     /* of a training sample; of the longest evaluated, too */
-    uint32_t eval_seq_len;         /* longest window of the evaluation sets; 0 without */
-    uint64_t eval_windows, n_eval; /* in all evaluation sets together; number of sets */
+    uint64_t parameters, saved_bytes; /* trained values; one state as it is saved */
+    uint64_t store_bytes;             /* of the scratch file; 0: memory */
+    uint64_t data_bytes;              /* of training and evaluation sets */
+    uint32_t seq_len, longest;        /* of a training sample; of the longest evaluated, too */
+    uint32_t eval_seq_len;            /* longest window of the evaluation sets; 0 without */
+    uint64_t eval_windows, n_eval;    /* in all evaluation sets together; number of sets */
 };
 int hm_train_forecast(const struct hm_stage_run *run, struct train_forecast *ret_forecast,
                       struct hm_error *err);

@@ -80,14 +80,26 @@ static int valid_find(const struct hm_stage_run *run, struct train_forecast *for
     return HM_OK;
 }
 
-/* What the chosen optimizer keeps. */
-static int moments_plan(const struct train_settings *settings, struct train_forecast *f,
+/* What is trained and the optimizer's share of it: in memory, or what of a file is there at once.
+ */
+static int trained_plan(const struct hm_stage_run *run, struct train_forecast *f,
                         struct hm_error *err)
 {
+    const struct train_settings *settings = run->config;
+    const bool coded = settings->optimizer == 1;
     struct hm_adapter *adapter = NULL;
 
     HM_TRY(hm_adapter_plan(&f->model.arch, &f->adapter, f->model.old_vocab_size, &adapter, err));
-    f->memory.optimizer = hm_train_moments_bytes(adapter, settings->optimizer == 1);
+    f->memory.optimizer = hm_train_moments_bytes(adapter, coded);
+    f->parameters = hm_adapter_param_count(adapter);
+    f->saved_bytes = f->memory.adapter + f->memory.optimizer;
+    if (settings->state == 1) {
+        f->store_bytes = hm_train_store_bytes(adapter, coded);
+        f->memory.adapter = f->memory.gradients =
+            sizeof(float) * hm_adapter_window_values(adapter, &f->model.arch,
+                                                     (uint64_t)f->config.micro_batch * f->seq_len);
+        f->memory.optimizer = hm_train_store_window_bytes(run->threads);
+    }
     hm_adapter_free(adapter);
     return HM_OK;
 }
@@ -116,7 +128,7 @@ static int forecast_fill(const struct hm_stage_run *run, struct train_forecast *
                                 hm_model_packs(&kernels, (enum hm_round)settings->compute),
                                 run->threads, &f->memory, err));
     f->memory.weights_mapped = f->model.file_bytes;
-    HM_TRY(moments_plan(settings, f, err));
+    HM_TRY(trained_plan(run, f, err));
     return hm_stage_ram_plan(run, settings->ram, &f->model.arch,
                              (uint64_t)f->config.micro_batch * f->longest, true, STAGE_PEAK_BYTES,
                              &f->memory, err);
@@ -142,17 +154,26 @@ void hm_train_forecast_release(struct train_forecast *forecast)
     hm_stage_model_release(&forecast->model);
 }
 
+/* Of a step, where the page cache keeps nothing: values in both passes, gradients for the norm, all
+   for the update. */
+static uint64_t store_read(const struct train_forecast *f)
+{
+    uint64_t values = f->parameters * sizeof(float);
+
+    return f->store_bytes == 0 ? 0 : (2 * f->config.accumulate + 1) * values + f->store_bytes;
+}
+
 static int plan_fill(const struct hm_stage_run *run, const struct train_forecast *f,
                      struct hm_stage_plan *plan, struct hm_error *err)
 {
     const struct train_settings *settings = run->config;
-    uint64_t state_bytes = f->memory.adapter + f->memory.optimizer;
 
     HM_TRY(hm_stage_plan_lines(plan, &f->memory, err));
     HM_TRY(hm_stage_plan_mapped(plan, "data", f->data_bytes, err));
     HM_TRY(hm_stage_plan_memory(plan, "peak measurement", STAGE_PEAK_BYTES, err));
-    plan->disk_bytes = (settings->keep + 1) * state_bytes + f->memory.adapter;
-    plan->read_bytes_per_step = f->config.accumulate * f->memory.weights_read;
+    plan->disk_bytes =
+        (settings->keep + 1) * f->saved_bytes + f->parameters * sizeof(float) + f->store_bytes;
+    plan->read_bytes_per_step = f->config.accumulate * f->memory.weights_read + store_read(f);
     plan->read_bytes =
         f->model.file_bytes + f->data_bytes + f->config.steps * plan->read_bytes_per_step;
     plan->work = f->config.steps;

@@ -136,6 +136,11 @@ uint64_t hm_adapter_param_count(const struct hm_adapter *adapter); /* trainable 
 uint64_t hm_adapter_plan_bytes(const struct hm_arch *arch, const struct hm_adapter_config *config,
                                bool with_gradients, uint64_t old_vocab);
 
+/* Values that are in memory at once when they lie in a store: the largest group, and the rows of
+   `tokens` embeddings. */
+uint64_t hm_adapter_window_values(const struct hm_adapter *adapter, const struct hm_arch *arch,
+                                  uint64_t tokens);
+
 /* A PEFT folder: adapter_config.json (indent 2, sorted keys, only the portable subset) and
    adapter_model.safetensors (F32). base_path goes into base_model_name_or_path; a record of base
    and vocabulary (hanmix.json) travels beside. save(load(x)) keeps tensors bit for bit. */

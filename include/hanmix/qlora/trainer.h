@@ -127,6 +127,9 @@ int hm_train(const struct hm_train_job *job, const struct hm_ctl *ctl,
 uint64_t hm_train_moments_bytes(const struct hm_adapter *adapter, bool coded);
 /* What values, gradients and moments take of a scratch file. */
 uint64_t hm_train_store_bytes(const struct hm_adapter *adapter, bool coded);
+/* Of these in memory at once while the optimizer passes over them; threads 0: as many as there are.
+ */
+uint64_t hm_train_store_window_bytes(int threads);
 /* Kernel path that the newest complete state was made with ("" when there is none): what a resumed
  * run must use. */
 #define HM_KERNELS_NAME_BYTES 32
