@@ -129,22 +129,22 @@ void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n
                             uint16_t *panel)
 {
     const size_t strip = round_up(n_rows, 2) * 32, n_scales = n_cols / 64;
-    const size_t ahead = (size_t)ahead_rows * (w->cols / 2);
+    const size_t step = w->layout == HM_FROZEN_BF16 ? 64 : 16; /* bytes of 32 values */
+    const size_t row_bytes = w->cols / 32 * step, ahead = ahead_rows * row_bytes;
 
     for (uint32_t r = 0; r < n_rows; r += 2, scale += 2 * n_scales) {
         const bool has_high = r + 1 < n_rows;
-        uint64_t first = (uint64_t)(row0 + r) * w->cols + col0;
-        uint64_t second = has_high ? first + w->cols : first;
+        const uint8_t *low = w->data + (row0 + r) * row_bytes + col0 / 32 * step;
+        const uint8_t *high = has_high ? low + row_bytes : low;
         uint16_t *out = panel + (size_t)r * 32;
-        if (w->layout == HM_FROZEN_BF16) {
-            for (uint32_t j = 0; j < n_cols; j += 32, out += strip)
-                strip_copy(w->data + 2 * (first + j), w->data + 2 * (second + j), has_high, out);
-            continue;
-        }
-        const uint8_t *low = w->data + first / 2, *high = w->data + second / 2;
-        for (size_t i = 0; ahead > 0 && i < n_cols / 2; i += 64) {
+        for (size_t i = 0; ahead > 0 && i < n_cols / 32 * step; i += 64) {
             fetch((uintptr_t)low + ahead + i);
             fetch((uintptr_t)high + ahead + i);
+        }
+        if (w->layout == HM_FROZEN_BF16) {
+            for (size_t i = 0; i < 2 * n_scales; i++, low += 64, high += 64, out += strip)
+                strip_copy(low, high, has_high, out);
+            continue;
         }
         for (size_t i = 0; i < n_scales; i++, low += 32, high += 32, out += 2 * strip) {
             __m512i table = table_make(scale[i], scale[n_scales + i]);
