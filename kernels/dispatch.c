@@ -159,8 +159,8 @@ static size_t path_best(unsigned flags, bool measure)
 static const char *const state_texts[] = {
     [HM_PATH_GOOD] = "usable",
     [HM_PATH_LACKS_FLAGS] = "not in this CPU",
-    [HM_PATH_FAULTS] = "flagged by the CPU, but its instructions fault",
-    [HM_PATH_WRONG] = "flagged by the CPU, but its results are wrong",
+    [HM_PATH_FAULTS] = "instructions fault, whatever the flags of the CPU say",
+    [HM_PATH_WRONG] = "results are wrong, whatever the flags of the CPU say",
 };
 
 const char *hm_path_state_text(enum hm_path_state state)
