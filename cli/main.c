@@ -20,8 +20,10 @@ const struct hm_verb hm_verbs[] = {
       hm_cmd_run },
     { "plan", "tell order, skips, memory by purpose and disk; nothing is written",
       "plan RECIPE [key=value ...] [--run-dir DIR] [--memory 24G] [--bench] [--ranks 1] [--json]",
-      "--memory 24G: exit 3 when a stage needs more. --bench: measure this machine and estimate "
-      "the time of training.\n"
+      "--memory 24G: exit 3 when a stage needs more, with the cheapest change that would make it "
+      "fit.\n"
+      "--bench: run real training steps for up to a minute, predict seconds per step and the "
+      "finish.\n"
       "example: hanmix plan recipes/quickstart.yaml --memory 2G\n",
       hm_cmd_plan },
     { "validate", "check keys, values, references, paths and cycles of a recipe",
