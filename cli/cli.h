@@ -82,9 +82,11 @@ const char *hm_seconds_text(double seconds, char *buf, size_t size);
 /* "12.3 MiB" */
 const char *hm_bytes_text(uint64_t bytes, char *buf, size_t size);
 
-/* --- process.c --- */
+/* --- process.c, lost_page.c --- */
 
 void hm_process_begin(void); /* once, first */
+/* A sentence and an exit code when a page of a mapped file cannot be read any more. */
+void hm_lost_page_catch(void);
 /* Work that goes on when nobody reads its progress any more: a pipe without reader is an error like
  * any other. */
 void hm_process_outlive_reader(void);

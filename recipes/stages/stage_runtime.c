@@ -128,7 +128,6 @@ int hm_stage_plan_lines(struct hm_stage_plan *plan, const struct hm_memory_plan 
                         struct hm_error *err)
 {
     plan->weights_budget = memory->weights_budget;
-    plan->weights_read = memory->weights_read;
     HM_TRY(hm_stage_plan_mapped(plan, "weights", memory->weights_mapped, err));
     HM_TRY(hm_stage_plan_memory(plan, "adapter", memory->adapter, err));
     HM_TRY(hm_stage_plan_memory(plan, "gradients", memory->gradients, err));

@@ -27,4 +27,22 @@ has err "set.ram allows 100.0 MiB, at least"; has err "raise set.ram to"; one_se
 least=$(grep -o 'raise set.ram to [0-9]*M' err | tr -dc 0-9)
 expect 0 "$HANMIX" stage qlora.train $ids "set.ram=${least}M" --out least
 same free/adapter/adapter_model.safetensors least/adapter/adapter_model.safetensors
+
+# --- the weights' file is cut while in use: its name, and the state saved before is there ---
+cut() {
+    name=$1 settings=$2
+    rm -rf victim; cp -r small victim; half=$(($(wc -c <victim/model.safetensors) * 3 / 5))
+    "$HANMIX" stage qlora.train in.model=victim "in.ids=$golden/train/batches.safetensors" set.steps=100000 set.save_every=1 $settings --out "$name" >out 2>err &
+    pid=$!
+    n=0
+    while ! ls "$name".partial/state-*/DONE >/dev/null 2>&1 && [ "$n" -lt 600 ]; do sleep 0.1; n=$((n + 1)); done
+    truncate -s "$half" victim/model.safetensors
+    wait "$pid"
+    code=$?
+    [ "$code" -eq 4 ] || { fail "cut in use ($settings): exit $code, expected 4"; sed 's/^/  err: /' err | tail -n 5; }
+    has err "victim/model.safetensors' was cut"
+    ls -d "$name".partial/state-*/DONE >/dev/null || fail "$name: no state is left"
+}
+cut mapped "" && has err ", at tensor 'model.layers."
+cut streamed set.ram=210M
 finish

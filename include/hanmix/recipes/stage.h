@@ -97,7 +97,6 @@ struct hm_stage_plan { /* filled by plan(): nothing is written, inputs are check
     const char *work_unit;   /* steps, bytes, tensors; 0 unknown */
     double flops;            /* of matrix products, for `plan --bench`; 0 unknown */
     uint64_t weights_budget; /* of mapped weights that stay resident; 0: all, nothing is streamed */
-    uint64_t weights_read;   /* bytes that one pass over a micro-batch reads again */
     /* From disk: in all, inputs counted once, and again in each step; 0 unknown. */
     uint64_t read_bytes, read_bytes_per_step;
     json_t *facts; /* object, owned; what later plans need of a product that does not exist yet:
