@@ -23,7 +23,11 @@
 #define BLOCK_M 256u /* rows for which a panel is decoded once */
 
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 32")
+#endif
 
 #define SCALES 8192u /* of a panel, read at once */
 
