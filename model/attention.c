@@ -26,6 +26,7 @@ struct tile { /* what a unit needs of one (query tile, key tile) pair */
 struct attention_loop {
     const struct hm_step *step;
     const struct hm_attention *a;
+    struct hm_tile_sides sides;
     size_t q_tiles; /* of a sequence */
     float scale;
 };
@@ -151,7 +152,7 @@ static void forward_unit(void *context, size_t index, int worker)
     const struct hm_kernels *kernels = step->kernels;
     const struct hm_arch *arch = step->arch;
     const struct unit u = query_unit(loop, index);
-    const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
+    const size_t c = arch->head_dim, ldq = arch->heads * c;
     const size_t kv_head = u.head / (arch->heads / arch->kv_heads);
     const float *q = loop->a->q + u.q0 * ldq + u.head * c;
     float *out = loop->a->out + u.q0 * ldq + u.head * c;
@@ -169,19 +170,18 @@ static void forward_unit(void *context, size_t index, int worker)
         memset(out + i * ldq, 0, c * sizeof(float));
     }
     for (int32_t t = tile_of[u.b]; t < tile_of[u.b + 1]; t++) {
-        size_t key0 = u.b * step->context + (size_t)tiles[2 * t];
         struct tile tile;
         tile_set(step, u.q0, u.n_q, tiles[2 * t], tiles[2 * t + 1], &tile);
         if (!tile.any)
             continue;
-        kernels->gemm_nt(u.n_q, tile.n_k, c, 1.0f, q, ldq, loop->a->k + key0 * ldk + kv_head * c,
-                         ldk, 0.0f, score, HM_K_TILE);
+        const struct hm_key_tile keys = { kv_head, u.b * step->context + (size_t)tiles[2 * t],
+                                          tile.n_k };
+        hm_tile_score(step, &loop->sides.key, &keys, q, u.n_q, score, worker);
         kernels->softmax_tile(score, u.n_q, tile.n_k, HM_K_TILE, tile.first, tile.end, loop->scale,
                               row_max, row_sum, alpha);
         for (size_t i = 0; i < u.n_q; i++)
             kernels->scale(alpha[i], out + i * ldq, c);
-        kernels->gemm_nn(u.n_q, c, tile.n_k, 1.0f, score, HM_K_TILE,
-                         loop->a->v + key0 * ldk + kv_head * c, ldk, 1.0f, out, ldq);
+        hm_tile_apply(step, &loop->sides.value, &keys, score, u.n_q, out, worker);
     }
     for (size_t i = 0; i < u.n_q; i++) {
         bool blind = row_sum[i] == 0;
@@ -194,8 +194,11 @@ static void forward_unit(void *context, size_t index, int worker)
 static struct attention_loop attention_loop(const struct hm_step *step,
                                             const struct hm_attention *attention)
 {
-    return (struct attention_loop){ step, attention, hm_units(step->T, HM_Q_TILE),
-                                    (float)(1.0 / sqrt(step->arch->head_dim)) };
+    return (struct attention_loop){ .step = step,
+                                    .a = attention,
+                                    .sides = hm_tile_sides(step, attention->k, attention->v),
+                                    .q_tiles = hm_units(step->T, HM_Q_TILE),
+                                    .scale = (float)(1.0 / sqrt(step->arch->head_dim)) };
 }
 
 void hm_attention_forward(const struct hm_step *step, const struct hm_attention *attention)
@@ -207,61 +210,72 @@ void hm_attention_forward(const struct hm_step *step, const struct hm_attention 
 
 /* --- backward --------------------------------------------------------------------------------- */
 
-/* P and dS of one tile pair: score = P, dscore = dS. */
-static void tile_gradient(const struct attention_loop *loop, const struct tile *tile, size_t head,
-                          size_t q0, size_t key0, float *score, float *dscore)
+enum { INTO_QUERIES = 1, INTO_KEYS = 2 };
+
+/* Query tile i of one head against key tile t: dq, or dk and dv, or all, from P and dS. */
+static void pair_gradient(const struct attention_loop *loop, size_t b, size_t head, size_t i,
+                          size_t t, unsigned into, int worker)
 {
     const struct hm_step *step = loop->step;
     const struct hm_kernels *kernels = step->kernels;
     const struct hm_arch *arch = step->arch;
     const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
-    const size_t at_q = q0 * ldq + head * c;
-    const size_t at_k = key0 * ldk + head / (arch->heads / arch->kv_heads) * c;
+    const size_t kv_head = head / (arch->heads / arch->kv_heads);
+    const size_t q0 = b * step->T + i * HM_Q_TILE, at_q = q0 * ldq + head * c;
+    const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE) + 2 * t;
+    const size_t key0 = b * step->context + (size_t)tiles[0], at_k = key0 * ldk + kv_head * c;
+    float *score = hm_worker_scratch(step->ws, worker), *dscore = score + SCORE_VALUES;
+    struct tile tile;
 
-    kernels->gemm_nt(tile->n_q, tile->n_k, c, 1.0f, loop->a->q + at_q, ldq, loop->a->k + at_k, ldk,
-                     0.0f, score, HM_K_TILE);
-    kernels->prob_tile(score, tile->n_q, tile->n_k, HM_K_TILE, tile->first, tile->end, loop->scale,
+    tile_set(step, q0, hm_least(HM_Q_TILE, step->T - i * HM_Q_TILE), tiles[0], tiles[1], &tile);
+    if (!tile.any)
+        return;
+    const struct hm_key_tile keys = { kv_head, key0, tile.n_k };
+    hm_tile_score(step, &loop->sides.key, &keys, loop->a->q + at_q, tile.n_q, score, worker);
+    kernels->prob_tile(score, tile.n_q, tile.n_k, HM_K_TILE, tile.first, tile.end, loop->scale,
                        loop->a->lse + head * step->N + q0);
-    kernels->gemm_nt(tile->n_q, tile->n_k, c, 1.0f, loop->a->dout + at_q, ldq, loop->a->v + at_k,
-                     ldk, 0.0f, dscore, HM_K_TILE);
-    kernels->dscore_tile(score, dscore, tile->n_q, tile->n_k, HM_K_TILE, loop->scale,
+    hm_tile_score(step, &loop->sides.value, &keys, loop->a->dout + at_q, tile.n_q, dscore, worker);
+    kernels->dscore_tile(score, dscore, tile.n_q, tile.n_k, HM_K_TILE, loop->scale,
                          loop->a->delta + head * step->N + q0);
+    if (into & INTO_QUERIES)
+        hm_tile_apply(step, &loop->sides.key, &keys, dscore, tile.n_q, loop->a->dq + at_q, worker);
+    if (!(into & INTO_KEYS))
+        return;
+    kernels->gemm_tn(tile.n_k, c, tile.n_q, 1.0f, score, HM_K_TILE, loop->a->dout + at_q, ldq, 1.0f,
+                     loop->a->dv + at_k, ldk);
+    kernels->gemm_tn(tile.n_k, c, tile.n_q, 1.0f, dscore, HM_K_TILE, loop->a->q + at_q, ldq, 1.0f,
+                     loop->a->dk + at_k, ldk);
 }
 
-/* delta and dq of one query tile of one head. */
-static void query_gradient_unit(void *context, size_t index, int worker)
+/* delta of one query tile of one head; its dq begins at 0. */
+static void query_begin_unit(void *context, size_t index, int worker)
 {
     const struct attention_loop *loop = context;
     const struct hm_step *step = loop->step;
-    const struct hm_arch *arch = step->arch;
     const struct unit u = query_unit(loop, index);
-    const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
-    const size_t at_q = u.q0 * ldq + u.head * c;
+    const size_t c = step->arch->head_dim, ldq = step->arch->heads * c;
     float *delta = loop->a->delta + u.head * step->N + u.q0;
-    float *dq = loop->a->dq + at_q;
-    float *score = hm_worker_scratch(step->ws, worker), *dscore = score + SCORE_VALUES;
-    const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE),
-                  *tile_of = hm_i32(step->ws, HM_BUF_TILE_OF);
     double mark = hm_clock_seconds();
 
     for (size_t i = 0; i < u.n_q; i++) {
-        delta[i] = (float)step->kernels->dot(loop->a->dout + at_q + i * ldq,
-                                             loop->a->out + at_q + i * ldq, c);
-        memset(dq + i * ldq, 0, c * sizeof(float));
-    }
-    for (int32_t t = tile_of[u.b]; t < tile_of[u.b + 1]; t++) {
-        size_t key0 = u.b * step->context + (size_t)tiles[2 * t];
-        struct tile tile;
-        tile_set(step, u.q0, u.n_q, tiles[2 * t], tiles[2 * t + 1], &tile);
-        if (!tile.any)
-            continue;
-        tile_gradient(loop, &tile, u.head, u.q0, key0, score, dscore);
-        step->kernels->gemm_nn(u.n_q, c, tile.n_k, 1.0f, dscore, HM_K_TILE,
-                               loop->a->k + key0 * ldk +
-                                   u.head / (arch->heads / arch->kv_heads) * c,
-                               ldk, 1.0f, dq, ldq);
+        size_t at = (u.q0 + i) * ldq + u.head * c;
+        delta[i] = (float)step->kernels->dot(loop->a->dout + at, loop->a->out + at, c);
+        memset(loop->a->dq + at, 0, c * sizeof(float));
     }
     hm_step_lap(step, worker, HM_PHASE_ATTENTION, &mark);
+}
+
+static void query_gradient_unit(void *context, size_t index, int worker)
+{
+    const struct attention_loop *loop = context;
+    const struct unit u = query_unit(loop, index);
+    const int32_t *tile_of = hm_i32(loop->step->ws, HM_BUF_TILE_OF);
+    double mark = hm_clock_seconds();
+
+    for (int32_t t = tile_of[u.b]; t < tile_of[u.b + 1]; t++)
+        pair_gradient(loop, u.b, u.head, (u.q0 - u.b * loop->step->T) / HM_Q_TILE, (size_t)t,
+                      INTO_QUERIES, worker);
+    hm_step_lap(loop->step, worker, HM_PHASE_ATTENTION, &mark);
 }
 
 /* dk and dv of one key tile of one kv head: over its query heads, then over query tiles, in order.
@@ -269,38 +283,36 @@ static void query_gradient_unit(void *context, size_t index, int worker)
 static void key_gradient_unit(void *context, size_t index, int worker)
 {
     const struct attention_loop *loop = context;
-    const struct hm_step *step = loop->step;
-    const struct hm_arch *arch = step->arch;
-    const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE),
-                  *tile_of = hm_i32(step->ws, HM_BUF_TILE_OF);
-    const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
+    const struct hm_arch *arch = loop->step->arch;
+    const int32_t *tile_of = hm_i32(loop->step->ws, HM_BUF_TILE_OF);
     const size_t group = arch->heads / arch->kv_heads;
     size_t kv_head = index % arch->kv_heads, t = index / arch->kv_heads, b = 0;
-    float *score = hm_worker_scratch(step->ws, worker), *dscore = score + SCORE_VALUES;
     double mark = hm_clock_seconds();
 
     while ((size_t)tile_of[b + 1] <= t)
         b++;
-    size_t key0 = b * step->context + (size_t)tiles[2 * t];
-    float *dk = loop->a->dk + key0 * ldk + kv_head * c;
-    float *dv = loop->a->dv + key0 * ldk + kv_head * c;
     for (size_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (size_t i = 0; i < loop->q_tiles; i++) {
-            size_t q0 = b * step->T + i * HM_Q_TILE;
-            size_t left = step->T - i * HM_Q_TILE;
-            const size_t at_q = q0 * ldq + head * c;
-            struct tile tile;
-            tile_set(step, q0, left < HM_Q_TILE ? left : HM_Q_TILE, tiles[2 * t], tiles[2 * t + 1],
-                     &tile);
-            if (!tile.any)
-                continue;
-            tile_gradient(loop, &tile, head, q0, key0, score, dscore);
-            step->kernels->gemm_tn(tile.n_k, c, tile.n_q, 1.0f, score, HM_K_TILE,
-                                   loop->a->dout + at_q, ldq, 1.0f, dv, ldk);
-            step->kernels->gemm_tn(tile.n_k, c, tile.n_q, 1.0f, dscore, HM_K_TILE,
-                                   loop->a->q + at_q, ldq, 1.0f, dk, ldk);
-        }
-    hm_step_lap(step, worker, HM_PHASE_ATTENTION, &mark);
+        for (size_t i = 0; i < loop->q_tiles; i++)
+            pair_gradient(loop, b, head, i, t, INTO_KEYS, worker);
+    hm_step_lap(loop->step, worker, HM_PHASE_ATTENTION, &mark);
+}
+
+/* All of one kv head of one sequence: P and dS of a pair are computed once, sums have the order of
+ * the units above. */
+static void group_gradient_unit(void *context, size_t index, int worker)
+{
+    const struct attention_loop *loop = context;
+    const struct hm_arch *arch = loop->step->arch;
+    const int32_t *tile_of = hm_i32(loop->step->ws, HM_BUF_TILE_OF);
+    const size_t group = arch->heads / arch->kv_heads;
+    size_t kv_head = index % arch->kv_heads, b = index / arch->kv_heads;
+    double mark = hm_clock_seconds();
+
+    for (size_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+        for (size_t i = 0; i < loop->q_tiles; i++)
+            for (int32_t t = tile_of[b]; t < tile_of[b + 1]; t++)
+                pair_gradient(loop, b, head, i, (size_t)t, INTO_QUERIES | INTO_KEYS, worker);
+    hm_step_lap(loop->step, worker, HM_PHASE_ATTENTION, &mark);
 }
 
 void hm_attention_backward(const struct hm_step *step, const struct hm_attention *attention)
@@ -308,9 +320,16 @@ void hm_attention_backward(const struct hm_step *step, const struct hm_attention
     struct attention_loop loop = attention_loop(step, attention);
     size_t kv_values = (size_t)step->N * step->arch->kv_heads * step->arch->head_dim;
     size_t tiles = (size_t)hm_i32(step->ws, HM_BUF_TILE_OF)[step->B];
+    size_t queries = (size_t)step->B * step->arch->heads * loop.q_tiles;
+    size_t groups = (size_t)step->B * step->arch->kv_heads;
 
     memset(attention->dk, 0, kv_values * sizeof(float));
     memset(attention->dv, 0, kv_values * sizeof(float));
-    hm_parallel_for((size_t)step->B * step->arch->heads * loop.q_tiles, query_gradient_unit, &loop);
+    hm_parallel_for(queries, query_begin_unit, &loop);
+    if (groups % (size_t)hm_threads() == 0 || groups >= 4 * (size_t)hm_threads()) {
+        hm_parallel_for(groups, group_gradient_unit, &loop); /* same bits, fewer products */
+        return;
+    }
+    hm_parallel_for(queries, query_gradient_unit, &loop);
     hm_parallel_for(tiles * step->arch->kv_heads, key_gradient_unit, &loop);
 }

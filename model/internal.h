@@ -151,6 +151,7 @@ enum hm_buffer {
     HM_BUF_PACK_X,    /* bf16: input of a fan, of every expert */
     HM_BUF_PACK_M,    /* bf16: m of every expert, or the gradients of a1 and a3 */
     HM_BUF_PACK_DY,   /* bf16: gradients of a fan's outputs */
+    HM_BUF_KEYS,      /* bf16: [2][Hkv][B*context][C] keys, values of a layer */
     HM_BUF_DX,        /* [N][D] gradient of the residual stream */
     HM_BUF_DH,        /* [N][D] */
     HM_BUF_DQ,        /* [N][H*C] */
@@ -208,6 +209,8 @@ double *hm_f64(const struct hm_workspace *workspace, enum hm_buffer buffer);
 uint16_t *hm_bf16(const struct hm_workspace *workspace, enum hm_buffer buffer);
 /* A worker's own row of HM_BUF_PANEL, on a cache line. */
 float *hm_worker_panel(const struct hm_workspace *workspace, int worker);
+/* Room behind a worker's scores for the packed left operand of a tile. */
+uint16_t *hm_worker_tile(const struct hm_workspace *workspace, int worker);
 /* A worker's own row of HM_BUF_SCORE: scores of attention, masked rows of a linear with dropout. */
 float *hm_worker_scratch(const struct hm_workspace *workspace, int worker);
 
@@ -318,6 +321,34 @@ void hm_fan_backward(const struct hm_step *step, const struct hm_fan *fan);
 void hm_dropout(const struct hm_step *step, const struct hm_fan *fan, uint64_t module, size_t row0,
                 size_t n_rows, uint32_t col0, uint32_t n_cols, const float *in, size_t ld_in,
                 float *out, size_t ld_out);
+
+/* --- attention_tile.c: products of attention tiles -------------------------------------------- */
+
+struct hm_tile_side { /* keys or values of a layer */
+    const float *f32; /* [B*context][Hkv*C] */
+    uint16_t *bf16;   /* [Hkv][B*context][C], or NULL: products in f32 */
+};
+struct hm_tile_sides {
+    struct hm_tile_side key, value;
+};
+struct hm_key_tile {
+    size_t kv_head, key0, n; /* rows key0..key0+n of the batch's keys */
+};
+
+/* Whether tiles of this shape may be multiplied in bf16. */
+bool hm_shape_tiles_packed(const struct hm_shape *shape);
+/* Rounds keys and values where products are to be in bf16: a parallel loop. */
+struct hm_tile_sides hm_tile_sides(const struct hm_step *step, const float *keys,
+                                   const float *values);
+/* Units. x, out of hm_tile_apply: rows of one query head, H*C apart; scores HM_K_TILE apart. */
+/* out = x side^T */
+void hm_tile_score(const struct hm_step *step, const struct hm_tile_side *side,
+                   const struct hm_key_tile *tile, const float *x, size_t n_q, float *out,
+                   int worker);
+/* out += score side */
+void hm_tile_apply(const struct hm_step *step, const struct hm_tile_side *side,
+                   const struct hm_key_tile *tile, const float *score, size_t n_q, float *out,
+                   int worker);
 
 /* --- attention.c: softmax(q k^T / sqrt(C)) v over tiles, no T x T matrix ---------------------- */
 

@@ -8,6 +8,9 @@
 
 #include "internal.h"
 
+/* Two tiles of scores and five values of each query. */
+#define TILE_SCORES ((size_t)2 * HM_Q_TILE * HM_K_TILE + 5 * HM_Q_TILE)
+
 uint32_t hm_cut(uint32_t width)
 {
     return width >= 2048 ? 256 : width >= 1024 ? 128 : 64;
@@ -44,13 +47,21 @@ static size_t units_most(const struct hm_shape *shape, size_t round_rows)
     return blocks + arch->experts > cuts ? blocks + arch->experts : cuts;
 }
 
+bool hm_shape_tiles_packed(const struct hm_shape *shape)
+{
+    return shape->packed && shape->arch.head_dim % 64 == 0;
+}
+
 static size_t score_values(const struct hm_shape *shape)
 {
-    size_t attention = (size_t)2 * HM_Q_TILE * HM_K_TILE + 5 * HM_Q_TILE;
+    size_t attention = TILE_SCORES;
     uint32_t widest = shape->arch.ffn > shape->arch.hidden ? shape->arch.ffn : shape->arch.hidden;
     uint32_t heads = shape->arch.heads * shape->arch.head_dim;
     size_t dropout = (size_t)HM_ROW_BLOCK * (heads > widest ? heads : widest);
 
+    if (hm_shape_tiles_packed(shape))
+        attention += (size_t)HM_Q_TILE *
+                     (shape->arch.head_dim > HM_K_TILE ? shape->arch.head_dim : HM_K_TILE) / 2;
     return shape->rank > 0 && dropout > attention ? dropout : attention;
 }
 
@@ -161,6 +172,8 @@ static void table_packed(const struct hm_shape *shape, struct hm_act *table)
 
     table[HM_BUF_PACK_X] =
         bf16(most(x_hidden, most(hm_pack_values(n, arch->hidden), hm_pack_values(n, q))));
+    if (hm_shape_tiles_packed(shape))
+        table[HM_BUF_KEYS] = bf16(2 * (uint64_t)shape->rows * shape->context * kv);
     table[HM_BUF_PACK_M] = bf16((shape->backward ? 2 : 1) * x_ffn);
     if (shape->backward)
         table[HM_BUF_PACK_DY] =
@@ -309,6 +322,11 @@ float *hm_worker_panel(const struct hm_workspace *workspace, int worker)
 float *hm_worker_scratch(const struct hm_workspace *workspace, int worker)
 {
     return hm_f32(workspace, HM_BUF_SCORE) + (size_t)worker * workspace->buffer[HM_BUF_SCORE].cols;
+}
+
+uint16_t *hm_worker_tile(const struct hm_workspace *workspace, int worker)
+{
+    return (uint16_t *)(hm_worker_scratch(workspace, worker) + TILE_SCORES);
 }
 
 int32_t *hm_i32(const struct hm_workspace *workspace, enum hm_buffer buffer)
