@@ -13,11 +13,14 @@
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/bytes.h"
+#include "hanmix/base/direct.h"
 #include "hanmix/base/hash.h"
 #include "internal.h"
 
 #define READ_BYTES          (1024u * 1024)
 #define PROGRESS_FROM_BYTES (256ull << 20)
+#define LARGE_FILE_BYTES    (16ull << 20) /* from here on by a reading thread */
+#define PIECE_BYTES         (4u << 20)
 
 int hm_sha256_init(struct hm_sha256 *sha, struct hm_error *err)
 {
@@ -72,31 +75,52 @@ int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], st
 static int add_open_file(int fd, const char *path, const struct hm_ctl *ctl, struct hm_sha256 *sha,
                          struct hm_error *err)
 {
-    struct hm_progress progress = { .what = "digest", .unit = "bytes", .detail = path };
-    struct stat info = { 0 };
     char *buffer = hm_alloc(HM_MEM_OTHER, READ_BYTES);
     int status = buffer ? HM_OK : hm_fail_nomem(err, "for '%s'", path);
 
-    if (fstat(fd, &info) == 0)
-        progress.total = (uint64_t)info.st_size;
     while (status == HM_OK) {
         ssize_t got = read(fd, buffer, READ_BYTES);
         if (got < 0 && errno == EINTR)
             continue;
         if (got == 0)
             break;
-        if (got < 0) {
+        if (got < 0)
             status = hm_fail_errno(err, "read", path);
-        } else if (hm_ctl_stopped(ctl)) {
+        else if (hm_ctl_stopped(ctl))
             status = hm_fail(err, HM_ERR_STOPPED, "stopped while digesting '%s'", path);
-        } else {
+        else
             hm_sha256_add(sha, buffer, (size_t)got);
-            progress.done += (uint64_t)got;
-            if (progress.total >= PROGRESS_FROM_BYTES)
-                hm_ctl_progress(ctl, &progress);
-        }
     }
     hm_free(buffer);
+    return status;
+}
+
+/* Past the page cache, which a large file would only fill. */
+static int add_large_file(int fd, const char *path, uint64_t bytes, const struct hm_ctl *ctl,
+                          struct hm_sha256 *sha, struct hm_error *err)
+{
+    const struct hm_read_range range = { fd, path, 0, bytes, PIECE_BYTES };
+    struct hm_progress progress = {
+        .what = "digest", .unit = "bytes", .total = bytes, .detail = path
+    };
+    struct hm_reader *reader = NULL;
+
+    HM_TRY(hm_reader_new(&range, 1, &reader, err));
+    int status = HM_OK;
+    while (status == HM_OK && progress.done < bytes) {
+        const uint8_t *piece;
+        size_t len;
+        status = hm_reader_next(reader, &piece, &len, err);
+        if (status < 0)
+            break;
+        hm_sha256_add(sha, piece, len);
+        progress.done += len;
+        if (bytes >= PROGRESS_FROM_BYTES)
+            hm_ctl_progress(ctl, &progress);
+        if (hm_ctl_stopped(ctl))
+            status = hm_fail(err, HM_ERR_STOPPED, "stopped while digesting '%s'", path);
+    }
+    hm_reader_free(reader);
     return status;
 }
 
@@ -108,9 +132,13 @@ int hm_sha256_file(const char *path, const struct hm_ctl *ctl, char hex[HM_SHA25
 
     if (fd < 0)
         return hm_fail_errno_reading(err, "open", path);
+    struct stat info = { 0 };
+    bool large = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
+                 (uint64_t)info.st_size >= LARGE_FILE_BYTES;
     int status = hm_sha256_init(&sha, err);
     if (status == HM_OK)
-        status = add_open_file(fd, path, ctl, &sha, err);
+        status = large ? add_large_file(fd, path, (uint64_t)info.st_size, ctl, &sha, err)
+                       : add_open_file(fd, path, ctl, &sha, err);
     close(fd);
     if (status == HM_OK)
         hm_sha256_finish(&sha, hex);

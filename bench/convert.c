@@ -2,14 +2,16 @@
 /*
  * Quantising and merging of whole model folders by the program, beside the disk they run on:
  * convert --program HANMIX --dir FOLDER [--layers 2,4,7] [--rank 8] [--threads N]. For each size a
- * bf16 model of Mixtral's layers is made in FOLDER, read and written rates of the disk are taken
- * past the page cache, then the stages run as processes of their own on a cold cache; all is
- * removed again. One CSV row a stage: seconds of the stage and of the command, MB of source a
- * second, its ratio to the slower of the two rates, peak memory of the process.
+ * bf16 model of Mixtral's layers is made in FOLDER, rates of the disk are taken past the page cache
+ * (reading, writing, each of both at the same time), then the stages run as processes of their own
+ * on a cold cache; all is removed again. One CSV row a stage: seconds of the stage and of the
+ * command (with the digest of the inputs), MB of source a second, its ratio to the slower of
+ * reading and writing and to both at once, peak memory of the process and what the stage planned.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +20,8 @@
 #include <unistd.h>
 
 #include "bench_preset.h"
-#include "disk_rate.h"
 #include "hanmix/base/alloc.h"
+#include "hanmix/base/direct.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/json.h"
 #include "hanmix/base/parallel.h"
@@ -41,7 +43,7 @@ struct settings {
 struct place { /* what lies in the folder for one size */
     char *model, *adapter, *out;
     uint64_t source_bytes;
-    double read_mb_s, write_mb_s;
+    double read_mb_s, write_mb_s, both_mb_s; /* both: of each, at the same time */
 };
 
 static int arguments(int argc, char **argv, struct settings *settings, struct hm_error *err)
@@ -134,11 +136,93 @@ static int make_cold(const char *dir, uint64_t *ret_bytes, char **ret_largest, s
     return status;
 }
 
+/* --- the disk --- */
+
+static int read_probe(const char *path, struct hm_error *err)
+{
+    struct hm_reader *reader = NULL;
+    uint64_t size = 0, done = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return hm_fail(err, HM_ERR_IO, "cannot open '%s': %s", path, strerror(errno));
+    int status = hm_file_size(path, &size, err);
+    size = size < PROBE_BYTES ? size : PROBE_BYTES;
+    const struct hm_read_range range = { fd, path, 0, size, HM_DIRECT_BYTES };
+    if (status == HM_OK)
+        status = hm_reader_new(&range, 1, &reader, err);
+    while (status == HM_OK && done < size) {
+        const uint8_t *piece;
+        size_t len = 0;
+        status = hm_reader_next(reader, &piece, &len, err);
+        done += len;
+    }
+    hm_reader_free(reader);
+    close(fd);
+    return status;
+}
+
+static int write_probe(const char *path, struct hm_error *err)
+{
+    struct hm_writer *writer = NULL;
+    uint8_t *block = hm_calloc(HM_MEM_OTHER, 1, HM_DIRECT_BYTES);
+    int status = block ? hm_writer_open(path, HM_DIRECT_BYTES, &writer, err)
+                       : hm_fail_nomem(err, "to write");
+
+    for (uint64_t at = 0; status == HM_OK && at < PROBE_BYTES; at += HM_DIRECT_BYTES)
+        status = hm_writer_put(writer, at, block, HM_DIRECT_BYTES, err);
+    if (status == HM_OK)
+        status = hm_writer_sync(writer, err);
+    hm_writer_close(writer);
+    hm_free(block);
+    return status;
+}
+
+struct probe_job {
+    const char *path;
+    int status;
+};
+
+static void *write_beside(void *context)
+{
+    struct probe_job *job = context;
+
+    job->status = write_probe(job->path, NULL);
+    return NULL;
+}
+
+/* Reading, writing, and both at once, each PROBE_BYTES. */
+static int probe(const char *from, const char *to, struct place *place, struct hm_error *err)
+{
+    const double mb = (double)PROBE_BYTES / 1e6;
+    struct probe_job job = { .path = to };
+    pthread_t thread;
+    double start = hm_clock_seconds();
+
+    HM_TRY(read_probe(from, err));
+    place->read_mb_s = mb / (hm_clock_seconds() - start);
+    start = hm_clock_seconds();
+    int status = write_probe(to, err);
+    place->write_mb_s = mb / (hm_clock_seconds() - start);
+    start = hm_clock_seconds();
+    if (status == HM_OK && pthread_create(&thread, NULL, write_beside, &job) != 0)
+        status = hm_fail_nomem(err, "for a thread");
+    if (status == HM_OK) {
+        status = read_probe(from, err);
+        pthread_join(thread, NULL);
+    }
+    place->both_mb_s = mb / (hm_clock_seconds() - start);
+    if (status == HM_OK && job.status < 0)
+        status = hm_fail(err, job.status, "cannot write '%s'", to);
+    (void)remove(to);
+    return status;
+}
+
 static int make_place(const struct settings *settings, uint32_t layers, struct place *place,
                       struct hm_error *err)
 {
     struct hm_arch arch;
-    char *probe = NULL, *largest = NULL;
+    char *file = NULL, *largest = NULL;
 
     HM_TRY(hm_dir_make(settings->dir, err));
     HM_TRY(hm_path_join(&place->model, settings->dir, "model", err));
@@ -152,12 +236,10 @@ static int make_place(const struct settings *settings, uint32_t layers, struct p
     HM_TRY(make_adapter(place, (uint32_t)settings->rank, err));
     int status = make_cold(place->model, &place->source_bytes, &largest, err);
     if (status == HM_OK)
-        status = disk_read_rate(largest, PROBE_BYTES, &place->read_mb_s, err);
+        status = hm_path_join(&file, settings->dir, "probe", err);
     if (status == HM_OK)
-        status = hm_path_join(&probe, settings->dir, "probe", err);
-    if (status == HM_OK)
-        status = disk_write_rate(probe, PROBE_BYTES, &place->write_mb_s, err);
-    hm_free(probe);
+        status = probe(largest, file, place, err);
+    hm_free(file);
     hm_free(largest);
     return status;
 }
@@ -243,10 +325,10 @@ static int convert(const struct settings *settings, struct place *place, const c
     if (status == HM_OK) {
         double mb = (double)place->source_bytes / 1e6;
         double limit = place->read_mb_s < place->write_mb_s ? place->read_mb_s : place->write_mb_s;
-        printf("%s,%" PRIu64 ",%.0f,%.0f,%.0f,%.2f,%.0f,%.2f,%.2f,%.2f,%.0f,%.0f\n", name,
-               settings->rank, mb, place->read_mb_s, place->write_mb_s, stage_s, mb / stage_s,
-               mb / stage_s / limit, command_s, mb / command_s / limit, (double)rss / 1048576,
-               (double)planned / 1048576);
+        printf("%s,%" PRIu64 ",%.0f,%.0f,%.0f,%.0f,%.2f,%.0f,%.2f,%.2f,%.2f,%.2f,%.0f,%.0f\n", name,
+               settings->rank, mb, place->read_mb_s, place->write_mb_s, place->both_mb_s, stage_s,
+               mb / stage_s, mb / stage_s / limit, mb / stage_s / place->both_mb_s, command_s,
+               mb / command_s / limit, (double)rss / 1048576, (double)planned / 1048576);
         fflush(stdout);
     }
     if (status == HM_OK)
@@ -280,8 +362,9 @@ int main(int argc, char **argv)
 
     if (status == HM_OK) {
         hm_threads_set((int)settings.threads);
-        printf("stage,rank,source_mb,disk_read_mb_s,disk_write_mb_s,stage_s,stage_mb_s,stage_ratio,"
-               "command_s,command_ratio,peak_rss_mib,planned_mib\n");
+        printf(
+            "stage,rank,source_mb,disk_read_mb_s,disk_write_mb_s,disk_both_mb_s,stage_s,stage_mb_s,"
+            "stage_ratio,stage_both_ratio,command_s,command_ratio,peak_rss_mib,planned_mib\n");
     }
     for (const char *at = settings.layers; status == HM_OK && *at;) {
         char *end = NULL;

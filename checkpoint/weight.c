@@ -281,3 +281,18 @@ void hm_weight_drop_pages(const struct hm_weight *weight)
         hm_checkpoint_drop(weight->ckpt, weight->part[i].tensor, weight->part[i].offset,
                            weight->part[i].bytes);
 }
+
+bool hm_weight_range(const struct hm_weight *weight, struct hm_read_range *ret_range)
+{
+    const struct weight_part *part = &weight->part[0];
+
+    if (weight->layout != WEIGHT_DENSE || weight->n_parts != 1)
+        return false;
+    const struct hm_safetensors *file = &weight->ckpt->file[part->tensor->file];
+    *ret_range = (struct hm_read_range){ .fd = file->map.fd,
+                                         .path = file->path,
+                                         .offset = (uint64_t)(weight->data - file->map.data),
+                                         .bytes = (uint64_t)weight->rows * weight->cols *
+                                                  hm_dtype_bytes(weight->dtype) };
+    return true;
+}

@@ -5,17 +5,19 @@
  * Order of the arithmetic, all in f32: (B A) summed over the rank by the kernels' gemm_nn on tiles
  * of UNIT_ROWS rows, times s (one rounding), plus w (one rounding), then one rounding to the
  * written type. w is the stored value, or the unrounded product of a 4-bit code and its scale.
- * Tiles are the same for any number of threads. Memory: a window of rows, three tiles per worker,
- * the two factors.
+ * Tiles are the same for any number of threads. While a window of rows is worked on, the one before
+ * it goes to the writer. Memory: two windows, three tiles per worker, the two factors.
  */
 #include "merge_rows.h"
 
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "hanmix/base/parallel.h"
 
-enum { UNIT_ROWS = 64, WINDOW_UNITS = 16 };
+enum { UNIT_ROWS = 16, WINDOW_UNITS = 64, WINDOW_VALUES = 1 << 22 };
 
 struct unit_result {
     struct hm_merge_sums sums;
@@ -25,14 +27,19 @@ struct unit_result {
 struct hm_merge_rows {
     const struct hm_kernels *kernels;
     const struct hm_merge_source *source; /* of the loop under way */
-    uint32_t rows, cols, window_row;
-    float *a, *b; /* factors as f32 */
+    uint32_t rows, cols, window_row, window_rows;
+    const uint8_t *piece; /* the window's stored values when a reader brought them */
+    float *a, *b;         /* factors as f32 */
     size_t a_cap, b_cap;
     float *tile; /* [threads][3][UNIT_ROWS * cols]: w, delta, w as written */
     size_t tile_cap;
-    uint8_t *window; /* [WINDOW_UNITS][UNIT_ROWS * cols] written values */
-    size_t window_cap;
+    uint8_t *window[2]; /* [window_rows * cols] written values: worked on, going out */
+    size_t window_cap[2];
     struct unit_result result[WINDOW_UNITS];
+    struct hm_folder_writer *writer; /* takes window[1] beside the loop: */
+    size_t out_bytes;                /* of it; 0: nothing waits */
+    int out_status;
+    struct hm_error *err;
 };
 
 int hm_merge_rows_new(const struct hm_kernels *kernels, struct hm_merge_rows **ret_rows,
@@ -54,7 +61,8 @@ void hm_merge_rows_free(struct hm_merge_rows *rows)
     hm_free(rows->a);
     hm_free(rows->b);
     hm_free(rows->tile);
-    hm_free(rows->window);
+    hm_free(rows->window[0]);
+    hm_free(rows->window[1]);
     hm_free(rows);
 }
 
@@ -107,29 +115,70 @@ static void delta_rows(const struct hm_merge_rows *m, uint32_t row, uint32_t n, 
         delta[i] *= source->scale;
 }
 
-static void add_sums(const float *w, const float *delta, size_t count, struct hm_merge_sums *sums)
+/* Bits of magnitudes are in the order of the magnitudes. */
+static float largest(const float *values, size_t count)
 {
+    int32_t most = 0;
+    float found;
+
     for (size_t i = 0; i < count; i++) {
-        sums->delta_max = fmax(sums->delta_max, fabs((double)delta[i]));
-        sums->delta_square += (double)delta[i] * delta[i];
-        sums->weight_square += (double)w[i] * w[i];
+        int32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        bits &= INT32_MAX;
+        most = bits > most ? bits : most;
     }
+    memcpy(&found, &most, sizeof found);
+    return found;
+}
+
+static void add_sums(const struct hm_kernels *kernels, const float *w, const float *delta,
+                     size_t count, struct hm_merge_sums *sums)
+{
+    sums->delta_max = fmax(sums->delta_max, (double)largest(delta, count));
+    sums->delta_square += kernels->sum_squares(delta, count);
+    sums->weight_square += kernels->sum_squares(w, count);
 }
 
 static void count_changes(const uint8_t *before, const uint8_t *after, size_t count, size_t size,
                           struct hm_merge_sums *sums)
 {
-    for (size_t i = 0; i < count; i++)
-        sums->changed += memcmp(before + i * size, after + i * size, size) != 0;
-    sums->unchanged = count - sums->changed;
+    unsigned changed = 0;
+
+    for (size_t i = 0; i < count && size == 2; i++) {
+        uint16_t a, b;
+        memcpy(&a, before + 2 * i, sizeof a);
+        memcpy(&b, after + 2 * i, sizeof b);
+        changed += a != b;
+    }
+    for (size_t i = 0; i < count && size != 2; i++)
+        changed += memcmp(before + i * size, after + i * size, size) != 0;
+    sums->changed += changed;
+    sums->unchanged += count - changed;
 }
 
-/* As written: read back, so that a value beyond the type's range shows. */
-static bool write_values(enum hm_dtype dtype, const float *values, size_t count, uint8_t *out,
-                         float *scratch)
+static bool bf16_finite(const uint8_t *values, size_t count)
 {
+    unsigned bad = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, values + 2 * i, sizeof bits);
+        bad |= (bits & 0x7f80u) == 0x7f80u;
+    }
+    return !bad;
+}
+
+/* As written: what is beyond the type's range shows. scratch takes the values read back. */
+static bool write_values(const struct hm_merge_rows *m, const float *values, size_t count,
+                         uint8_t *out, float *scratch)
+{
+    enum hm_dtype dtype = m->source->dtype;
     bool finite = true;
 
+    if (dtype == HM_DTYPE_BF16) {
+        m->kernels->f32_to_bf16(values, count, (uint16_t *)(void *)out);
+        return bf16_finite(out, count);
+    }
     hm_floats_store(dtype, values, count, out);
     hm_floats_load(dtype, out, count, scratch);
     for (size_t i = 0; i < count; i++)
@@ -137,35 +186,66 @@ static bool write_values(enum hm_dtype dtype, const float *values, size_t count,
     return finite;
 }
 
-static void merge_unit(void *context, size_t index, int worker)
+/* Base values of n rows in f32; stored, when not NULL, are their bytes as they would be written. */
+static const uint8_t *load_rows(const struct hm_merge_rows *m, uint32_t row, uint32_t n, float *w)
 {
-    struct hm_merge_rows *m = context;
+    const struct hm_merge_source *source = m->source;
+    enum hm_dtype from = hm_weight_dtype(source->weight);
+
+    if (!m->piece) {
+        hm_weight_decode(source->weight, m->kernels, row, n, 0, m->cols, HM_ROUND_NONE, w, m->cols);
+        return NULL;
+    }
+    const uint8_t *in = m->piece + (size_t)(row - m->window_row) * m->cols * hm_dtype_bytes(from);
+    if (from == HM_DTYPE_BF16)
+        m->kernels->bf16_to_f32(in, (size_t)n * m->cols, w);
+    else
+        hm_floats_load(from, in, (size_t)n * m->cols, w);
+    return from == source->dtype ? in : NULL;
+}
+
+static void merge_unit(struct hm_merge_rows *m, size_t index, int worker)
+{
     const struct hm_merge_source *source = m->source;
     uint32_t row = m->window_row + (uint32_t)index * UNIT_ROWS;
     uint32_t n = m->rows - row < UNIT_ROWS ? m->rows - row : UNIT_ROWS;
     size_t count = (size_t)n * m->cols, tile = (size_t)UNIT_ROWS * m->cols;
     size_t size = hm_dtype_bytes(source->dtype);
     float *w = m->tile + 3 * tile * (size_t)worker, *delta = w + tile, *scratch = delta + tile;
-    uint8_t *out = m->window + index * tile * size;
+    uint8_t *out = m->window[0] + index * tile * size;
     struct unit_result *result = &m->result[index];
 
     *result = (struct unit_result){ 0 };
-    hm_weight_decode(source->weight, m->kernels, row, n, 0, m->cols, HM_ROUND_NONE, w, m->cols);
+    const uint8_t *before = load_rows(m, row, n, w);
     if (!source->a && !source->full) {
-        result->finite = write_values(source->dtype, w, count, out, scratch);
+        result->finite = write_values(m, w, count, out, scratch);
         return;
     }
     delta_rows(m, row, n, w, delta);
-    add_sums(w, delta, count, &result->sums);
-    hm_floats_store(source->dtype, w, count, out);
-    memcpy(scratch, out, count * size); /* the base as it would be written */
+    add_sums(m->kernels, w, delta, count, &result->sums);
+    if (!before) { /* the base as it would be written */
+        hm_floats_store(source->dtype, w, count, scratch);
+        before = (const uint8_t *)scratch;
+    }
     if (source->full)
         full_rows(m, row, count, w);
     else
-        for (size_t i = 0; i < count; i++)
-            w[i] += delta[i];
-    result->finite = write_values(source->dtype, w, count, out, delta);
-    count_changes((const uint8_t *)scratch, out, count, size, &result->sums);
+        m->kernels->add(delta, count, w);
+    result->finite = write_values(m, w, count, out, delta);
+    count_changes(before, out, count, size, &result->sums);
+}
+
+/* Unit 0 hands the window before to the writer, which takes its digest, when one waits. */
+static void unit(void *context, size_t index, int worker)
+{
+    struct hm_merge_rows *m = context;
+
+    if (m->out_bytes == 0)
+        merge_unit(m, index, worker);
+    else if (index > 0)
+        merge_unit(m, index - 1, worker);
+    else
+        m->out_status = hm_folder_writer_data(m->writer, m->window[1], m->out_bytes, m->err);
 }
 
 /* Give back the pages of a range of the adapter's file. */
@@ -174,19 +254,29 @@ static void drop_range(const struct hm_map *map, const uint8_t *at, uint64_t byt
     hm_map_drop(map, (uint64_t)(at - map->data), bytes);
 }
 
+static int reserve_window(struct hm_merge_rows *m, int which, size_t bytes, struct hm_error *err)
+{
+    float *window = (float *)(void *)m->window[which];
+    int status = reserve(&window, &m->window_cap[which], (bytes + 3) / sizeof(float), err);
+
+    m->window[which] = (uint8_t *)window;
+    return status;
+}
+
 static int prepare(struct hm_merge_rows *m, const struct hm_merge_source *source,
                    struct hm_error *err)
 {
-    float *window = (float *)(void *)m->window;
-
     m->source = source;
     m->rows = hm_weight_rows(source->weight);
     m->cols = hm_weight_cols(source->weight);
     size_t tile = (size_t)UNIT_ROWS * m->cols;
+    m->piece = NULL;
+    m->window_rows = hm_merge_window_rows(m->cols);
+    size_t window = (size_t)(m->rows < m->window_rows ? m->rows : m->window_rows) * m->cols *
+                    hm_dtype_bytes(source->dtype);
     HM_TRY(reserve(&m->tile, &m->tile_cap, (size_t)hm_threads() * 3 * tile, err));
-    int status = reserve(&window, &m->window_cap, WINDOW_UNITS * tile, err);
-    m->window = (uint8_t *)window;
-    HM_TRY(status);
+    HM_TRY(reserve_window(m, 0, window, err));
+    HM_TRY(reserve_window(m, 1, window, err));
     if (source->a) {
         HM_TRY(read_factor(source->a, &m->a, &m->a_cap, err));
         HM_TRY(read_factor(source->b, &m->b, &m->b_cap, err));
@@ -201,59 +291,121 @@ static void drop_window(const struct hm_merge_rows *m, uint32_t n)
 {
     const struct hm_tensor *full = m->source->full;
 
-    hm_weight_drop_pages(m->source->weight);
+    if (!m->piece)
+        hm_weight_drop_pages(m->source->weight);
     if (full) {
         uint64_t row_bytes = (uint64_t)m->cols * hm_dtype_bytes(full->dtype);
         drop_range(m->source->map, full->data + m->window_row * row_bytes, n * row_bytes);
     }
 }
 
-static void join_sums(struct hm_merge_sums *sums, const struct hm_merge_sums *unit)
+void hm_merge_sums_join(struct hm_merge_sums *sums, const struct hm_merge_sums *more)
 {
-    sums->changed += unit->changed;
-    sums->unchanged += unit->unchanged;
-    sums->delta_max = fmax(sums->delta_max, unit->delta_max);
-    sums->delta_square += unit->delta_square;
-    sums->weight_square += unit->weight_square;
+    sums->changed += more->changed;
+    sums->unchanged += more->unchanged;
+    sums->delta_max = fmax(sums->delta_max, more->delta_max);
+    sums->delta_square += more->delta_square;
+    sums->weight_square += more->weight_square;
+}
+
+void hm_merge_sums_note(const struct hm_merge_sums *sums, char note[HM_WRITE_NOTE_BYTES])
+{
+    snprintf(note, HM_WRITE_NOTE_BYTES, "%" PRIu64 " %" PRIu64 " %a %a %a", sums->changed,
+             sums->unchanged, sums->delta_max, sums->delta_square, sums->weight_square);
+}
+
+bool hm_merge_sums_recall(const char *note, struct hm_merge_sums *ret_sums)
+{
+    struct hm_merge_sums found = { 0 };
+
+    if (sscanf(note, "%" SCNu64 " %" SCNu64 " %la %la %la", &found.changed, &found.unchanged,
+               &found.delta_max, &found.delta_square, &found.weight_square) != 5)
+        return false;
+    *ret_sums = found;
+    return true;
+}
+
+uint32_t hm_merge_window_rows(uint32_t cols)
+{
+    uint32_t units = WINDOW_VALUES / UNIT_ROWS / (cols ? cols : 1);
+
+    return UNIT_ROWS * (units < 1 ? 1 : units > WINDOW_UNITS ? WINDOW_UNITS : units);
+}
+
+static int next_piece(struct hm_merge_rows *m, uint32_t n, struct hm_error *err)
+{
+    size_t bytes = 0;
+
+    HM_TRY(hm_reader_next(m->source->reader, &m->piece, &bytes, err));
+    HM_BUG(bytes != (size_t)n * m->cols * hm_dtype_bytes(hm_weight_dtype(m->source->weight)));
+    return HM_OK;
+}
+
+/* The window from m->window_row on, while the one before goes out. */
+static int merge_window(struct hm_merge_rows *m, uint32_t n, struct hm_merge_sums *sums)
+{
+    const struct hm_merge_source *source = m->source;
+    size_t units = hm_units(n, UNIT_ROWS);
+
+    if (source->reader)
+        HM_TRY(next_piece(m, n, m->err));
+    m->out_status = HM_OK;
+    hm_parallel_for(units + (m->out_bytes > 0), unit, m);
+    m->out_bytes = 0;
+    HM_TRY(m->out_status);
+    for (size_t u = 0; u < units; u++) {
+        if (!m->result[u].finite)
+            return hm_fail(
+                m->err, HM_ERR_FORMAT,
+                "'%s': the model or the adapter holds NaN or Inf there, or a value beyond %s",
+                source->name, hm_dtype_name(source->dtype));
+        hm_merge_sums_join(sums, &m->result[u].sums);
+    }
+    uint8_t *done = m->window[0];
+    size_t cap = m->window_cap[0];
+    m->window[0] = m->window[1];
+    m->window_cap[0] = m->window_cap[1];
+    m->window[1] = done;
+    m->window_cap[1] = cap;
+    m->out_bytes = (size_t)n * m->cols * hm_dtype_bytes(source->dtype);
+    drop_window(m, n);
+    return HM_OK;
 }
 
 int hm_merge_rows_write(struct hm_merge_rows *rows, const struct hm_merge_source *source,
-                        struct hm_folder_writer *writer, struct hm_merge_sums *sums,
+                        struct hm_folder_writer *writer, struct hm_merge_sums *ret_sums,
                         struct hm_error *err)
 {
     struct hm_merge_rows *m = rows;
-    size_t size = hm_dtype_bytes(source->dtype);
+    struct hm_merge_sums sums = { 0 };
+    char note[HM_WRITE_NOTE_BYTES];
 
     HM_TRY(prepare(m, source, err));
+    m->writer = writer;
+    m->err = err;
+    m->out_bytes = 0;
     for (m->window_row = 0; m->window_row < m->rows;) {
         uint32_t left = m->rows - m->window_row;
-        uint32_t n = left < UNIT_ROWS * WINDOW_UNITS ? left : UNIT_ROWS * WINDOW_UNITS;
-        size_t units = hm_units(n, UNIT_ROWS);
-
-        hm_parallel_for(units, merge_unit, m);
-        for (size_t u = 0; u < units; u++) {
-            if (!m->result[u].finite)
-                return hm_fail(
-                    err, HM_ERR_FORMAT,
-                    "'%s': the model or the adapter holds NaN or Inf there, or a value beyond %s",
-                    source->name, hm_dtype_name(source->dtype));
-            join_sums(sums, &m->result[u].sums);
-        }
-        HM_TRY(hm_folder_writer_data(writer, m->window, (size_t)n * m->cols * size, err));
-        drop_window(m, n);
+        uint32_t n = left < m->window_rows ? left : m->window_rows;
+        HM_TRY(merge_window(m, n, &sums));
         m->window_row += n;
     }
+    hm_merge_sums_note(&sums, note);
+    hm_folder_writer_note(writer, note);
+    HM_TRY(hm_folder_writer_data(writer, m->window[1], m->out_bytes, err));
+    *ret_sums = sums;
     return HM_OK;
 }
 
 void hm_merge_rows_memory(uint32_t rows, uint32_t cols, uint32_t rank, int threads,
-                          uint64_t *ret_heap_bytes, uint64_t *ret_window_values)
+                          size_t written_bytes, uint64_t *ret_heap_bytes,
+                          uint64_t *ret_window_values)
 {
-    uint64_t unit = (uint64_t)UNIT_ROWS * cols;
+    uint32_t window_rows = hm_merge_window_rows(cols);
+    uint64_t window = (uint64_t)(rows < window_rows ? rows : window_rows) * cols;
 
-    *ret_heap_bytes =
-        ((3 * (uint64_t)threads + WINDOW_UNITS) * unit + ((uint64_t)rows + cols) * rank) *
-        sizeof(float);
-    *ret_window_values =
-        (rows < WINDOW_UNITS * UNIT_ROWS ? rows : (uint64_t)WINDOW_UNITS * UNIT_ROWS) * cols;
+    *ret_heap_bytes = (3 * (uint64_t)threads * UNIT_ROWS * cols + ((uint64_t)rows + cols) * rank) *
+                          sizeof(float) +
+                      2 * window * written_bytes;
+    *ret_window_values = window;
 }

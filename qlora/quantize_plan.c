@@ -6,6 +6,7 @@
  */
 #include "quantize_plan.h"
 
+#include <float.h>
 #include <string.h>
 
 #include "hanmix/checkpoint/nf4_format.h"
@@ -131,13 +132,30 @@ static int add_part(struct hm_quantize_plan *plan, size_t slot, enum hm_quantize
     hm_arch_slot(&plan->arch, slot, &weight, name);
     HM_TRY(hm_format(&spec.name, err, "%s.weight%s", name, part_suffix[kind]));
     plan->spec[plan->n_parts] = spec;
-    plan->part[plan->n_parts++] = (struct hm_quantize_part){ slot, kind };
+    plan->part[plan->n_parts++] = (struct hm_quantize_part){ .slot = slot, .kind = kind };
     return HM_OK;
 }
 
 static struct hm_tensor_spec vector(enum hm_dtype dtype, uint64_t count)
 {
     return (struct hm_tensor_spec){ .dtype = dtype, .n_dims = 1, .shape = { count } };
+}
+
+/* Of its kind: a number of 17 digits and an exponent. */
+static int longest_state(const struct hm_quantize_plan *plan, size_t slot, size_t *ret_bytes,
+                         struct hm_error *err)
+{
+    const struct hm_quantize_options *options = plan->options;
+    const struct hm_weight *weight = plan->module[slot].weight;
+    const float longest = FLT_MIN;
+    struct hm_buf text = { 0 };
+
+    HM_TRY(hm_nf4_state_json(options->blocksize, options->compute_dtype, hm_weight_rows(weight),
+                             hm_weight_cols(weight), options->double_quant ? &longest : NULL, &text,
+                             err));
+    *ret_bytes = text.len;
+    hm_buf_release(&text);
+    return HM_OK;
 }
 
 static int add_nf4(struct hm_quantize_plan *plan, size_t slot, uint64_t values,
@@ -149,7 +167,9 @@ static int add_nf4(struct hm_quantize_plan *plan, size_t slot, uint64_t values,
                                     .shape = { (values + 1) / 2, 1 } };
     bool nested = plan->options->double_quant;
     size_t n_nested = (module->n_blocks + HM_NF4_NESTED_BLOCK - 1) / HM_NF4_NESTED_BLOCK;
+    size_t state_bytes = 0;
 
+    HM_TRY(longest_state(plan, slot, &state_bytes, err));
     HM_TRY(add_part(plan, slot, HM_PART_CODES, codes, err));
     HM_TRY(add_part(plan, slot, HM_PART_ABSMAX,
                     vector(nested ? HM_DTYPE_U8 : HM_DTYPE_F32, module->n_blocks), err));
@@ -158,7 +178,7 @@ static int add_nf4(struct hm_quantize_plan *plan, size_t slot, uint64_t values,
         HM_TRY(add_part(plan, slot, HM_PART_NESTED_ABSMAX, vector(HM_DTYPE_F32, n_nested), err));
         HM_TRY(add_part(plan, slot, HM_PART_NESTED_MAP, vector(HM_DTYPE_F32, 256), err));
     }
-    return add_part(plan, slot, HM_PART_STATE, vector(HM_DTYPE_U8, module->state.len), err);
+    return add_part(plan, slot, HM_PART_STATE, vector(HM_DTYPE_U8, state_bytes), err);
 }
 
 int hm_quantize_plan_tensors(struct hm_quantize_plan *plan, struct hm_error *err)
@@ -172,10 +192,13 @@ int hm_quantize_plan_tensors(struct hm_quantize_plan *plan, struct hm_error *err
         char name[HM_SLOT_NAME_BYTES];
 
         hm_arch_slot(&plan->arch, i, &slot, name);
+        plan->module[i].first_part = plan->n_parts;
         if (plan->module[i].nf4) {
             HM_TRY(add_nf4(plan, i, (uint64_t)slot.rows * slot.cols, err));
+            plan->module[i].n_parts = plan->n_parts - plan->module[i].first_part;
             continue;
         }
+        plan->module[i].n_parts = 1;
         struct hm_tensor_spec dense = { .dtype = plan->arch.dtype,
                                         .n_dims = slot.cols > 1 ? 2 : 1,
                                         .shape = { slot.rows, slot.cols } };
@@ -207,8 +230,8 @@ static enum hm_byte_class byte_class(enum hm_weight_kind kind)
     }
 }
 
-int hm_quantize_plan_report(const struct hm_quantize_plan *plan, struct hm_quantize_report *report,
-                            struct hm_error *err)
+int hm_quantize_plan_report(const struct hm_quantize_plan *plan, const struct hm_checkpoint *out,
+                            struct hm_quantize_report *report, struct hm_error *err)
 {
     struct hm_weight_slot slot;
     char name[HM_SLOT_NAME_BYTES];
@@ -217,8 +240,10 @@ int hm_quantize_plan_report(const struct hm_quantize_plan *plan, struct hm_quant
     if (!report->unquantized)
         return fail_nomem(plan, err);
     for (size_t i = 0; i < plan->n_parts; i++) {
+        const struct hm_tensor *tensor;
+        HM_TRY(hm_checkpoint_need(out, plan->spec[i].name, &tensor, err));
         hm_arch_slot(&plan->arch, plan->part[i].slot, &slot, name);
-        report->bytes_by_class[byte_class(slot.kind)] += hm_tensor_spec_bytes(&plan->spec[i]);
+        report->bytes_by_class[byte_class(slot.kind)] += tensor->size_bytes;
         report->quantized_tensors += plan->part[i].kind == HM_PART_CODES;
         if (plan->part[i].kind != HM_PART_DENSE || plan->spec[i].n_dims != 2)
             continue;
@@ -234,7 +259,6 @@ void hm_quantize_plan_release(struct hm_quantize_plan *plan)
 {
     for (size_t i = 0; plan->module && i < plan->n_slots; i++) {
         hm_weight_free(plan->module[i].weight);
-        hm_free(plan->module[i].nested_absmax);
         hm_buf_release(&plan->module[i].state);
     }
     for (size_t i = 0; i < plan->n_parts; i++)

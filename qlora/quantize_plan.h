@@ -22,15 +22,18 @@ enum hm_quantize_part_kind {
 struct hm_quantize_part { /* tensor i of the plan */
     size_t slot;
     enum hm_quantize_part_kind kind;
+    bool skipped; /* by the writer, until its codes are made */
 };
 
 struct hm_quantize_module { /* one slot */
     struct hm_weight *weight;
     bool nf4;
     size_t n_blocks;
-    float offset;         /* of nested scales */
-    float *nested_absmax; /* ceil(n_blocks / HM_NF4_NESTED_BLOCK), owned; NULL: plain */
-    struct hm_buf state;  /* quant_state JSON */
+    size_t first_part; /* of its parts, one behind the other */
+    size_t n_parts;
+    struct hm_buf state; /* quant_state JSON, once its scales are known */
+    bool summed;         /* the error is known: */
+    double energy, error;
 };
 
 struct hm_quantize_plan {
@@ -50,11 +53,12 @@ struct hm_quantize_plan {
    weights point to its checkpoint. */
 int hm_quantize_plan_open(const char *model_dir, const struct hm_quantize_options *options,
                           struct hm_quantize_plan *plan, struct hm_error *err);
-/* spec and part, once every module has its state text. */
+/* spec and part. The text of a nested quant_state holds a number known only once the matrix was
+   read: its tensor is planned for the longest one. */
 int hm_quantize_plan_tensors(struct hm_quantize_plan *plan, struct hm_error *err);
-/* Sizes by class, counts and names of what stays dense. */
-int hm_quantize_plan_report(const struct hm_quantize_plan *plan, struct hm_quantize_report *report,
-                            struct hm_error *err);
+/* Sizes by class, counts and names of what stays dense, of the folder as written. */
+int hm_quantize_plan_report(const struct hm_quantize_plan *plan, const struct hm_checkpoint *out,
+                            struct hm_quantize_report *report, struct hm_error *err);
 void hm_quantize_plan_release(struct hm_quantize_plan *plan);
 
 #endif

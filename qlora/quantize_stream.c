@@ -3,15 +3,16 @@
  * One weight as a stream of blocks. The matrix is taken flat in row order and cut into units of
  * UNIT_VALUES, a multiple of every block size, so that blocks and bytes never straddle two units;
  * units of a window are worked in parallel, then the window goes out in order. Memory: one window
- * of codes and one unit of values per worker, whatever the size of the weight.
+ * of codes and two units of values per worker, whatever the size of the weight. A window comes from
+ * a reader that is ahead by some, or from the mapping.
  */
 #include "quantize_stream.h"
 
-#include <math.h>
+#include <string.h>
 
 #include "hanmix/base/parallel.h"
 
-enum { UNIT_VALUES = 1 << 16, WINDOW_UNITS = 64 };
+enum { UNIT_VALUES = 1 << 16, WINDOW_UNITS = 64, LEAST_BLOCK = 32 };
 
 struct hm_stream {
     const struct hm_kernels *kernels;
@@ -20,8 +21,11 @@ struct hm_stream {
     const struct hm_weight *weight;
     const char *model_dir; /* borrowed */
     const char *name;
-    uint64_t count;  /* values of the weight */
-    float *values;   /* [threads][UNIT_VALUES] */
+    uint64_t count; /* values of the weight */
+    struct hm_reader *reader;
+    const uint8_t *piece; /* the window's stored values when a reader brought them */
+    float one[UNIT_VALUES / LEAST_BLOCK]; /* scales of bare codes */
+    float *values;                        /* [threads][2][UNIT_VALUES]: values, codes' values */
     uint8_t *window; /* [WINDOW_UNITS * UNIT_VALUES] of at most 4 bytes: codes or dense values */
     bool *finite;    /* [WINDOW_UNITS] */
     /* the loop under way */
@@ -30,8 +34,16 @@ struct hm_stream {
     struct hm_block_sums *sums;
 };
 
+static size_t window_units(uint64_t largest_values)
+{
+    uint64_t units = (largest_values + UNIT_VALUES - 1) / UNIT_VALUES;
+
+    return units < WINDOW_UNITS ? (size_t)units : WINDOW_UNITS;
+}
+
 int hm_stream_new(const struct hm_kernels *kernels, const char *model_dir, enum hm_dtype dtype,
-                  uint32_t blocksize, struct hm_stream **ret_stream, struct hm_error *err)
+                  uint32_t blocksize, uint64_t largest_values, struct hm_stream **ret_stream,
+                  struct hm_error *err)
 {
     struct hm_stream *stream = hm_calloc(HM_MEM_SCRATCH, 1, sizeof *stream);
 
@@ -42,8 +54,11 @@ int hm_stream_new(const struct hm_kernels *kernels, const char *model_dir, enum 
         stream->dtype = dtype;
         stream->blocksize = blocksize;
         stream->values =
-            hm_alloc_array(HM_MEM_SCRATCH, (size_t)hm_threads() * UNIT_VALUES, sizeof(float));
-        stream->window = hm_alloc_array(HM_MEM_SCRATCH, WINDOW_UNITS * UNIT_VALUES, sizeof(float));
+            hm_alloc_array(HM_MEM_SCRATCH, (size_t)hm_threads() * 2 * UNIT_VALUES, sizeof(float));
+        for (size_t i = 0; i < UNIT_VALUES / LEAST_BLOCK; i++)
+            stream->one[i] = 1.0F;
+        stream->window = hm_alloc_array(HM_MEM_SCRATCH, window_units(largest_values) * UNIT_VALUES,
+                                        sizeof(float));
         stream->finite = hm_alloc_array(HM_MEM_SCRATCH, WINDOW_UNITS, sizeof(bool));
     }
     if (!stream || !stream->values || !stream->window || !stream->finite) {
@@ -64,9 +79,12 @@ void hm_stream_free(struct hm_stream *stream)
     hm_free(stream);
 }
 
-void hm_stream_bind(struct hm_stream *stream, const struct hm_weight *weight, const char *name)
+void hm_stream_bind(struct hm_stream *stream, const struct hm_weight *weight, const char *name,
+                    struct hm_reader *reader)
 {
     stream->weight = weight;
+    stream->reader = reader;
+    stream->piece = NULL;
     stream->name = name;
     stream->count = (uint64_t)hm_weight_rows(weight) * hm_weight_cols(weight);
 }
@@ -91,54 +109,80 @@ static void read_values(const struct hm_stream *s, uint64_t first, size_t n, flo
 
 static bool all_finite(const float *values, size_t n)
 {
-    bool finite = true;
+    unsigned bad = 0;
 
-    for (size_t i = 0; i < n; i++)
-        finite = finite && isfinite(values[i]);
-    return finite;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
 }
 
-/* Values as the stored type holds them: dense into `stored`, and back into values. */
-static void round_values(const struct hm_stream *s, float *values, size_t n, uint8_t *stored)
+/* n values from flat index first on, as the stored type holds them: dense into `stored` when that
+   is wanted, and in f32. */
+static void load_values(const struct hm_stream *s, uint64_t first, size_t n, float *values,
+                        uint8_t *stored)
 {
+    enum hm_dtype from = hm_weight_dtype(s->weight);
+
+    if (!s->piece) {
+        read_values(s, first, n, values);
+    } else {
+        const uint8_t *in = s->piece + (first - s->window_first) * hm_dtype_bytes(from);
+        if (from == HM_DTYPE_BF16)
+            s->kernels->bf16_to_f32(in, n, values);
+        else
+            hm_floats_load(from, in, n, values);
+        if (from == s->dtype && !s->absmax)
+            memcpy(stored, in, n * hm_dtype_bytes(from));
+    }
+    if (s->piece && from == s->dtype)
+        return; /* neither rounded nor asked for otherwise */
     hm_floats_store(s->dtype, values, n, stored);
     hm_floats_load(s->dtype, stored, n, values);
 }
 
-static void add_sums(const struct hm_stream *s, const float *values, const uint8_t *codes, size_t n,
-                     struct hm_block_sums *sums)
+static void take_sums(const struct hm_stream *s, const float *values, const uint8_t *codes,
+                      float *bare, size_t n, struct hm_block_sums *sums)
 {
-    for (size_t i = 0; i < n; i++) {
-        struct hm_block_sums *sum = &sums[i / s->blocksize];
-        uint8_t pair = codes[i / 2];
-        double w = values[i], c = hm_nf4_code[i % 2 ? pair & 15 : pair >> 4];
+    const struct hm_kernels *kernels = s->kernels;
 
-        if (i % s->blocksize == 0)
-            *sum = (struct hm_block_sums){ 0 };
-        sum->energy += w * w;
-        sum->product += w * c;
-        sum->square += c * c;
+    kernels->nf4_decode(codes, s->one, 0, n, s->blocksize, HM_ROUND_NONE, bare);
+    for (size_t at = 0; at < n; at += s->blocksize) {
+        size_t len = hm_least(s->blocksize, n - at);
+        *sums++ = (struct hm_block_sums){ .energy = kernels->sum_squares(values + at, len),
+                                          .product = kernels->dot(values + at, bare + at, len),
+                                          .square = kernels->sum_squares(bare + at, len) };
     }
 }
 
 static void stream_unit(void *context, size_t index, int worker)
 {
     struct hm_stream *s = context;
-    float *values = s->values + (size_t)worker * UNIT_VALUES;
+    float *values = s->values + (size_t)worker * 2 * UNIT_VALUES;
     uint8_t *stored =
         s->window + index * UNIT_VALUES * sizeof(float); /* before codes: room to round */
     uint64_t first = s->window_first + index * UNIT_VALUES;
     size_t n = s->count - first < UNIT_VALUES ? (size_t)(s->count - first) : UNIT_VALUES;
     size_t block = (size_t)(first / s->blocksize);
 
-    read_values(s, first, n, values);
-    round_values(s, values, n, stored);
+    load_values(s, first, n, values, stored);
     s->finite[index] = all_finite(values, n);
     if (!s->absmax || !s->finite[index])
         return;
     s->kernels->nf4_encode(values, n, s->blocksize, stored, s->absmax + block);
-    if (s->sums)
-        add_sums(s, values, stored, n, s->sums + block);
+    take_sums(s, values, stored, values + UNIT_VALUES, n, s->sums + block);
+}
+
+/* The window's values from the reader; it hands out whole windows. */
+static int next_piece(struct hm_stream *s, uint64_t values, struct hm_error *err)
+{
+    size_t bytes = 0;
+
+    HM_TRY(hm_reader_next(s->reader, &s->piece, &bytes, err));
+    HM_BUG(bytes != values * hm_dtype_bytes(hm_weight_dtype(s->weight)));
+    return HM_OK;
 }
 
 /* Write the window's units, `bytes_of` bytes per value doubled (1 for codes, 2 * size for dense).
@@ -164,6 +208,8 @@ static int run(struct hm_stream *s, struct hm_folder_writer *writer, size_t half
         uint64_t left = s->count - s->window_first;
         size_t units = left >= window ? WINDOW_UNITS : hm_units(left, UNIT_VALUES);
 
+        if (s->reader)
+            HM_TRY(next_piece(s, left < window ? left : window, err));
         hm_parallel_for(units, stream_unit, s);
         for (size_t u = 0; u < units; u++) {
             if (!s->finite[u])
@@ -173,7 +219,8 @@ static int run(struct hm_stream *s, struct hm_folder_writer *writer, size_t half
         }
         if (writer)
             HM_TRY(write_window(s, writer, units, half_bytes, err));
-        hm_weight_drop_pages(s->weight);
+        if (!s->reader)
+            hm_weight_drop_pages(s->weight);
     }
     return HM_OK;
 }
@@ -193,9 +240,10 @@ int hm_stream_dense(struct hm_stream *stream, struct hm_folder_writer *writer, s
     return run(stream, writer, 2 * hm_dtype_bytes(stream->dtype), err);
 }
 
-uint64_t hm_stream_bytes(int threads)
+uint64_t hm_stream_bytes(int threads, uint64_t largest_values)
 {
-    return ((uint64_t)threads + WINDOW_UNITS) * UNIT_VALUES * sizeof(float);
+    return (2 * (uint64_t)threads + window_units(largest_values)) * UNIT_VALUES * sizeof(float) +
+           sizeof(struct hm_stream);
 }
 
 uint64_t hm_stream_window_values(void)

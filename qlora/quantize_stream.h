@@ -11,16 +11,20 @@
 
 struct hm_stream;
 
-/* Buffers for hm_threads() workers; blocksize divides the grain. model_dir is borrowed, for
- * messages. */
+/* Buffers for hm_threads() workers and weights of at most largest_values; blocksize divides the
+ * grain. model_dir is borrowed, for messages. */
 int hm_stream_new(const struct hm_kernels *kernels, const char *model_dir, enum hm_dtype dtype,
-                  uint32_t blocksize, struct hm_stream **ret_stream, struct hm_error *err);
+                  uint32_t blocksize, uint64_t largest_values, struct hm_stream **ret_stream,
+                  struct hm_error *err);
 void hm_stream_free(struct hm_stream *stream);
-uint64_t hm_stream_bytes(int threads);  /* of its buffers */
+uint64_t hm_stream_bytes(int threads, uint64_t largest_values); /* of its buffers */
 uint64_t hm_stream_window_values(void); /* of a weight that are resident at once */
 
-/* Weight to read from now on; name is for messages and borrowed like weight. */
-void hm_stream_bind(struct hm_stream *stream, const struct hm_weight *weight, const char *name);
+/* Weight to read from now on; name is for messages and borrowed like weight. With a reader its
+   values are the reader's next ones, in pieces of hm_stream_window_values; else they are read from
+   the mapping. */
+void hm_stream_bind(struct hm_stream *stream, const struct hm_weight *weight, const char *name,
+                    struct hm_reader *reader);
 
 /* Per block of the quantised weight: what its error is made of once the final scale s is known:
    sum (w - s c)^2 = energy - 2 s product + s^2 square. */
@@ -29,8 +33,8 @@ struct hm_block_sums {
 };
 
 /*
- * absmax[ceil(n / blocksize)] of the bound weight, and its codes into the writer's current tensor
- * when writer is not NULL (then sums[] too). NaN or Inf: HM_ERR_FORMAT naming the weight.
+ * absmax[ceil(n / blocksize)] and sums[] of the bound weight, and its codes into the writer's
+ * current tensor when writer is not NULL. NaN or Inf: HM_ERR_FORMAT naming the weight.
  */
 int hm_stream_encode(struct hm_stream *stream, struct hm_folder_writer *writer, float *absmax,
                      struct hm_block_sums *sums, struct hm_error *err);

@@ -141,7 +141,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     const struct config *config = run->config;
     struct hm_adapter_merge_options options = { .onto_dequantised = config->onto == 1,
                                                 .dtype = dtype_of[config->dtype],
-                                                .shard_bytes = config->shard_size };
+                                                .shard_bytes = config->shard_size,
+                                                .keep_journal = true };
     struct hm_adapter_merge_report report = { 0 };
     struct hm_kernels kernels;
     const char *model = NULL;
@@ -154,7 +155,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
         hm_adapter_merge(model, adapter, &options, &kernels, run->out_dir, run->ctl, &report, err));
     HM_TRY(report_fill(run, &report, err));
     if (config->verify && config->verify[0])
-        return verify(run, model, adapter, &kernels, err);
+        HM_TRY(verify(run, model, adapter, &kernels, err));
+    hm_folder_journal_remove(run->out_dir);
     return HM_OK;
 }
 
@@ -213,7 +215,8 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     uint64_t heap = 0;
     uint64_t mapped = 0;
     int r = adapter_rank(run, &rank, err);
-    hm_adapter_merge_memory(&model.arch, (uint32_t)rank, run->threads, &heap, &mapped);
+    hm_adapter_merge_memory(&model.arch, dtype_of[config->dtype], (uint32_t)rank, run->threads,
+                            &heap, &mapped);
     if (r == HM_OK)
         r = hm_stage_plan_memory(ret_plan, "tensors", heap, err);
     if (r == HM_OK)
@@ -247,6 +250,7 @@ const struct hm_stage hm_stage_qlora_merge = {
     .writes = "config.json, safetensors, tokenizer files, digests.tsv, report.json",
     .product = { HM_INPUT_MODEL, HM_INPUT_TOKENIZER },
     .product_path = { "", "" },
+    .resumable = true,
     .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,

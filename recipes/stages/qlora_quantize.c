@@ -162,6 +162,7 @@ const struct hm_stage hm_stage_qlora_quantize = {
         "config.json, safetensors in bitsandbytes' 4-bit layout, tokenizer files, report.json",
     .product = { HM_INPUT_MODEL, HM_INPUT_TOKENIZER },
     .product_path = { "", "" },
+    .resumable = true,
     .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,

@@ -61,6 +61,46 @@ int hm_folder_writer_data(struct hm_folder_writer *writer, const void *data, siz
 int hm_folder_writer_finish(struct hm_folder_writer *writer, bool digests, struct hm_error *err);
 void hm_folder_writer_abort(struct hm_folder_writer *writer);
 
+/*
+ * A folder that takes long: written past the page cache, and continued tensor by tensor when the
+ * same plan is begun again after a stop or a kill. What is whole is recorded in a journal beside
+ * the shards, at times, after it was synced; the finished folder keeps it until
+ * hm_folder_journal_remove.
+ */
+#define HM_WRITE_JOURNAL_FILE ".whole.journal"
+#define HM_WRITE_NOTE_BYTES   160
+struct hm_folder_options {
+    uint64_t shard_bytes;
+    bool digests;        /* take SHA-256 of tensors: what digests.tsv needs */
+    uint64_t sync_bytes; /* record after so many bytes, or some seconds; 0: the default */
+};
+int hm_folder_writer_open_large(const char *dir, const struct hm_tensor_spec *specs, size_t n,
+                                const struct hm_folder_options *options,
+                                struct hm_folder_writer **ret_writer, struct hm_error *err);
+/* The tensors that are still to be written, in the order they will be asked for if none is skipped;
+   order has room for all. */
+int hm_folder_writer_order(const struct hm_folder_writer *writer, size_t *order, size_t *ret_count,
+                           struct hm_error *err);
+/* Is tensor i whole, by this writer or an earlier one; if so and ret_note is not NULL, what was
+   noted with it (borrowed). */
+bool hm_folder_writer_whole(const struct hm_folder_writer *writer, size_t i, const char **ret_note);
+/* Is tensor i in the shard being written, and not whole. */
+bool hm_folder_writer_ahead(const struct hm_folder_writer *writer, size_t i);
+/* A note of one line to record with the current tensor, given before its last byte; digits, letters
+   and blanks. */
+void hm_folder_writer_note(struct hm_folder_writer *writer, const char *note);
+/* Leave the next tensor to hm_folder_writer_fill, before the shard ends. */
+int hm_folder_writer_skip(struct hm_folder_writer *writer, struct hm_error *err);
+int hm_folder_writer_fill(struct hm_folder_writer *writer, size_t i, const void *data,
+                          const char *note, struct hm_error *err);
+/* The next tensor, of one dimension, has fewer elements than planned; those of its name order must
+   come behind all that were skipped. */
+void hm_folder_writer_shorten(struct hm_folder_writer *writer, uint64_t elements);
+/* Ends a folder that is not finished: keeps what is whole for a later run when `keep` and something
+   was recorded, else removes all files it wrote. */
+void hm_folder_writer_leave(struct hm_folder_writer *writer, bool keep);
+void hm_folder_journal_remove(const char *dir);
+
 /* Copy what travels with a model besides weights and config: tokenizer files,
  * generation_config.json, hanmix.json. Absent ones are skipped. */
 int hm_model_files_copy(const char *from_dir, const char *to_dir, struct hm_error *err);

@@ -72,12 +72,40 @@ struct hm_st_writer;
 int hm_st_writer_open(const char *path, const struct hm_tensor_spec *specs, size_t n,
                       const json_t *metadata, struct hm_st_writer **ret_writer, size_t *ret_order,
                       struct hm_error *err);
+
+/* The file order of specs: order[0] comes first. */
+int hm_st_order(const struct hm_tensor_spec *specs, size_t n, size_t *order, struct hm_error *err);
+
+/* A file that an earlier writer began; both lists [n] in the order of specs. */
+struct hm_st_begun {
+    const bool *whole;     /* tensors that are on the disk */
+    const uint64_t *bytes; /* what they were shortened to, or their size */
+};
+/* The same for large files, past the page cache; begun may be NULL. */
+int hm_st_writer_open_large(const char *path, const struct hm_tensor_spec *specs, size_t n,
+                            const struct hm_st_begun *begun, struct hm_st_writer **ret_writer,
+                            size_t *ret_order, struct hm_error *err);
+/* Place in file order of the first tensor that is neither whole nor skipped; n when there is none.
+ */
+size_t hm_st_writer_current(const struct hm_st_writer *writer);
 /* Bytes of the current tensor; may come in pieces; a tensor is complete when all its bytes came. */
 int hm_st_writer_data(struct hm_st_writer *writer, const void *data, size_t len,
                       struct hm_error *err);
+/* Leave the current tensor to hm_st_writer_fill, which gives it whole, by its place in file order.
+   No tensor before it may be shortened any more. */
+void hm_st_writer_skip(struct hm_st_writer *writer);
+int hm_st_writer_fill(struct hm_st_writer *writer, size_t place, const void *data,
+                      struct hm_error *err);
+/* The current tensor, of one dimension and not begun, is shorter than planned. The header keeps the
+   room that the plan asked for. */
+void hm_st_writer_shorten(struct hm_st_writer *writer, uint64_t elements);
+/* What was complete is on the disk. */
+int hm_st_writer_sync(struct hm_st_writer *writer, struct hm_error *err);
 /* fails if bytes are missing; frees */
 int hm_st_writer_commit(struct hm_st_writer *writer, struct hm_error *err);
 void hm_st_writer_abort(struct hm_st_writer *writer);
+/* Frees, and leaves the unfinished file to a later writer. */
+void hm_st_writer_leave(struct hm_st_writer *writer);
 
 /* Convenience: whole small files from memory. */
 int hm_safetensors_write(const char *path, const struct hm_tensor *tensors, size_t n,

@@ -11,6 +11,7 @@
 #ifndef HANMIX_CHECKPOINT_WEIGHT_H
 #define HANMIX_CHECKPOINT_WEIGHT_H
 
+#include "hanmix/base/direct.h"
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/kernels/kernels.h"
 
@@ -55,5 +56,8 @@ size_t hm_weight_places(const struct hm_weight *weight,
                         struct hm_weight_place place[HM_WEIGHT_PLACES]);
 /* tell the kernel its mapped pages are no longer needed */
 void hm_weight_drop_pages(const struct hm_weight *weight);
+
+/* Where the values of a dense weight lie, row after row; false when it is a 4-bit one. */
+bool hm_weight_range(const struct hm_weight *weight, struct hm_read_range *ret_range);
 
 #endif

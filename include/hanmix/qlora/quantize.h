@@ -19,6 +19,7 @@ struct hm_quantize_options {
     size_t n_skip;
     enum hm_dtype compute_dtype; /* BF16; dtype of quant_state and of the weights left dense */
     uint64_t shard_bytes;
+    uint64_t sync_bytes; /* hm_folder_options' */
 };
 struct hm_quantize_report {
     uint64_t bytes_by_class[6]; /* expert, attention, gate, embed, head, norm: enum hm_byte_class */
@@ -35,7 +36,10 @@ enum hm_byte_class {
     HM_BYTES_HEAD,
     HM_BYTES_NORM
 };
-/* NaN or Inf in a weight: HM_ERR_FORMAT naming the tensor. A linear that is neither NF4 nor named
+/* Every weight is read once, unless a shard ends inside it or a run is continued. Stopped
+   (HM_ERR_STOPPED), killed, or without room (HM_ERR_IO), the same call continues with the first
+   tensor that is not whole on the disk; only a folder begun with equal inputs may be given.
+   NaN or Inf in a weight: HM_ERR_FORMAT naming the tensor. A linear that is neither NF4 nor named
  * in skip: HM_ERR_CHECK. */
 int hm_quantize(const char *model_dir, const struct hm_quantize_options *options,
                 const struct hm_kernels *kernels, const char *out_dir, const struct hm_ctl *ctl,

@@ -180,7 +180,7 @@ struct hm_stage {
     enum hm_input_type product[3]; /* types that `$id` can serve as, with where: */
     const char *product_path[3]; /* "" = the folder itself, "adapter" = a subfolder; NULL = none */
     bool own_memory;             /* keeps within set.memory by itself; its plan may be above that */
-    bool resumable; /* a .partial folder is kept and continued (training); else cleared */
+    bool resumable;              /* a .partial folder is kept and continued; else cleared */
     /* settings that exclude each other; may be NULL */
     int (*check)(const struct hm_stage_run *run, struct hm_error *err);
     int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,

@@ -16,7 +16,9 @@ static struct hm_kernels kernels;
 static void merge(const char *model, const char *adapter, bool dequantised, enum hm_dtype dtype,
                   uint64_t shard_bytes, const char *out, struct hm_adapter_merge_report *report)
 {
-    const struct hm_adapter_merge_options options = { dequantised, dtype, shard_bytes };
+    const struct hm_adapter_merge_options options = { .onto_dequantised = dequantised,
+                                                      .dtype = dtype,
+                                                      .shard_bytes = shard_bytes };
     struct hm_error err = { 0 };
     char model_dir[512], adapter_dir[512];
 
@@ -171,7 +173,9 @@ static void test_dequantised(void **state)
 
 static void test_four_bit_needs_onto(void **state)
 {
-    const struct hm_adapter_merge_options options = { false, HM_DTYPE_COUNT, UINT64_C(1) << 40 };
+    const struct hm_adapter_merge_options options = { .onto_dequantised = false,
+                                                      .dtype = HM_DTYPE_COUNT,
+                                                      .shard_bytes = UINT64_C(1) << 40 };
     struct hm_adapter_merge_report report = { 0 };
     struct hm_error err = { 0 };
 

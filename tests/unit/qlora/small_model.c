@@ -4,6 +4,13 @@
  */
 #include "small_model.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "hanmix/base/file.h"
+#include "hanmix/base/parallel.h"
+
 #include "hanmix/base/hash.h"
 
 enum { EXPERTS = 3, LAYERS = 2, TENSORS = 64 };
@@ -131,4 +138,73 @@ void small_model_write(const char *dir, const struct small_model *model)
     json_decref(config);
     for (size_t i = 0; i < n; i++)
         hm_free(spec[i].name);
+}
+
+static unsigned left; /* calls until the end; in the child */
+
+static void on_progress(void *context, const struct hm_progress *progress)
+{
+    (void)context;
+    (void)progress;
+    if (--left == 0)
+        raise(SIGKILL);
+}
+
+/* A line without its end. */
+static void tear_journal(const char *dir)
+{
+    char *path = NULL;
+    struct hm_error err = { 0 };
+
+    assert_ok(hm_path_join(&path, dir, HM_WRITE_JOURNAL_FILE, &err), err);
+    if (hm_path_exists(path))
+        assert_ok(hm_file_append(path, "3 77 - - 01", 11, &err), err);
+    hm_free(path);
+}
+
+unsigned kill_and_continue(int (*attempt)(const struct hm_ctl *ctl), unsigned calls,
+                           const char *dir)
+{
+    const struct hm_ctl ctl = { .progress = on_progress };
+    int state = 0;
+
+    for (unsigned killed = 0; killed < 1000; killed++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            hm_threads_set(1); /* a fork takes no threads along */
+            left = calls;
+            _exit(attempt(&ctl) == HM_OK ? 0 : 1);
+        }
+        assert_int_equal(waitpid(child, &state, 0), child);
+        if (WIFEXITED(state)) {
+            assert_int_equal(WEXITSTATUS(state), 0);
+            return killed;
+        }
+        tear_journal(dir);
+    }
+    fail_msg("does not come to an end");
+    return 0;
+}
+
+void assert_same_files(const char *a, const char *b)
+{
+    struct hm_names x = { 0 }, y = { 0 };
+    struct hm_error err = { 0 };
+
+    assert_ok(hm_dir_list(a, &x, &err), err);
+    assert_ok(hm_dir_list(b, &y, &err), err);
+    assert_int_equal(x.count, y.count);
+    for (size_t i = 0; i < x.count; i++) {
+        size_t n, m;
+        assert_string_equal(x.item[i], y.item[i]);
+        char *one = file_get(tmp_path(a, "%s", x.item[i]), &n);
+        char *two = file_get(tmp_path(b, "%s", y.item[i]), &m);
+        assert_int_equal(n, m);
+        assert_memory_equal(one, two, n);
+        hm_free(one);
+        hm_free(two);
+    }
+    hm_names_release(&x);
+    hm_names_release(&y);
 }

@@ -8,6 +8,7 @@
 
 #include "support/support.h"
 
+#include "hanmix/base/ctl.h"
 #include "hanmix/checkpoint/checkpoint.h"
 
 struct small_model {
@@ -20,5 +21,15 @@ struct small_model {
 
 /* 2 layers, 2 heads, 1 kv head, vocabulary 40, 3 experts. */
 void small_model_write(const char *dir, const struct small_model *model);
+
+/*
+ * Runs attempt(ctl) in children that are killed (SIGKILL) when they told of progress `calls` times,
+ * again and again until one ends well. Returns how many were killed. Before each new attempt the
+ * end of the journal in `dir` is torn, as a crash could leave it.
+ */
+unsigned kill_and_continue(int (*attempt)(const struct hm_ctl *ctl), unsigned calls,
+                           const char *dir);
+/* Both folders hold the same files, byte for byte, and nothing else. */
+void assert_same_files(const char *a, const char *b);
 
 #endif

@@ -75,7 +75,8 @@ static int run(const char *model, const char *adapter, enum hm_dtype dtype, cons
                const struct hm_ctl *ctl, struct hm_adapter_merge_report *report,
                struct hm_error *err)
 {
-    const struct hm_adapter_merge_options options = { false, dtype, UINT64_C(1) << 40 };
+    const struct hm_adapter_merge_options options = { .dtype = dtype,
+                                                      .shard_bytes = UINT64_C(1) << 40 };
     char a[512], b[512];
 
     snprintf(a, sizeof a, "%s", tmp_path(dir, "%s", model));
@@ -308,6 +309,39 @@ static void test_oom(void **state)
     assert_true(oom_sweep(once, NULL) > 100);
 }
 
+static char killed_model[512], killed_adapter[512], killed_to[512];
+static const struct hm_adapter_merge_options killed_options = { .dtype = HM_DTYPE_COUNT,
+                                                                .shard_bytes = 9000,
+                                                                .sync_bytes = 1 };
+
+static int merge_again(const struct hm_ctl *ctl)
+{
+    struct hm_adapter_merge_report report = { 0 };
+
+    return hm_adapter_merge(killed_model, killed_adapter, &killed_options, &kernels, killed_to, ctl,
+                            &report, NULL);
+}
+
+/* Killed after every fifth tensor, the folder is that of one run. */
+static void test_killed(void **state)
+{
+    struct hm_adapter_merge_report report = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    snprintf(killed_model, sizeof killed_model, "%s", tmp_path(dir, "plain"));
+    snprintf(killed_adapter, sizeof killed_adapter, "%s", tmp_path(dir, "adapter"));
+    snprintf(killed_to, sizeof killed_to, "%s", tmp_path(dir, "killed"));
+    assert_in_range(kill_and_continue(merge_again, 5, killed_to), 3, 100);
+    char reference[512];
+    snprintf(reference, sizeof reference, "%s", tmp_path(dir, "in_one"));
+    assert_ok(hm_adapter_merge(killed_model, killed_adapter, &killed_options, &kernels, reference,
+                               NULL, &report, &err),
+              err);
+    assert_true(report.changed_values > 0);
+    assert_same_files(reference, killed_to);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +349,7 @@ int main(void)
         cmocka_unit_test(test_types),        cmocka_unit_test(test_tied),
         cmocka_unit_test(test_digests),      cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_stop),         cmocka_unit_test(test_oom),
+        cmocka_unit_test(test_killed),
     };
     return cmocka_run_group_tests_name("adapter_merge", tests, setup, teardown);
 }

@@ -7,6 +7,7 @@
 
 #include <math.h>
 
+#include "hanmix/base/file.h"
 #include "hanmix/checkpoint/weight.h"
 #include "hanmix/qlora/quantize.h"
 #include "quantize_rules.h"
@@ -322,6 +323,59 @@ static void test_oom(void **state)
     assert_true(oom_sweep(once, &options) > 100);
 }
 
+static struct hm_quantize_options resumed;
+static char resumed_from[512], resumed_to[512];
+
+static int quantize_again(const struct hm_ctl *ctl)
+{
+    struct hm_quantize_report report = { 0 };
+    int status = hm_quantize(resumed_from, &resumed, &kernels, resumed_to, ctl, &report, NULL);
+
+    hm_quantize_report_release(&report);
+    return status;
+}
+
+/* Killed after every fifth weight, the folder is that of one run, and so is its report. */
+static void test_killed(void **state)
+{
+    static const uint64_t shard[] = { UINT64_C(1) << 40, 9000 };
+    struct hm_quantize_report whole = { 0 }, continued = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    snprintf(resumed_from, sizeof resumed_from, "%s", tmp_path(test_dir, "plain"));
+    for (int i = 0; i < 4; i++) {
+        char reference[512];
+        resumed = defaults();
+        resumed.double_quant = i % 2 == 0;
+        resumed.shard_bytes = shard[i / 2];
+        resumed.sync_bytes = 1;
+        snprintf(reference, sizeof reference, "%s", tmp_path(test_dir, "whole%d", i));
+        snprintf(resumed_to, sizeof resumed_to, "%s", tmp_path(test_dir, "killed%d", i));
+        assert_ok(hm_quantize(resumed_from, &resumed, &kernels, reference, NULL, &whole, &err),
+                  err);
+        assert_in_range(kill_and_continue(quantize_again, 5, resumed_to), 3, 100);
+        assert_same_files(reference, resumed_to);
+        /* the report of the last part of a run in two parts */
+        assert_ok(hm_dir_remove(resumed_to, &err), err);
+        uint64_t calls = 0;
+        const struct hm_ctl ctl = { .stop = &stop, .progress = on_progress, .context = &calls };
+        stop = 0;
+        assert_int_equal(
+            hm_quantize(resumed_from, &resumed, &kernels, resumed_to, &ctl, &continued, &err),
+            HM_ERR_STOPPED);
+        assert_ok(hm_quantize(resumed_from, &resumed, &kernels, resumed_to, NULL, &continued, &err),
+                  err);
+        assert_true(whole.rms_error == continued.rms_error);
+        assert_memory_equal(whole.bytes_by_class, continued.bytes_by_class,
+                            sizeof whole.bytes_by_class);
+        assert_same_files(reference, resumed_to);
+        hm_quantize_report_release(&whole);
+        hm_quantize_report_release(&continued);
+    }
+    stop = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,7 +383,7 @@ int main(void)
         cmocka_unit_test(test_odd_shapes), cmocka_unit_test(test_report),
         cmocka_unit_test(test_skips),      cmocka_unit_test(test_skip_rule),
         cmocka_unit_test(test_refusals),   cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_oom),
+        cmocka_unit_test(test_oom),        cmocka_unit_test(test_killed),
     };
     hm_kernels_reference(&kernels);
     return cmocka_run_group_tests_name("quantize", tests, test_dir_setup, test_dir_teardown);
