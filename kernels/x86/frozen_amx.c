@@ -5,7 +5,7 @@
  * decoded between the tile products of this one. Forward, decoded rows are the left tiles and x,
  * transposed by pairs, the right ones, so C comes out transposed; backward, dy is left, W right.
  *
- * Packed operands: [m/16][k/32] tiles; forward [k/2 of 16][16 m][2], backward [16 m][32 k].
+ * Packed operands: [chunk][m/16][k/32] tiles; forward [k/2 of 16][16 m][2], backward [16 m][32 k].
  * Order: passes of rows, groups of pieces, chunks of the inner dimension, pieces of the group. The
  * chunk of x stays in L2 over a group; C waits in scratch, or in the tiles where one block is all.
  */
@@ -77,17 +77,33 @@ static uint32_t part(size_t value, size_t most, size_t grain)
     return (uint32_t)(units32(units32(value, units32(value, most)), grain) * grain);
 }
 
+/* Of the inner dimension: decoded pieces of 128 KiB at most. */
+static uint32_t chunk_of(enum hm_pack side, size_t m, uint32_t depth)
+{
+    uint32_t longest = side == HM_PACK_FORWARD ? 2048 : 1024;
+
+    if (m < LONG_ROWS)
+        longest = m < SHORT_ROWS ? 256 : 512;
+    return part(depth, longest, 64);
+}
+
+/* Where the tiles of a group of 16 rows in a chunk begin. Chunks are stored one after the other: at
+ * strides of whole rows the groups of a chunk would meet in the same sets of L2. */
+static size_t packed_at(size_t m, uint32_t depth, uint32_t chunk, size_t row, size_t col)
+{
+    size_t first = col / chunk * chunk;
+
+    return first * round_up(m, 16) + row / 16 * 16 * least(depth - first, chunk);
+}
+
 static void product_plan(struct product *p, void *scratch)
 {
     bool forward = p->side == HM_PACK_FORWARD;
-    uint32_t longest = forward ? 2048 : 1024; /* 128 KiB of a piece */
 
-    if (p->m < LONG_ROWS)
-        longest = p->m < SHORT_ROWS ? 256 : 512;
     p->depth = forward ? p->w->cols : units32(p->w->rows, 32) * 32;
     p->width = forward ? PIECE_ROWS : PIECE_COLS;
     p->n_pieces = units32(p->count, p->width);
-    p->chunk = part(p->depth, longest, 64);
+    p->chunk = chunk_of(p->side, p->m, p->depth);
     p->n_chunks = units32(p->depth, p->chunk);
     p->pass = part(p->m, PASS_ROWS, 32);
     p->group = GROUP_PIECES;
@@ -218,9 +234,9 @@ static void block_write(const struct product *p, const struct block *block, size
 static struct block block_of(const struct product *p, const struct item *item,
                              const uint16_t *decoded, size_t row, uint32_t half)
 {
-    size_t group_values = (size_t)16 * p->depth;
+    size_t group_values = (size_t)16 * chunk_length(p, item);
     const uint16_t *x =
-        p->x + row / 16 * group_values + (size_t)item->chunk * p->chunk / 32 * TILE_BF16;
+        p->x + packed_at(p->m, p->depth, p->chunk, row, (size_t)item->chunk * p->chunk);
     unsigned n_groups = row + 16 < p->m ? 2 : 1;
     bool last = item->chunk + 1 == p->n_chunks;
     struct block block = { .n_steps = chunk_length(p, item) / 32, .before = C_LOAD };
@@ -350,7 +366,7 @@ static void HM_AMX(frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t ro
                                 size_t col0, size_t n_cols, const float *x, size_t ldx,
                                 uint16_t *packed)
 {
-    size_t depth = (size_t)units32(k, 32) * 32;
+    uint32_t depth = units32(k, 32) * 32, chunk = chunk_of(side, m, depth);
 
     if (m <= VECTOR_ROWS) {
         hm_frozen_pack_avx512bf16(side, m, k, row0, n_rows, col0, n_cols, x, ldx, packed);
@@ -358,7 +374,8 @@ static void HM_AMX(frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t ro
     }
     for (size_t row = 0; row < n_rows; row += 16)
         for (size_t col = 0; col < n_cols; col += 32) {
-            uint16_t *out = packed + (row0 + row) * depth + (col0 + col) / 32 * TILE_BF16;
+            uint16_t *out = packed + packed_at(m, depth, chunk, row0 + row, col0 + col) +
+                            (col0 + col) % chunk / 32 * TILE_BF16;
             __m512i tile[16];
             for (size_t i = 0; i < 16; i++)
                 tile[i] = row + i < n_rows
