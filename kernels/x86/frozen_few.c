@@ -118,27 +118,25 @@ INLINE void range_run(bool nf4, size_t m, uint32_t row0, uint32_t n_rows, const 
         rows_run(nf4, m, rows, least(rows, n_rows - row), row0, row, few, scale);
 }
 
+#define CASE(nf4, count)                                 \
+    case count:                                          \
+        range_run(nf4, count, row0, n_rows, few, scale); \
+        break;
+#define CASES(nf4) \
+    CASE(nf4, 1)   \
+    CASE(nf4, 2)   \
+    CASE(nf4, 3)   \
+    CASE(nf4, 4)   \
+    CASE(nf4, 5)   \
+    CASE(nf4, 6)   \
+    CASE(nf4, 7)   \
+    CASE(nf4, 8) CASE(nf4, 9) CASE(nf4, 10) CASE(nf4, 11) CASE(nf4, 12)
+
 static __attribute__((noinline)) void range_codes(size_t m, uint32_t row0, uint32_t n_rows,
                                                   const struct few *few, float (*scale)[RANGE / 64])
 {
     switch (m) {
-#define CASE(count)                                       \
-    case count:                                           \
-        range_run(true, count, row0, n_rows, few, scale); \
-        break;
-        CASE(1)
-        CASE(2)
-        CASE(3)
-        CASE(4)
-        CASE(5)
-        CASE(6)
-        CASE(7)
-        CASE(8)
-        CASE(9)
-        CASE(10)
-        CASE(11)
-        CASE(12)
-#undef CASE
+        CASES(true)
     }
 }
 
@@ -146,25 +144,11 @@ static __attribute__((noinline)) void range_dense(size_t m, uint32_t row0, uint3
                                                   const struct few *few, float (*scale)[RANGE / 64])
 {
     switch (m) {
-#define CASE(count)                                        \
-    case count:                                            \
-        range_run(false, count, row0, n_rows, few, scale); \
-        break;
-        CASE(1)
-        CASE(2)
-        CASE(3)
-        CASE(4)
-        CASE(5)
-        CASE(6)
-        CASE(7)
-        CASE(8)
-        CASE(9)
-        CASE(10)
-        CASE(11)
-        CASE(12)
-#undef CASE
+        CASES(false)
     }
 }
+
+_Static_assert(FEW == 12, "a case for each number of rows");
 
 void hm_frozen_forward_few(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                            const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
