@@ -8,6 +8,7 @@
 #include "hanmix/corpus/packed.h"
 #include "stage_model.h"
 #include "stage_util.h"
+#include "token_forecast.h"
 
 #define BYTES_PER_TEXT_BYTE 3              /* ids of 4 bytes for pieces of 1.6 bytes of text */
 #define SHUFFLE_MAX_BYTES   (144ull << 20) /* what the packer holds at most, documents and ids */
@@ -167,6 +168,12 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     ret_plan->read_bytes = bytes;
     ret_plan->work = bytes;
     ret_plan->work_unit = "bytes";
+    if (!run->report) { /* a run needs no forecast of itself */
+        uint64_t tokens = hm_tokens_forecast(run, &config->text, pieces,
+                                             (unsigned)config->bos + (unsigned)config->eos);
+        double windows = (double)tokens * (1 - config->valid_fraction) / (double)config->seq_len;
+        HM_TRY(hm_stage_plan_fact(ret_plan, "windows", json_integer((json_int_t)windows), err));
+    }
     HM_TRY(hm_stage_plan_fact(ret_plan, "seq_len", json_integer((json_int_t)config->seq_len), err));
     return hm_stage_plan_fact(ret_plan, "vocab_size", json_integer((json_int_t)pieces), err);
 }

@@ -127,7 +127,7 @@ static int part_time(struct bench *b, uint32_t layers, double expected, struct h
  */
 static void batch_shrink(struct bench *b, double layer_token)
 {
-    double layers = b->f.model.arch.layers == 1 ? 1 : 3; /* one, then two */
+    double layers = b->f.model.arch.layers == 1 ? 1 : 2; /* few tokens take longer each */
 
     while (b->rows > 1 && layers * layer_token * b->rows * b->seq_len > left(b))
         b->rows = (b->rows + 1) / 2;

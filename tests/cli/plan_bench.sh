@@ -32,6 +32,11 @@ expect 3 "$HANMIX" plan $tiny lora.set.memory=1M; has err "set.memory allows 1.0
 expect 3 "$HANMIX" run $tiny lora.set.memory=1M; has err "set.memory allows 1.0 MiB"; gone o
 expect 0 "$HANMIX" plan $tiny --json; positive out read_bytes; has out '"read_bytes_per_step": 0'
 
+# windows are foretold from a sample of the text: an epoch has steps before anything is packed
+expect 0 "$HANMIX" plan $tiny --json lora.set.steps=~; has out '"work_unit": "steps"'
+steps=$(sed -n '/"id": "lora"/,/"work_unit"/s/.*"work": \([0-9]*\).*/\1/p' out)
+[ "${steps:-0}" -gt 50 ] || fail "an epoch of the text to be packed has $steps steps"
+
 # stopped: code 75, nothing left
 "$HANMIX" plan $tiny --bench lora.set.micro_batch=512 lora.set.accumulate=1 >out 2>err & pid=$!
 wait_for 60 grep -q 'timing 1 of' err; kill -INT $pid; wait $pid; code=$?
