@@ -20,6 +20,7 @@
 #define IN_PLACE  512       /* rows of A read where they are: with K_BLOCK 384 KB, which L2 keeps */
 #define N_BLOCK   528       /* columns for which C stays in L2: whole panels */
 #define FEW       (VW == 16 ? 6 : 4) /* rows for which packing B would cost more than the products */
+#define NARROW    16                 /* columns of C for which lanes run along its rows */
 #define FEW_WIDTH 4                  /* rows of B that they meet at once */
 #define INLINE    static inline __attribute__((always_inline))
 
@@ -225,6 +226,26 @@ static void product(size_t m, size_t n, size_t k, float alpha, struct operand a,
         }
 }
 
+/* A^T B with few columns, as the transpose of B^T A: rows of C would leave lanes empty. The same
+ * bits, since factors may change places. */
+static void tall_product(size_t m, size_t n, size_t k, float alpha, struct operand a,
+                         struct operand b, float beta, float *c, size_t ldc)
+{
+    float turned[NARROW * M_BLOCK];
+
+    for (size_t i = 0; i < m; i += M_BLOCK, c += M_BLOCK * ldc) {
+        size_t rows = m - i < M_BLOCK ? m - i : M_BLOCK;
+        for (size_t r = 0; beta != 0.0f && r < rows; r++)
+            for (size_t j = 0; j < n; j++)
+                turned[j * M_BLOCK + r] = c[r * ldc + j];
+        product(n, rows, k, alpha, b, (struct operand){ a.at + i, a.ld, false }, beta, turned,
+                M_BLOCK);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t j = 0; j < n; j++)
+                c[r * ldc + j] = turned[j * M_BLOCK + r];
+    }
+}
+
 /* --- few rows --- */
 
 INLINE void few_step(size_t m, size_t width, const float *a, size_t lda, const float *b, size_t ldb,
@@ -309,6 +330,10 @@ void HM_ISA(hm_gemm_nn)(size_t m, size_t n, size_t k, float alpha, const float *
 void HM_ISA(hm_gemm_tn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
                         const float *b, size_t ldb, float beta, float *c, size_t ldc)
 {
-    product(m, n, k, alpha, (struct operand){ a, lda, true }, (struct operand){ b, ldb, false },
-            beta, c, ldc);
+    if (n <= NARROW && m > n)
+        tall_product(m, n, k, alpha, (struct operand){ a, lda, true },
+                     (struct operand){ b, ldb, true }, beta, c, ldc);
+    else
+        product(m, n, k, alpha, (struct operand){ a, lda, true }, (struct operand){ b, ldb, false },
+                beta, c, ldc);
 }
