@@ -83,6 +83,39 @@ static void pieces_fill(struct hm_map8 *map, int32_t *piece, int flip)
     }
 }
 
+/* Runs of the codes from low_code, or from zero on: that of the lowest alone where it is zero, one
+   for each power of ten, and 1 alone. */
+static void runs_fill(struct hm_map8 *map, bool with_sign)
+{
+    struct hm_map8_runs *runs = &map->runs;
+    int code = with_sign ? 127 : 1, n = 0, first[17];
+
+    if (with_sign) { /* zero */
+        runs->least[n] = runs->most[n] = (float)code + 0.5f;
+        first[n++] = code++;
+    }
+    for (int e = 0; e < 7; e++) {
+        int count = with_sign ? 1 << e : 2 << e;
+        double power = pow(10.0, e - 6);
+        runs->scale[n] = (float)(count / (0.9 * power));
+        runs->offset[n] = (float)(code - count / 9.0);
+        runs->least[n] = (float)code + 0.5f;
+        runs->most[n] = (float)(code + count) - 0.5f;
+        first[n++] = code;
+        code += count;
+    }
+    runs->least[n] = runs->most[n] = 255.5f;
+    first[n++] = 255;
+    for (int exponent = 0, run = 0; exponent < 32; exponent++) {
+        float end = ldexpf(1.0f, exponent - 23), turn = INFINITY;
+        runs->run[exponent] = run;
+        if (run + 1 < n)
+            turn = (map->value[first[run + 1] - 1] + map->value[first[run + 1]]) / 2.0f;
+        runs->turn[exponent] = turn < end ? turn : INFINITY;
+        run += turn < end;
+    }
+}
+
 void hm_map8_init(bool with_sign, struct hm_map8 *ret_map)
 {
     struct hm_map8 map = { .low = with_sign ? -1.0f : 0.0f,
@@ -91,6 +124,7 @@ void hm_map8_init(bool with_sign, struct hm_map8 *ret_map)
 
     map.negative = ((HM_MAP8_ONE_BITS - HM_MAP8_LOWEST_BITS) >> map.shift) + 1;
     hm_dynamic_map(with_sign, map.value);
+    runs_fill(&map, with_sign);
     pieces_fill(&map, map.piece, 0);
     if (with_sign)
         pieces_fill(&map, map.piece + map.negative, 255);

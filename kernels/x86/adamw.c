@@ -52,8 +52,8 @@ void HM_ISA(hm_adamw)(float *param, const float *grad, float *m, float *v, size_
     }
 }
 
-/* VW codes of values that are scaled: see struct hm_map8. */
-static inline vi map8_codes(const struct hm_map8 *map, vf x)
+/* VW codes of values that are scaled, by look-up: see struct hm_map8. */
+static inline vi map8_look_up(const struct hm_map8 *map, vf x)
 {
     x = vf_min(vf_max(x, vf_set1(map->low)), vf_set1(1.0f));
     vi bits = vi_from_bits(x);
@@ -69,16 +69,75 @@ static inline vi map8_codes(const struct hm_map8 *map, vf x)
     return vi_xor(code, vi_and(sign, vi_set1(255)));
 }
 
+#if VW == 16
+struct runs { /* struct hm_map8_runs in registers */
+    vf turn[2], scale, offset, least, most;
+    vi run[2];
+};
+
+static inline struct runs runs_load(const struct hm_map8 *map)
+{
+    const struct hm_map8_runs *r = &map->runs;
+
+    return (struct runs){ { vf_load(r->turn), vf_load(r->turn + 16) },
+                          vf_load(r->scale),
+                          vf_load(r->offset),
+                          vf_load(r->least),
+                          vf_load(r->most),
+                          { _mm512_loadu_si512(r->run), _mm512_loadu_si512(r->run + 16) } };
+}
+
+/* In arithmetic; where a code is not certain, all are looked up. */
+static inline vi map8_codes(const struct hm_map8 *map, const struct runs *runs, vf x)
+{
+    x = vf_min(vf_max(x, vf_set1(map->low)), vf_set1(1.0f));
+    vf a = vf_abs(x);
+    vi from = vi_max(vi_sub(vi_from_bits(a), vi_set1(HM_MAP8_LOWEST_BITS)), vi_zero());
+    vi exponent = vi_shift_right(from, 23);
+    vf turn = table32_at(runs->turn[0], runs->turn[1], exponent);
+    vi run = _mm512_permutex2var_epi32(runs->run[0], exponent, runs->run[1]);
+    run = _mm512_mask_add_epi32(run, _mm512_cmp_ps_mask(a, turn, _CMP_GT_OQ), run, vi_set1(1));
+    vf at = vf_fma(a, _mm512_permutexvar_ps(run, runs->scale),
+                   _mm512_permutexvar_ps(run, runs->offset));
+    at = vf_max(at, _mm512_permutexvar_ps(run, runs->least));
+    at = vf_min(at, _mm512_permutexvar_ps(run, runs->most));
+    vf apart = vf_abs(vf_sub(at, vf_nearest(at)));
+    if (_mm512_cmp_ps_mask(apart, vf_set1(HM_MAP8_NEAR), _CMP_LT_OQ) |
+        _mm512_cmp_ps_mask(a, turn, _CMP_EQ_OQ))
+        return map8_look_up(map, x);
+    vi code = _mm512_cvttps_epi32(at);
+    return _mm512_mask_sub_epi32(code, _mm512_movepi32_mask(vi_from_bits(x)), vi_set1(254),
+                                 _mm512_min_epi32(code, vi_set1(254)));
+}
+#else
+struct runs {
+    int none;
+};
+
+static inline struct runs runs_load(const struct hm_map8 *map)
+{
+    (void)map;
+    return (struct runs){ 0 };
+}
+
+static inline vi map8_codes(const struct hm_map8 *map, const struct runs *runs, vf x)
+{
+    (void)runs;
+    return map8_look_up(map, x);
+}
+#endif
+
 static void block8_encode(const struct hm_map8 *map, const float values[HM_BLOCK8], float largest,
                           uint8_t *code)
 {
+    const struct runs runs = runs_load(map);
     vf inverse =
         vf_set1(1.0f / (largest > HM_BLOCK8_ABSMAX_FLOOR ? largest : HM_BLOCK8_ABSMAX_FLOOR));
 
     for (size_t i = 0; i < HM_BLOCK8; i += 16) {
         vi part[16 / VW];
         UNROLL for (size_t j = 0; j < 16 / VW; j++) part[j] =
-            map8_codes(map, vf_mul(vf_load(values + i + j * VW), inverse));
+            map8_codes(map, &runs, vf_mul(vf_load(values + i + j * VW), inverse));
         _mm_storeu_si128((__m128i *)(code + i), vi_bytes16(part));
     }
 }
@@ -89,12 +148,14 @@ static void block8_update(const struct adamw *constants, float *param, const flo
     uint8_t *m_code = moments->m + block * HM_BLOCK8, *v_code = moments->v + block * HM_BLOCK8;
     float *m_absmax = &moments->m_absmax[block], *v_absmax = &moments->v_absmax[block];
     const vf m_scale = vf_set1(*m_absmax), v_scale = vf_set1(*v_absmax);
+    const struct table256 m_table = table256_load(moments->m_map->value);
+    const struct table256 v_table = table256_load(moments->v_map->value);
     vf m_most = vf_set1(0.0f), v_most = vf_set1(0.0f);
     float m[HM_BLOCK8], v[HM_BLOCK8];
 
     for (size_t i = 0; i < HM_BLOCK8; i += VW) {
-        vf ms = vf_mul(vf_gather(moments->m_map->value, vi_from_bytes(m_code + i)), m_scale);
-        vf vs = vf_mul(vf_gather(moments->v_map->value, vi_from_bytes(v_code + i)), v_scale);
+        vf ms = vf_mul(table256_at(&m_table, vi_from_bytes(m_code + i)), m_scale);
+        vf vs = vf_mul(table256_at(&v_table, vi_from_bytes(v_code + i)), v_scale);
         vf_store(param + i,
                  adamw_values(constants, vf_load(param + i), vf_load(grad + i), &ms, &vs));
         m_most = vf_max(vf_abs(ms), m_most);

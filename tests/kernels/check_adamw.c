@@ -35,6 +35,42 @@ static int code_looked_up(const struct hm_map8 *map, float x)
     return x < 0 ? 255 - code : code;
 }
 
+/* The arithmetic it states; -1 where the code is not certain. */
+static int code_computed(const struct hm_map8 *map, float x)
+{
+    const struct hm_map8_runs *runs = &map->runs;
+    float a = fabsf(x);
+    uint32_t bits;
+
+    memcpy(&bits, &a, sizeof(bits));
+    uint32_t exponent = bits > HM_MAP8_LOWEST_BITS ? (bits - HM_MAP8_LOWEST_BITS) >> 23 : 0;
+    int run = runs->run[exponent] + (a > runs->turn[exponent]);
+    float at = fmaf(a, runs->scale[run], runs->offset[run]);
+    at = fminf(fmaxf(at, runs->least[run]), runs->most[run]);
+    if (a == runs->turn[exponent] || fabsf(at - nearbyintf(at)) < HM_MAP8_NEAR)
+        return -1;
+    return x < 0 ? 254 - ((int)at < 254 ? (int)at : 254) : (int)at;
+}
+
+/* Around every midpoint, near and far, and anywhere. */
+static void codes_compared(const struct hm_map8 *map)
+{
+    size_t certain = 0, all = 0;
+
+    for (int i = 0; i < 400; i++)
+        for (int k = -1000; k <= 1000; k++) {
+            float x = i < 255 ? (map->value[i] + map->value[i + 1]) / 2.0f
+                              : (float)pow(10, -8 * check_uniform());
+            x = fmaxf(fminf(x * (1 + (float)k * (i % 2 ? 0x1p-23f : 0x1p-17f)), 1.0f), map->low);
+            int want = code_looked_up(map, x), got = code_computed(map, x);
+            check_that(got < 0 || got == want, "%.9g computed %d, looked up %d", (double)x, got,
+                       want);
+            certain += got >= 0;
+            all++;
+        }
+    check_that(certain > all / 3, "%zu of %zu codes are certain", certain, all);
+}
+
 static void maps(void)
 {
     for (int with_sign = 0; with_sign < 2; with_sign++) {
@@ -44,6 +80,7 @@ static void maps(void)
         check_that(map[255] == 1.0f && map[with_sign ? 127 : 0] == 0.0f, "0 or 1 is misplaced");
         for (size_t i = 0; i < 255; i++)
             check_that(map[i] < map[i + 1], "entry %zu does not rise", i);
+        codes_compared(&map8[with_sign]);
         for (int i = 0; i < 255; i++) {
             float at = (map[i] + map[i + 1]) / 2.0f;
             int low = with_sign ? 0 : 1, below = i < low ? low : i,

@@ -25,7 +25,22 @@ void hm_dynamic_map(bool with_sign, float map[256]);
 #define HM_MAP8_ONE_BITS    0x3f800000u
 #define HM_MAP8_PIECES      (2 * (24 * 64 + 1)) /* more than 24 * 128 + 1, without sign */
 
+/*
+ * The same in arithmetic, for where tables of a few entries are cheap: entries of one power of ten
+ * are evenly spaced. Magnitude a lies in run r of them, the runs rising: of its exponent (bits
+ * above 23, from 2^-24 on) `run`, one more where a > `turn`. Its code is the whole part of clamp(a
+ * * scale[r] + offset[r], least[r], most[r]), and certain when that is at least HM_MAP8_NEAR from a
+ * whole number and a is not `turn`. Negative values: 254 - min(code, 254).
+ */
+#define HM_MAP8_NEAR 0x1p-13f
+struct hm_map8_runs {
+    float turn[32];
+    int32_t run[32];
+    float scale[16], offset[16], least[16], most[16];
+};
+
 struct hm_map8 {
+    struct hm_map8_runs runs;
     float value[256];
     float low; /* the lowest value that is looked up: -1 or 0 */
     /* The lowest code given: 0; without sign 1, so that no second moment becomes 0 beside a large
