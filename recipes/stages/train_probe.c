@@ -29,6 +29,7 @@ struct watch { /* callbacks around those of the log */
 struct session { /* everything that is open */
     struct hm_kernels kernels;
     struct hm_model *model;
+    struct hm_scratch *store; /* of the adapter and its moments; NULL: memory */
     struct hm_adapter *adapter;
     struct hm_sample_source *data;
     struct hm_eval_set eval;
@@ -166,16 +167,36 @@ static int data_open(const struct hm_stage_run *run, const struct train_probe *p
 
 /* --- the session --- */
 
+/* The file that set.state asks for, of the size that these layers need. */
+static int store_open(const struct hm_stage_run *run, const struct train_probe *probe,
+                      const struct hm_adapter_config *config, const char *dir, struct session *s,
+                      struct hm_error *err)
+{
+    const struct train_settings *settings = run->config;
+    struct hm_adapter *layout = NULL;
+
+    if (settings->state == 0)
+        return HM_OK;
+    HM_TRY(hm_adapter_plan(hm_model_arch(s->model), config, probe->forecast->model.old_vocab_size,
+                           &layout, err));
+    int r =
+        hm_scratch_new(dir, hm_train_store_bytes(layout, settings->optimizer == 1), &s->store, err);
+    hm_adapter_free(layout);
+    return r;
+}
+
 /* Patterns may name layers that are not there; without them all modules have the same rank. */
-static int adapter_open(const struct train_probe *probe, struct session *s, struct hm_error *err)
+static int adapter_open(const struct hm_stage_run *run, const struct train_probe *probe,
+                        const char *dir, struct session *s, struct hm_error *err)
 {
     struct hm_adapter_config config = probe->forecast->adapter;
     const struct hm_checkpoint *ckpt = hm_model_checkpoint(s->model);
-    int r = hm_adapter_new(ckpt, &config, true, &s->adapter, err);
 
-    if (r != HM_ERR_USAGE || config.n_rank_pattern + config.n_alpha_pattern == 0)
-        return r;
-    config.n_rank_pattern = config.n_alpha_pattern = 0;
+    if (hm_adapter_config_check(&ckpt->arch, &config, probe->forecast->model.old_vocab_size, NULL) <
+        0)
+        config.n_rank_pattern = config.n_alpha_pattern = 0;
+    HM_TRY(store_open(run, probe, &config, dir, s, err));
+    config.store = s->store;
     return hm_adapter_new(ckpt, &config, true, &s->adapter, err);
 }
 
@@ -189,7 +210,7 @@ static int session_open(const struct hm_stage_run *run, const struct train_probe
                                               .round = (enum hm_round)settings->compute,
                                               .check_finite = true };
     HM_TRY(hm_model_open_first(probe->model_dir, &options, probe->layers, &s->model, err));
-    HM_TRY(adapter_open(probe, s, err));
+    HM_TRY(adapter_open(run, probe, dir, s, err));
     hm_model_attach(s->model, s->adapter);
     HM_TRY(data_open(run, probe, dir, s, err));
     HM_TRY(hm_expert_load_open(s->model, &s->load, err));
@@ -207,6 +228,7 @@ static void session_release(struct session *s)
     if (s->model)
         hm_model_attach(s->model, NULL);
     hm_adapter_free(s->adapter);
+    hm_scratch_free(s->store);
     hm_model_free(s->model);
 }
 
