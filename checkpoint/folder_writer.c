@@ -269,8 +269,17 @@ static int open_journal(struct hm_folder_writer *writer, struct hm_error *err)
     char key[HM_SHA256_HEX_BYTES];
 
     HM_TRY(plan_key(writer, key, err));
-    return hm_write_journal_open(writer->dir, key, writer->whole, writer->done, writer->count,
-                                 &writer->journal, err);
+    HM_TRY(hm_write_journal_open(writer->dir, key, writer->whole, writer->done, writer->count,
+                                 &writer->journal, err));
+    for (size_t i = 0; i < writer->count; i++) { /* only one dimension may have been shortened */
+        const struct hm_tensor_spec *spec = &writer->tensor[i].spec;
+        uint64_t planned = hm_tensor_spec_bytes(spec), found = writer->done[i].bytes;
+        if (writer->whole[i] && found != planned &&
+            (spec->n_dims != 1 || found == 0 || found > planned ||
+             found % hm_dtype_bytes(spec->dtype) != 0))
+            writer->whole[i] = false;
+    }
+    return HM_OK;
 }
 
 static int open_folder(const char *dir, const struct hm_tensor_spec *specs, size_t n,
