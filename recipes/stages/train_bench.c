@@ -21,6 +21,7 @@
 
 #define FIRST_TOKENS      128u /* of the first look, whose only use is to choose the parts */
 #define WHOLE_SHARE       0.5  /* of the seconds, for timing the whole model */
+#define MAKE_SHARE        0.2  /* of the seconds, for writing two layers; else one is made */
 #define WHOLE_BYTES       ((uint64_t)1 << 30) /* the largest model made of random weights as a whole */
 #define SAVED_BYTES       ((uint64_t)1 << 30) /* larger states are not written for the clock */
 #define STEPS_LEAST       3u
@@ -53,8 +54,10 @@ static int model_make(struct bench *b, struct hm_error *err)
     struct hm_arch arch = b->f.model.arch;
     char *dir = NULL;
 
-    if (b->f.model.file_bytes > WHOLE_BYTES && arch.layers > 2)
-        arch.layers = 2;
+    if (b->f.model.file_bytes > WHOLE_BYTES && arch.layers > 2) {
+        double two = 2 * (double)b->f.model.file_bytes / arch.layers;
+        arch.layers = two > b->limits->write_rate * b->limits->seconds * MAKE_SHARE ? 1 : 2;
+    }
     HM_TRY(hm_path_join(&dir, b->limits->scratch_dir, "model", err));
     b->model_dir = dir;
     b->layers = arch.layers;
@@ -152,7 +155,7 @@ static int parts_time(struct bench *b, struct hm_error *err)
     b->layer = single.micro - single.head;
     b->layer_evaluation = single.evaluation * (1 - single.head / (single.micro + 1e-9));
     b->layer_open = single.open;
-    if (layers == 1 || 2.2 * single.micro > left(b))
+    if (b->layers == 1 || 2.2 * single.micro > left(b))
         return HM_OK;
     HM_TRY(part_time(b, 2, 2 * single.micro, err));
     b->layer = fmax(b->part.micro - single.micro, 0);
