@@ -182,6 +182,17 @@ uint64_t hm_rss_peak_bytes(void)
     return status_line_bytes("VmHWM");
 }
 
+void hm_rss_peak_reset(void)
+{
+    int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    ssize_t done = write(fd, "5", 1);
+    (void)done;
+    close(fd);
+}
+
 uint64_t hm_rss_bytes(void)
 {
     return status_line_bytes("VmRSS");

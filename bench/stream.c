@@ -150,6 +150,7 @@ static int run(const struct settings *settings, uint64_t ram, double rate, struc
 
     HM_TRY(hm_kernels_choose(&bench.kernels, NULL, err));
     int status = bench_open(&bench, settings->dir, settings, err);
+    hm_rss_peak_reset();
     if (status == HM_OK)
         status = limit_set(&bench, settings, ram, &plan, err);
     for (uint32_t i = 0; i <= settings->repeats && status == HM_OK; i++) {

@@ -38,19 +38,6 @@ static void utc_now(char out[32])
     strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &parts);
 }
 
-/* Let VmHWM start anew, so that the peak is that of this stage. Where it cannot, it is an upper
- * bound. */
-static void rss_peak_reset(void)
-{
-    int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return;
-    ssize_t put = write(fd, "5", 1);
-    (void)put;
-    close(fd);
-}
-
 /* --- stage.json --- */
 
 /* To a thousandth: what is measured is no more exact than that. */
@@ -174,7 +161,7 @@ static int prepare(struct exec *exec, enum hm_decision decision, struct hm_error
     HM_TRY(save_state(exec, "running", err));
     malloc_trim(0);
     hm_mem_peak_reset();
-    rss_peak_reset();
+    hm_rss_peak_reset();
     hm_threads_set(exec->run.threads);
     HM_TRY(hm_stage_plan_make(exec->entry->stage, &exec->run, &exec->planned, err));
     exec->run.planned_bytes = exec->planned.memory_bytes;

@@ -121,6 +121,7 @@ void hm_lock_release(int fd);
 
 /* VmHWM of this process, in bytes, mapped pages included; 0 where unknown. */
 uint64_t hm_rss_peak_bytes(void);
+void hm_rss_peak_reset(void); /* from now on, where the kernel can */
 uint64_t hm_rss_bytes(void);
 double hm_clock_seconds(void); /* monotonic */
 
