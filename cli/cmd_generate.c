@@ -17,9 +17,10 @@
 #define PROMPT_MAX_BYTES (16u << 20)
 
 struct generation {
-    const char *model_dir, *adapter_dir, *tokenizer_path, *prompt, *prompt_file, *kernels;
+    const char *model_dir, *adapter_dir, *tokenizer_path, *prompt, *prompt_file, *compute;
     uint64_t max_tokens, seed, threads, ram;
     double temperature, top_p;
+    enum hm_round round;
     struct hm_kernels table;
     struct hm_model *model;
     struct hm_adapter *adapter;
@@ -80,11 +81,28 @@ static int on_token(void *context, int32_t id, double logprob)
     return run->status < 0;
 }
 
+/* --compute, or what the weights are made for: bf16 for 4 bits, else f32. */
+static int round_choose(struct generation *run, struct hm_error *err)
+{
+    struct hm_checkpoint ckpt;
+
+    if (run->compute) {
+        run->round = strcmp(run->compute, "bf16") == 0 ? HM_ROUND_BF16 : HM_ROUND_NONE;
+        return HM_OK;
+    }
+    HM_TRY(hm_checkpoint_open(run->model_dir, &ckpt, err));
+    run->round = ckpt.arch.quant.present ? HM_ROUND_BF16 : HM_ROUND_NONE;
+    hm_checkpoint_close(&ckpt);
+    return HM_OK;
+}
+
 static int open_all(struct generation *run, struct hm_error *err)
 {
-    struct hm_model_options options = { .kernels = &run->table, .check_finite = true };
-
+    HM_TRY(round_choose(run, err));
     HM_TRY(hm_kernels_choose(&run->table, NULL, err));
+    struct hm_model_options options = { .kernels = &run->table,
+                                        .round = run->round,
+                                        .check_finite = true };
     HM_TRY(hm_model_open(run->model_dir, &options, &run->model, err));
     HM_TRY(hm_tokenizer_open(run->tokenizer_path ? run->tokenizer_path : run->model_dir,
                              &run->tokenizer, err));
@@ -129,7 +147,7 @@ static int ram_limit(const struct generation *run, struct hm_error *err)
     if (run->ram == 0)
         return HM_OK;
     HM_TRY(hm_memory_plan_generate(arch, run->ids.count, (uint32_t)run->max_tokens,
-                                   hm_model_packs(&run->table, HM_ROUND_NONE), hm_threads(), &plan,
+                                   hm_model_packs(&run->table, run->round), hm_threads(), &plan,
                                    err));
     uint64_t least =
         hm_memory_plan_limit(&plan, arch, run->ids.count, false, adapter + VOCAB_BYTES, run->ram);
@@ -183,6 +201,8 @@ static int check(const struct generation *run, struct hm_error *err)
         return hm_fail(err, HM_ERR_USAGE, "--temperature: from 0 (greedy) to 100");
     if (run->top_p <= 0 || run->top_p > 1)
         return hm_fail(err, HM_ERR_USAGE, "--top-p: above 0 and at most 1");
+    if (run->compute && strcmp(run->compute, "bf16") != 0 && strcmp(run->compute, "f32") != 0)
+        return hm_fail(err, HM_ERR_USAGE, "--compute: '%s' is neither bf16 nor f32", run->compute);
     if (run->threads > 4096)
         return hm_fail(err, HM_ERR_USAGE, "--threads: at most 4096");
     return HM_OK;
@@ -203,6 +223,7 @@ int hm_cmd_generate(int argc, char **argv, struct hm_error *err)
         { "temperature", HM_ARG_DOUBLE, &run.temperature },
         { "top-p", HM_ARG_DOUBLE, &run.top_p },
         { "seed", HM_ARG_COUNT, &run.seed },
+        { "compute", HM_ARG_TEXT, &run.compute },
         { "threads", HM_ARG_COUNT, &run.threads },
         { "ram", HM_ARG_SIZE, &run.ram },
         { "quiet", HM_ARG_FLAG, &terminal.quiet },

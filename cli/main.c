@@ -58,8 +58,11 @@ const struct hm_verb hm_verbs[] = {
     { "generate", "continue a prompt, with or without an adapter",
       "generate --model DIR [--adapter DIR] [--tokenizer FILE] (--prompt TEXT | --prompt-file "
       "FILE) "
-      "[--max-tokens N] [--temperature T] [--top-p P] [--seed S] [--threads N] [--ram SIZE]",
-      "Greedy by default (--temperature 0), 128 tokens; the tokenizer is the model's own.\n"
+      "[--max-tokens N] [--temperature T] [--top-p P] [--seed S] [--compute bf16|f32] "
+      "[--threads N] [--ram SIZE]",
+      "Greedy by default (--temperature 0), 128 tokens; the tokenizer is the model's own; "
+      "products\n"
+      "in bf16 for 4-bit models, else in f32.\n"
       "example: hanmix generate --model runs/quickstart/out --prompt '春天来了' --temperature 0.8 "
       "--top-p 0.9\n",
       hm_cmd_generate },

@@ -39,6 +39,12 @@ sample() { "$HANMIX" generate --model "$quick/base" --prompt Tom --max-tokens 20
 sample --seed 7 >one; sample --seed 7 --threads 1 >two; sample --seed 8 >three
 same one two
 cmp -s one three && fail "another seed, the same text"
+for compute in f32 bf16; do
+    expect 0 "$HANMIX" generate --model "$models/stories260K-mixtral-hf" --tokenizer "$tok" --prompt "Lily and Tom went to the park. They saw" --max-tokens 40 \
+        --compute $compute
+    has out "Lily and Tom went to the park. They saw a big"
+done
+expect 2 "$HANMIX" generate --model "$quick/base" --prompt x --compute f16; has err "--compute: 'f16' is neither bf16 nor f32"
 expect 2 "$HANMIX" generate --prompt x; has err "--model DIR is missing"
 expect 2 "$HANMIX" generate --model "$quick/base"; has err "--prompt"
 expect 2 "$HANMIX" generate --model "$quick/base" --prompt x --temperature -1; has err "--temperature"
