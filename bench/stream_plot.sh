@@ -18,8 +18,8 @@ function at_y(v) { return 300 - v / (1.1 * y) * 260 }
 END {
     if (!n) exit 1
     split("#1f77b4 #d62728 #2ca02c #9467bd", color, " ")
-    print "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"640\" height=\"360\" font-family=\"sans-serif\" font-size=\"12\">"
-    print "<rect width=\"640\" height=\"360\" fill=\"white\"/>"
+    print "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"680\" height=\"360\" font-family=\"sans-serif\" font-size=\"12\">"
+    print "<rect width=\"680\" height=\"360\" fill=\"white\"/>"
     printf "<path d=\"M60 40V300H560\" fill=\"none\" stroke=\"black\"/>\n<text x=\"310\" y=\"345\" text-anchor=\"middle\">ram, GiB (%d layers)</text>\n", layers
     print "<text x=\"20\" y=\"30\">tokens/s</text>"
     for (i = 0; i <= 4; i++)
@@ -29,7 +29,9 @@ END {
         for (i = 1; i <= n; i++) {
             if (batch[i] != name[line]) continue
             path = path (path ? "L" : "M") sprintf("%.1f %.1f", at_x(ram[i]), at_y(speed[i]))
-            printf "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n<text x=\"%.1f\" y=\"318\" text-anchor=\"middle\">%g</text>\n", at_x(ram[i]), at_y(speed[i]), color[line], at_x(ram[i]), ram[i]
+            printf "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n", at_x(ram[i]), at_y(speed[i]), color[line]
+            if (!labelled[ram[i]]++)
+                printf "<text x=\"%.1f\" y=\"318\" text-anchor=\"middle\">%g</text>\n", at_x(ram[i]), ram[i]
         }
         printf "<path d=\"%s\" fill=\"none\" stroke=\"%s\"/>\n<text x=\"570\" y=\"%d\" fill=\"%s\">%d tokens</text>\n", path, color[line], 40 + 18 * line, color[line], name[line]
     }
