@@ -19,11 +19,12 @@ void hm_frozen_pack_ref(enum hm_pack side, size_t m, size_t k, size_t row0, size
     size_t end_row = row0 + n_rows == m ? round_up(m, HM_PACK_ROWS) : row0 + n_rows;
     size_t end_col = col0 + n_cols == k ? ld : col0 + n_cols;
 
-    (void)side;
+    const bool turned = side == HM_PACK_BACKWARD_TURNED;
     for (size_t i = row0; i < end_row; i++)
         for (size_t j = col0; j < end_col; j++) {
             bool inside = i < row0 + n_rows && j < col0 + n_cols;
-            packed[i * ld + j] = inside ? hm_f32_to_bf16(x[(i - row0) * ldx + j - col0]) : 0;
+            size_t at = turned ? (j - col0) * ldx + i - row0 : (i - row0) * ldx + j - col0;
+            packed[i * ld + j] = inside ? hm_f32_to_bf16(x[at]) : 0;
         }
 }
 

@@ -377,10 +377,13 @@ static void HM_AMX(frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t ro
             uint16_t *out = packed + packed_at(m, depth, chunk, row0 + row, col0 + col) +
                             (col0 + col) % chunk / 32 * TILE_BF16;
             __m512i tile[16];
-            for (size_t i = 0; i < 16; i++)
-                tile[i] = row + i < n_rows
-                              ? pack_row(x + (row + i) * ldx + col, least32(n_cols - col, 32))
-                              : _mm512_setzero_si512();
+            if (side == HM_PACK_BACKWARD_TURNED)
+                turn_round(x + col * ldx + row, ldx, least(n_rows - row, 16), n_cols - col, tile);
+            else
+                for (size_t i = 0; i < 16; i++)
+                    tile[i] = row + i < n_rows
+                                  ? pack_row(x + (row + i) * ldx + col, least32(n_cols - col, 32))
+                                  : _mm512_setzero_si512();
             if (side == HM_PACK_FORWARD)
                 transpose16(tile);
             for (size_t i = 0; i < 16; i++)

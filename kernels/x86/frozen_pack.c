@@ -5,6 +5,7 @@
  */
 #include "frozen.h"
 #include "simd_avx512.h"
+#include "transpose.h"
 
 /* 32 values, zeros from n on. */
 INLINE __m512i row_round(const float *x, size_t n)
@@ -32,6 +33,21 @@ static void group_turn(const float *x, size_t ldx, size_t n, size_t n_cols, uint
     UNROLL for (size_t i = 0; i < LANES; i++) _mm512_storeu_ps(out + i * PAIRS, row[i]);
 }
 
+/* 32 columns of 16 rows of a left operand as rows, width apart. */
+static void rows_copy(const float *x, size_t ldx, size_t n, size_t n_cols, bool turned,
+                      size_t width, uint16_t *out)
+{
+    __m512i row[LANES];
+
+    if (turned)
+        turn_round(x, ldx, n, n_cols, row);
+    else
+        for (size_t r = 0; r < LANES; r++)
+            row[r] = r < n ? row_round(x + r * ldx, n_cols) : _mm512_setzero_si512();
+    for (size_t r = 0; r < LANES; r++)
+        _mm512_storeu_si512(out + r * width, row[r]);
+}
+
 static void few_copy(size_t m, size_t col0, size_t n_cols, const float *x, size_t ldx,
                      uint16_t *packed)
 {
@@ -49,19 +65,16 @@ void hm_frozen_pack_avx512bf16(enum hm_pack side, size_t m, size_t k, size_t row
         few_copy(m, col0, n_cols, x, ldx, packed);
         return;
     }
+    const bool turned = side == HM_PACK_BACKWARD_TURNED;
     for (size_t i = 0; i < n_rows; i += LANES)
         for (size_t j = 0; j < n_cols; j += PAIRS) {
-            const float *from = x + i * ldx + j;
+            const float *from = turned ? x + j * ldx + i : x + i * ldx + j;
             size_t rows = least(LANES, n_rows - i), cols = n_cols - j, col = col0 + j;
             size_t width = chunk_width(k, col);
             uint16_t *out = packed + chunk_begin(m, col) + (row0 + i) * width;
-            if (side == HM_PACK_FORWARD) {
+            if (side == HM_PACK_FORWARD)
                 group_turn(from, ldx, rows, cols, out + col % CHUNK * LANES);
-                continue;
-            }
-            for (size_t r = 0; r < LANES; r++)
-                _mm512_storeu_si512(out + r * width + col % CHUNK,
-                                    r < rows ? row_round(from + r * ldx, cols)
-                                             : _mm512_setzero_si512());
+            else
+                rows_copy(from, ldx, rows, least(cols, PAIRS), turned, width, out + col % CHUNK);
         }
 }

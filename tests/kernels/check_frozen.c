@@ -106,6 +106,24 @@ static uint16_t *packed_new(const struct hm_kernels *k, enum hm_pack side, const
     return packed;
 }
 
+/* The same operand by columns is packed to the same bytes. */
+static void turned_check(const struct hm_kernels *k, const float *x, size_t m, size_t depth,
+                         size_t ldx, const uint16_t *packed)
+{
+    size_t ld = m + check_below(3), n = hm_pack_values(m, depth);
+    float *turned = check_normals((depth - 1) * ld + m, 1);
+    uint16_t *got = check_bytes(n * sizeof(uint16_t));
+
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < depth; j++)
+            turned[j * ld + i] = x[i * ldx + j];
+    for (size_t row = 0; row < m; row += 48)
+        for (size_t col = 0; col < depth; col += 64)
+            k->frozen_pack(HM_PACK_BACKWARD_TURNED, m, depth, row, m - row < 48 ? m - row : 48, col,
+                           depth - col < 64 ? depth - col : 64, turned + col * ld + row, ld, got);
+    check_that(memcmp(got, packed, n * sizeof(uint16_t)) == 0, "operands by columns differ");
+}
+
 static void output_check(const char *what, const float *got, const float *before, size_t m,
                          size_t n, size_t ld, bool add, const double *sum, const double *size,
                          size_t depth)
@@ -138,6 +156,8 @@ static void product(const struct hm_kernels *k, const struct matrix *matrix, enu
     uint16_t *packed = packed_new(k, side, x, m, depth, ldx);
     void *scratch = aligned_alloc(64, HM_FROZEN_SCRATCH_BYTES);
 
+    if (!forward)
+        turned_check(k, x, m, depth, ldx, packed);
     memset(scratch, 0xff, HM_FROZEN_SCRATCH_BYTES);
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < n; j++)

@@ -48,8 +48,9 @@ struct hm_frozen {
     float nested_offset;
 };
 
-/* The side of a left operand: x of y = x W^T, or dy of dx = dy W. */
-enum hm_pack { HM_PACK_FORWARD, HM_PACK_BACKWARD };
+/* The side of a left operand: x of y = x W^T, or dy of dx = dy W; dy may also be given by columns.
+ */
+enum hm_pack { HM_PACK_FORWARD, HM_PACK_BACKWARD, HM_PACK_BACKWARD_TURNED };
 #define HM_PACK_ROWS            16u /* packed operands are padded with zeros to these multiples */
 #define HM_PACK_COLS            32u
 #define HM_FROZEN_SCRATCH_BYTES ((size_t)1 << 20)
@@ -185,7 +186,8 @@ struct hm_kernels {
     /* A block x[n_rows][n_cols] of the left operand [m][k], beginning at its row0 (a multiple of
        HM_PACK_ROWS) and col0 (of HM_PACK_COLS); a block that ends inside the operand ends at such a
        multiple. The order of packed values is the path's own and depends on side, m and k; blocks
-       write disjoint parts, padding belongs to the block that reaches the edge. */
+       write disjoint parts, padding belongs to the block that reaches the edge. BACKWARD_TURNED
+       reads x as [n_cols][n_rows], rows ldx apart, and packs what BACKWARD would. */
     void (*frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
                         size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed);
     /* y[m][n_rows] = x W[row0 .. row0+n_rows)^T, added to y when `add`. x: packed FORWARD
