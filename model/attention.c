@@ -163,6 +163,8 @@ static void forward_unit(void *context, size_t index, int worker)
     const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE),
                   *tile_of = hm_i32(step->ws, HM_BUF_TILE_OF);
     double mark = hm_clock_seconds();
+    const struct hm_query_side queries =
+        hm_tile_queries(step, &loop->sides, HM_SLOT_QUERIES, false, q, u.n_q, worker);
 
     for (size_t i = 0; i < u.n_q; i++) {
         row_max[i] = -INFINITY;
@@ -176,7 +178,7 @@ static void forward_unit(void *context, size_t index, int worker)
             continue;
         const struct hm_key_tile keys = { kv_head, u.b * step->context + (size_t)tiles[2 * t],
                                           tile.n_k };
-        hm_tile_score(step, &loop->sides.key, &keys, q, u.n_q, score, worker);
+        hm_tile_score(step, &loop->sides.key, &keys, &queries, score, worker);
         kernels->softmax_tile(score, u.n_q, tile.n_k, HM_K_TILE, tile.first, tile.end, loop->scale,
                               row_max, row_sum, alpha);
         for (size_t i = 0; i < u.n_q; i++)
@@ -212,39 +214,58 @@ void hm_attention_forward(const struct hm_step *step, const struct hm_attention 
 
 enum { INTO_QUERIES = 1, INTO_KEYS = 2 };
 
-/* Query tile i of one head against key tile t: dq, or dk and dv, or all, from P and dS. */
-static void pair_gradient(const struct attention_loop *loop, size_t b, size_t head, size_t i,
+struct query_tile { /* of one head, with what all its key tiles share */
+    size_t q0, head;
+    struct hm_query_side queries, dout;
+};
+
+static struct query_tile query_tile(const struct attention_loop *loop, size_t b, size_t head,
+                                    size_t i, bool gathered, int worker)
+{
+    const struct hm_step *step = loop->step;
+    const size_t c = step->arch->head_dim, q0 = b * step->T + i * HM_Q_TILE;
+    const size_t at = (q0 * step->arch->heads + head) * c;
+    const size_t n = hm_least(HM_Q_TILE, step->T - i * HM_Q_TILE);
+
+    return (struct query_tile){ q0, head,
+                                hm_tile_queries(step, &loop->sides, HM_SLOT_QUERIES, gathered,
+                                                loop->a->q + at, n, worker),
+                                hm_tile_queries(step, &loop->sides, HM_SLOT_GRADIENTS, gathered,
+                                                loop->a->dout + at, n, worker) };
+}
+
+/* A query tile against key tile t: dq, or dk and dv, or all, from P and dS. */
+static void pair_gradient(const struct attention_loop *loop, size_t b, const struct query_tile *q,
                           size_t t, unsigned into, int worker)
 {
     const struct hm_step *step = loop->step;
     const struct hm_kernels *kernels = step->kernels;
     const struct hm_arch *arch = step->arch;
-    const size_t c = arch->head_dim, ldq = arch->heads * c, ldk = arch->kv_heads * c;
-    const size_t kv_head = head / (arch->heads / arch->kv_heads);
-    const size_t q0 = b * step->T + i * HM_Q_TILE, at_q = q0 * ldq + head * c;
+    const size_t c = arch->head_dim, n_q = q->queries.n;
     const int32_t *tiles = hm_i32(step->ws, HM_BUF_TILE) + 2 * t;
-    const size_t key0 = b * step->context + (size_t)tiles[0], at_k = key0 * ldk + kv_head * c;
+    const struct hm_key_tile keys = { q->head / (arch->heads / arch->kv_heads),
+                                      b * step->context + (size_t)tiles[0],
+                                      (size_t)(tiles[1] - tiles[0]) };
+    const size_t at_k = (keys.key0 * arch->kv_heads + keys.kv_head) * c;
     float *score = hm_worker_scratch(step->ws, worker), *dscore = score + SCORE_VALUES;
     struct tile tile;
 
-    tile_set(step, q0, hm_least(HM_Q_TILE, step->T - i * HM_Q_TILE), tiles[0], tiles[1], &tile);
+    tile_set(step, q->q0, n_q, tiles[0], tiles[1], &tile);
     if (!tile.any)
         return;
-    const struct hm_key_tile keys = { kv_head, key0, tile.n_k };
-    hm_tile_score(step, &loop->sides.key, &keys, loop->a->q + at_q, tile.n_q, score, worker);
-    kernels->prob_tile(score, tile.n_q, tile.n_k, HM_K_TILE, tile.first, tile.end, loop->scale,
-                       loop->a->lse + head * step->N + q0);
-    hm_tile_score(step, &loop->sides.value, &keys, loop->a->dout + at_q, tile.n_q, dscore, worker);
-    kernels->dscore_tile(score, dscore, tile.n_q, tile.n_k, HM_K_TILE, loop->scale,
-                         loop->a->delta + head * step->N + q0);
+    hm_tile_score(step, &loop->sides.key, &keys, &q->queries, score, worker);
+    kernels->prob_tile(score, n_q, keys.n, HM_K_TILE, tile.first, tile.end, loop->scale,
+                       loop->a->lse + q->head * step->N + q->q0);
+    hm_tile_score(step, &loop->sides.value, &keys, &q->dout, dscore, worker);
+    kernels->dscore_tile(score, dscore, n_q, keys.n, HM_K_TILE, loop->scale,
+                         loop->a->delta + q->head * step->N + q->q0);
     if (into & INTO_QUERIES)
-        hm_tile_apply(step, &loop->sides.key, &keys, dscore, tile.n_q, loop->a->dq + at_q, worker);
+        hm_tile_apply(step, &loop->sides.key, &keys, dscore, n_q,
+                      loop->a->dq + (q->q0 * arch->heads + q->head) * c, worker);
     if (!(into & INTO_KEYS))
         return;
-    kernels->gemm_tn(tile.n_k, c, tile.n_q, 1.0f, score, HM_K_TILE, loop->a->dout + at_q, ldq, 1.0f,
-                     loop->a->dv + at_k, ldk);
-    kernels->gemm_tn(tile.n_k, c, tile.n_q, 1.0f, dscore, HM_K_TILE, loop->a->q + at_q, ldq, 1.0f,
-                     loop->a->dk + at_k, ldk);
+    hm_tile_gather(step, &keys, score, &q->dout, loop->a->dv + at_k, worker);
+    hm_tile_gather(step, &keys, dscore, &q->queries, loop->a->dk + at_k, worker);
 }
 
 /* delta of one query tile of one head; its dq begins at 0. */
@@ -271,10 +292,11 @@ static void query_gradient_unit(void *context, size_t index, int worker)
     const struct unit u = query_unit(loop, index);
     const int32_t *tile_of = hm_i32(loop->step->ws, HM_BUF_TILE_OF);
     double mark = hm_clock_seconds();
+    const struct query_tile q =
+        query_tile(loop, u.b, u.head, (u.q0 - u.b * loop->step->T) / HM_Q_TILE, false, worker);
 
     for (int32_t t = tile_of[u.b]; t < tile_of[u.b + 1]; t++)
-        pair_gradient(loop, u.b, u.head, (u.q0 - u.b * loop->step->T) / HM_Q_TILE, (size_t)t,
-                      INTO_QUERIES, worker);
+        pair_gradient(loop, u.b, &q, (size_t)t, INTO_QUERIES, worker);
     hm_step_lap(loop->step, worker, HM_PHASE_ATTENTION, &mark);
 }
 
@@ -292,8 +314,10 @@ static void key_gradient_unit(void *context, size_t index, int worker)
     while ((size_t)tile_of[b + 1] <= t)
         b++;
     for (size_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (size_t i = 0; i < loop->q_tiles; i++)
-            pair_gradient(loop, b, head, i, t, INTO_KEYS, worker);
+        for (size_t i = 0; i < loop->q_tiles; i++) {
+            const struct query_tile q = query_tile(loop, b, head, i, true, worker);
+            pair_gradient(loop, b, &q, t, INTO_KEYS, worker);
+        }
     hm_step_lap(loop->step, worker, HM_PHASE_ATTENTION, &mark);
 }
 
@@ -309,9 +333,11 @@ static void group_gradient_unit(void *context, size_t index, int worker)
     double mark = hm_clock_seconds();
 
     for (size_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (size_t i = 0; i < loop->q_tiles; i++)
+        for (size_t i = 0; i < loop->q_tiles; i++) {
+            const struct query_tile q = query_tile(loop, b, head, i, true, worker);
             for (int32_t t = tile_of[b]; t < tile_of[b + 1]; t++)
-                pair_gradient(loop, b, head, i, (size_t)t, INTO_QUERIES | INTO_KEYS, worker);
+                pair_gradient(loop, b, &q, (size_t)t, INTO_QUERIES | INTO_KEYS, worker);
+        }
     hm_step_lap(loop->step, worker, HM_PHASE_ATTENTION, &mark);
 }
 

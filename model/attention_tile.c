@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Products of attention tiles with keys and values: in f32 where they lie, or in bf16 by the
- * kernels of frozen matrices, for which keys and values are rounded once a pass. Sums over keys
- * that go into f32 buffers of queries are added tile by tile, in the caller's order.
+ * Products of attention tiles: in f32 where the operands lie, or in bf16 by the kernels of frozen
+ * matrices, for which keys and values are rounded once a pass and queries once a tile of them. Sums
+ * that go into f32 buffers of queries or keys are added tile by tile, in the caller's order.
  */
 #include "internal.h"
+
+#define LEAST_QUERIES 64u /* in a sequence; fewer meet keys in f32 */
 
 struct round_loop {
     const struct hm_step *step;
@@ -43,7 +45,7 @@ struct hm_tile_sides hm_tile_sides(const struct hm_step *step, const float *keys
     struct hm_tile_sides sides = { .key = { .f32 = keys }, .value = { .f32 = values } };
     struct round_loop loop = { step, keys, values, &sides };
 
-    if (!hm_shape_tiles_packed(&step->ws->shape) || step->T < HM_Q_TILE)
+    if (!hm_shape_tiles_packed(&step->ws->shape) || step->T < LEAST_QUERIES)
         return sides;
     sides.key.bf16 = hm_bf16(step->ws, HM_BUF_KEYS);
     sides.value.bf16 =
@@ -71,23 +73,75 @@ static const float *tile_f32(const struct hm_step *step, const struct hm_tile_si
     return side->f32 + (tile->key0 * step->arch->kv_heads + tile->kv_head) * step->arch->head_dim;
 }
 
-void hm_tile_score(const struct hm_step *step, const struct hm_tile_side *side,
-                   const struct hm_key_tile *tile, const float *x, size_t n_q, float *out,
-                   int worker)
+/* A worker's bf16 room: scores as a left operand, then for each slot a packed operand and rows. */
+static size_t score_room(uint32_t head_dim)
+{
+    return (size_t)HM_Q_TILE * (head_dim > HM_K_TILE ? head_dim : HM_K_TILE);
+}
+
+size_t hm_tile_room(uint32_t head_dim)
+{
+    return score_room(head_dim) + (size_t)2 * HM_SLOTS * HM_Q_TILE * head_dim;
+}
+
+struct hm_query_side hm_tile_queries(const struct hm_step *step, const struct hm_tile_sides *sides,
+                                     enum hm_query_slot slot, bool gathered, const float *x,
+                                     size_t n, int worker)
 {
     const struct hm_kernels *kernels = step->kernels;
-    const size_t c = step->arch->head_dim, ldq = step->arch->heads * c;
+    const uint32_t c = step->arch->head_dim;
+    const size_t ldq = step->arch->heads * c, room = (size_t)HM_Q_TILE * c;
+    struct hm_query_side side = { .f32 = x, .n = n };
 
-    if (!side->bf16) {
-        kernels->gemm_nt(n_q, tile->n, c, 1.0f, x, ldq, tile_f32(step, side, tile),
-                         step->arch->kv_heads * c, 0.0f, out, HM_K_TILE);
+    if (!sides->key.bf16)
+        return side;
+    side.packed = hm_worker_tile(step->ws, worker) + score_room(c) + 2 * slot * room;
+    kernels->frozen_pack(HM_PACK_FORWARD, n, c, 0, n, 0, c, x, ldq, side.packed);
+    if (!gathered)
+        return side;
+    side.bf16 = side.packed + room;
+    for (size_t i = 0; i < n; i++)
+        kernels->f32_to_bf16(x + i * ldq, c, side.bf16 + i * c);
+    return side;
+}
+
+void hm_tile_score(const struct hm_step *step, const struct hm_tile_side *side,
+                   const struct hm_key_tile *tile, const struct hm_query_side *x, float *out,
+                   int worker)
+{
+    const size_t c = step->arch->head_dim;
+
+    if (!x->packed) {
+        step->kernels->gemm_nt(x->n, tile->n, c, 1.0f, x->f32, step->arch->heads * c,
+                               tile_f32(step, side, tile), step->arch->kv_heads * c, 0.0f, out,
+                               HM_K_TILE);
+        return;
+    }
+    struct hm_frozen w = frozen_tile(step, side, tile);
+    step->kernels->frozen_forward(&w, 0, w.rows, x->packed, x->n, false, out, HM_K_TILE,
+                                  hm_worker_panel(step->ws, worker));
+}
+
+void hm_tile_gather(const struct hm_step *step, const struct hm_key_tile *tile, const float *score,
+                    const struct hm_query_side *x, float *out, int worker)
+{
+    const struct hm_kernels *kernels = step->kernels;
+    const size_t c = step->arch->head_dim, ldk = step->arch->kv_heads * c;
+
+    if (!x->bf16) {
+        kernels->gemm_tn(tile->n, c, x->n, 1.0f, score, HM_K_TILE, x->f32, step->arch->heads * c,
+                         1.0f, out, ldk);
         return;
     }
     uint16_t *packed = hm_worker_tile(step->ws, worker);
-    struct hm_frozen w = frozen_tile(step, side, tile);
-    kernels->frozen_pack(HM_PACK_FORWARD, n_q, c, 0, n_q, 0, c, x, ldq, packed);
-    kernels->frozen_forward(&w, 0, w.rows, packed, n_q, false, out, HM_K_TILE,
-                            hm_worker_panel(step->ws, worker));
+    struct hm_frozen w = { .layout = HM_FROZEN_BF16,
+                           .rows = (uint32_t)x->n,
+                           .cols = (uint32_t)c,
+                           .data = (const uint8_t *)x->bf16 };
+    kernels->frozen_pack(HM_PACK_BACKWARD_TURNED, tile->n, x->n, 0, tile->n, 0, x->n, score,
+                         HM_K_TILE, packed);
+    kernels->frozen_backward(&w, 0, w.cols, packed, tile->n, true, out, ldk,
+                             hm_worker_panel(step->ws, worker));
 }
 
 void hm_tile_apply(const struct hm_step *step, const struct hm_tile_side *side,

@@ -104,7 +104,7 @@ void hm_final_norm_view(const struct hm_model *model, struct hm_norm *ret_view);
     256u /* a decoded panel holds at most HM_PANEL_ROWS * HM_PANEL_COLS weights: it stays in L2 */
 #define HM_PANEL_COLS   512u
 #define HM_PROMPT_BLOCK 256u /* tokens of a prompt that are run at once */
-#define HM_Q_TILE       64u  /* queries and keys of an attention tile */
+#define HM_Q_TILE       128u /* queries and keys of an attention tile */
 #define HM_K_TILE       128u
 
 struct hm_shape {        /* what decides the size of a workspace */
@@ -209,7 +209,7 @@ double *hm_f64(const struct hm_workspace *workspace, enum hm_buffer buffer);
 uint16_t *hm_bf16(const struct hm_workspace *workspace, enum hm_buffer buffer);
 /* A worker's own row of HM_BUF_PANEL, on a cache line. */
 float *hm_worker_panel(const struct hm_workspace *workspace, int worker);
-/* Room behind a worker's scores for the packed left operand of a tile. */
+/* Room behind a worker's scores for operands of tiles in bf16: attention_tile.c. */
 uint16_t *hm_worker_tile(const struct hm_workspace *workspace, int worker);
 /* A worker's own row of HM_BUF_SCORE: scores of attention, masked rows of a linear with dropout. */
 float *hm_worker_scratch(const struct hm_workspace *workspace, int worker);
@@ -335,17 +335,35 @@ struct hm_key_tile {
     size_t kv_head, key0, n; /* rows key0..key0+n of the batch's keys */
 };
 
+enum hm_query_slot { HM_SLOT_QUERIES, HM_SLOT_GRADIENTS, HM_SLOTS };
+struct hm_query_side { /* queries of one head, or gradients of their outputs */
+    const float *f32;  /* [n] rows H*C apart */
+    uint16_t *packed;  /* as a left operand [n][C], or NULL: products in f32 */
+    uint16_t *bf16;    /* [n][C] */
+    size_t n;
+};
+
+/* bf16 values of a worker's room for tiles: hm_worker_tile. */
+size_t hm_tile_room(uint32_t head_dim);
 /* Whether tiles of this shape may be multiplied in bf16. */
 bool hm_shape_tiles_packed(const struct hm_shape *shape);
 /* Rounds keys and values where products are to be in bf16: a parallel loop. */
 struct hm_tile_sides hm_tile_sides(const struct hm_step *step, const float *keys,
                                    const float *values);
-/* Units. x, out of hm_tile_apply: rows of one query head, H*C apart; scores HM_K_TILE apart. */
+/* Units; scores [n_q][n_k] are HM_K_TILE apart. */
+/* Rounds n rows where products are in bf16, into this worker's room of the slot; `gathered`: for
+   hm_tile_gather, too. */
+struct hm_query_side hm_tile_queries(const struct hm_step *step, const struct hm_tile_sides *sides,
+                                     enum hm_query_slot slot, bool gathered, const float *x,
+                                     size_t n, int worker);
 /* out = x side^T */
 void hm_tile_score(const struct hm_step *step, const struct hm_tile_side *side,
-                   const struct hm_key_tile *tile, const float *x, size_t n_q, float *out,
+                   const struct hm_key_tile *tile, const struct hm_query_side *x, float *out,
                    int worker);
-/* out += score side */
+/* out[n_k] += score^T x, rows Hkv*C apart */
+void hm_tile_gather(const struct hm_step *step, const struct hm_key_tile *tile, const float *score,
+                    const struct hm_query_side *x, float *out, int worker);
+/* out += score side; rows of one query head, H*C apart */
 void hm_tile_apply(const struct hm_step *step, const struct hm_tile_side *side,
                    const struct hm_key_tile *tile, const float *score, size_t n_q, float *out,
                    int worker);

@@ -60,8 +60,7 @@ static size_t score_values(const struct hm_shape *shape)
     size_t dropout = (size_t)HM_ROW_BLOCK * (heads > widest ? heads : widest);
 
     if (hm_shape_tiles_packed(shape))
-        attention += (size_t)HM_Q_TILE *
-                     (shape->arch.head_dim > HM_K_TILE ? shape->arch.head_dim : HM_K_TILE) / 2;
+        attention += hm_tile_room(shape->arch.head_dim) / 2;
     return shape->rank > 0 && dropout > attention ? dropout : attention;
 }
 
