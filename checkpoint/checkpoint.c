@@ -210,8 +210,10 @@ int hm_checkpoint_open(const char *dir, struct hm_checkpoint *ret_ckpt, struct h
 
     if (!hm_path_exists(dir))
         return hm_fail(err, HM_ERR_USAGE, "model folder '%s' does not exist", dir);
-    if (!hm_path_is_dir(dir))
+    if (!hm_path_is_dir(dir)) {
+        HM_TRY(hm_regular_check(dir, err));
         return hm_fail(err, HM_ERR_USAGE, "'%s' is no model folder but a file", dir);
+    }
     ckpt.dir = hm_strdup(HM_MEM_TENSOR, dir);
     int status = ckpt.dir ? read_config(&ckpt, err) : fail_nomem(dir, err);
     if (status == HM_OK)

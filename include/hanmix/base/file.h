@@ -81,6 +81,7 @@ int hm_out_end(struct hm_out_file *file, int status, struct hm_error *err);
 /* An append-only log of lines (metrics.jsonl): each call writes and flushes whole lines. */
 int hm_file_append(const char *path, const void *data, size_t len, struct hm_error *err);
 
+/* Also true of what the system does not let us look at (permission, I/O): opening it tells why. */
 bool hm_path_exists(const char *path);
 bool hm_path_is_dir(const char *path);
 /* HM_ERR_USAGE when it is a folder, device or pipe */
