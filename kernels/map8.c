@@ -83,36 +83,47 @@ static void pieces_fill(struct hm_map8 *map, int32_t *piece, int flip)
     }
 }
 
-/* Runs of the codes from low_code, or from zero on: that of the lowest alone where it is zero, one
-   for each power of ten, and 1 alone. */
+/* Runs of the codes from low_code, or from zero on: that of zero alone where it is given, one for
+   each power of ten, and 1 alone. */
 static void runs_fill(struct hm_map8 *map, bool with_sign)
 {
     struct hm_map8_runs *runs = &map->runs;
     int code = with_sign ? 127 : 1, n = 0, first[17];
 
+    runs->least = with_sign ? from_bits(HM_MAP8_LOWEST_BITS) : map->value[code];
     if (with_sign) { /* zero */
-        runs->least[n] = runs->most[n] = (float)code + 0.5f;
+        runs->offset[n] = runs->most[n] = 256.0f + (float)code + 0.5f;
         first[n++] = code++;
     }
     for (int e = 0; e < 7; e++) {
         int count = with_sign ? 1 << e : 2 << e;
         double power = pow(10.0, e - 6);
         runs->scale[n] = (float)(count / (0.9 * power));
-        runs->offset[n] = (float)(code - count / 9.0);
-        runs->least[n] = (float)code + 0.5f;
-        runs->most[n] = (float)(code + count) - 0.5f;
+        runs->offset[n] = (float)(256 + code - count / 9.0 + 0x1p-13);
+        runs->most[n] = 256.0f + (float)(code + count) - 0.5f;
         first[n++] = code;
         code += count;
     }
-    runs->least[n] = runs->most[n] = 255.5f;
+    runs->offset[n] = runs->most[n] = 256.0f + 255.5f;
     first[n++] = 255;
-    for (int exponent = 0, run = 0; exponent < 32; exponent++) {
-        float end = ldexpf(1.0f, exponent - 23), turn = INFINITY;
-        runs->run[exponent] = run;
-        if (run + 1 < n)
+    for (uint32_t at = HM_MAP8_LOWEST_BITS >> 23, run = 0; at < (HM_MAP8_LOWEST_BITS >> 23) + 32;
+         at++) {
+        float end = from_bits((at + 1) << 23), turn = INFINITY;
+        runs->run[at & 31] = (int32_t)run;
+        if ((int)run + 1 < n)
             turn = (map->value[first[run + 1] - 1] + map->value[first[run + 1]]) / 2.0f;
-        runs->turn[exponent] = turn < end ? turn : INFINITY;
+        runs->turn[at & 31] = turn < end ? turn : INFINITY;
         run += turn < end;
+    }
+}
+
+static void halves_fill(struct hm_map8 *map)
+{
+    for (int i = 0; i < 256; i++) {
+        uint32_t bits;
+        memcpy(&bits, &map->value[i], sizeof(bits));
+        map->half[0][i] = (uint16_t)bits;
+        map->half[1][i] = (uint16_t)(bits >> 16);
     }
 }
 
@@ -124,6 +135,7 @@ void hm_map8_init(bool with_sign, struct hm_map8 *ret_map)
 
     map.negative = ((HM_MAP8_ONE_BITS - HM_MAP8_LOWEST_BITS) >> map.shift) + 1;
     hm_dynamic_map(with_sign, map.value);
+    halves_fill(&map);
     runs_fill(&map, with_sign);
     pieces_fill(&map, map.piece, 0);
     if (with_sign)

@@ -9,7 +9,9 @@
 
 #include "hanmix/kernels/kernels.h"
 
-#if defined(__AVX512F__)
+#if defined(__AVX512VBMI__)
+#define HM_ISA(name) name##_avx512vbmi
+#elif defined(__AVX512F__)
 #define HM_ISA(name) name##_avx512
 #else
 #define HM_ISA(name) name##_avx2

@@ -355,20 +355,4 @@ static inline vf vf_gather(const float *table, vi index)
     return _mm256_i32gather_ps(table, index, 4);
 }
 
-/* --- tables of 256 floats --- */
-
-struct table256 {
-    const float *values;
-};
-
-static inline struct table256 table256_load(const float *values)
-{
-    return (struct table256){ values };
-}
-
-static inline vf table256_at(const struct table256 *table, vi index)
-{
-    return vf_gather(table->values, index);
-}
-
 #endif

@@ -330,44 +330,4 @@ static inline vi vi_gather(const int32_t *table, vi index)
     return _mm512_i32gather_epi32(index, table, 4);
 }
 
-static inline vf vf_gather(const float *table, vi index)
-{
-    return _mm512_i32gather_ps(index, table, 4);
-}
-
-/* --- tables of 256 floats --- */
-
-struct table256 {
-    vf part[16];
-};
-
-static inline struct table256 table256_load(const float *values)
-{
-    struct table256 table;
-
-    for (int i = 0; i < 16; i++)
-        table.part[i] = vf_load(values + 16 * i);
-    return table;
-}
-
-static inline vf table32_at(vf low, vf high, vi index)
-{
-    return _mm512_permutex2var_ps(low, index, high);
-}
-
-static inline vf table256_at(const struct table256 *table, vi index)
-{
-    __mmask16 bit5 = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
-    __mmask16 bit6 = _mm512_test_epi32_mask(index, _mm512_set1_epi32(64));
-    __mmask16 bit7 = _mm512_test_epi32_mask(index, _mm512_set1_epi32(128));
-    vf part[4];
-
-    for (int i = 0; i < 4; i++)
-        part[i] = _mm512_mask_blend_ps(
-            bit5, table32_at(table->part[4 * i], table->part[4 * i + 1], index),
-            table32_at(table->part[4 * i + 2], table->part[4 * i + 3], index));
-    return _mm512_mask_blend_ps(bit7, _mm512_mask_blend_ps(bit6, part[0], part[1]),
-                                _mm512_mask_blend_ps(bit6, part[2], part[3]));
-}
-
 #endif

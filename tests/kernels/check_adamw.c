@@ -39,17 +39,18 @@ static int code_looked_up(const struct hm_map8 *map, float x)
 static int code_computed(const struct hm_map8 *map, float x)
 {
     const struct hm_map8_runs *runs = &map->runs;
-    float a = fabsf(x);
+    float a = fmaxf(fabsf(x), runs->least);
     uint32_t bits;
 
     memcpy(&bits, &a, sizeof(bits));
-    uint32_t exponent = bits > HM_MAP8_LOWEST_BITS ? (bits - HM_MAP8_LOWEST_BITS) >> 23 : 0;
+    uint32_t exponent = bits >> 23 & 31;
     int run = runs->run[exponent] + (a > runs->turn[exponent]);
-    float at = fmaf(a, runs->scale[run], runs->offset[run]);
-    at = fminf(fmaxf(at, runs->least[run]), runs->most[run]);
-    if (a == runs->turn[exponent] || fabsf(at - nearbyintf(at)) < HM_MAP8_NEAR)
+    float at = fminf(fmaf(a, runs->scale[run], runs->offset[run]), runs->most[run]);
+    memcpy(&bits, &at, sizeof(bits));
+    if ((bits & HM_MAP8_CERTAIN) == 0 || (x < 0 && a == runs->turn[exponent]))
         return -1;
-    return x < 0 ? 254 - ((int)at < 254 ? (int)at : 254) : (int)at;
+    int code = (int)(bits >> 15 & 255);
+    return x < 0 ? 254 - (code < 254 ? code : 254) : code;
 }
 
 /* Around every midpoint, near and far, and anywhere. */

@@ -27,22 +27,26 @@ void hm_dynamic_map(bool with_sign, float map[256]);
 
 /*
  * The same in arithmetic, for where tables of a few entries are cheap: entries of one power of ten
- * are evenly spaced. Magnitude a lies in run r of them, the runs rising: of its exponent (bits
- * above 23, from 2^-24 on) `run`, one more where a > `turn`. Its code is the whole part of clamp(a
- * * scale[r] + offset[r], least[r], most[r]), and certain when that is at least HM_MAP8_NEAR from a
- * whole number and a is not `turn`. Negative values: 254 - min(code, 254).
+ * are evenly spaced. A magnitude a, at least `least`, lies in run r of them, the runs rising: of
+ * the low five bits of its exponent (f32 bits 23 to 27) `run`, one more where a > `turn`. The f32
+ * bits of min(a * scale[r] + offset[r], most[r]), which is between 256 and 512, hold its code in
+ * bits 15 to 22 and behind them the distance to the border below, shifted by 4: the code is certain
+ * where HM_MAP8_CERTAIN finds a bit. Negative values: 254 - min(code, 254), not certain where a is
+ * `turn`.
  */
-#define HM_MAP8_NEAR 0x1p-13f
+#define HM_MAP8_CERTAIN 0x7ff8 /* of the bits: at least 4 from 0 and from 2^15 before the shift */
 struct hm_map8_runs {
     float turn[32];
     int32_t run[32];
-    float scale[16], offset[16], least[16], most[16];
+    float scale[16], offset[16], most[16];
+    float least;
 };
 
 struct hm_map8 {
     struct hm_map8_runs runs;
     float value[256];
-    float low; /* the lowest value that is looked up: -1 or 0 */
+    uint16_t half[2][256]; /* the low and the high halves of the entries' bits */
+    float low;             /* the lowest value that is looked up: -1 or 0 */
     /* The lowest code given: 0; without sign 1, so that no second moment becomes 0 beside a large
        one and leaves AdamW's eps alone in the denominator. */
     int low_code;
