@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Instruction sets by cpuid and what the system lets us use of them, the name of the CPU, cores,
- * and memory with the limits that containers, batch systems and shells put on it.
+ * Instruction sets, judged from what cpuid and the system answer (cpu_leaves.c), the name of the
+ * CPU, cores, and memory with the limits that containers, batch systems and shells put on it.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
@@ -11,102 +10,61 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "hanmix/base/cpu.h"
 #include "hanmix/base/file.h"
+#include "internal.h"
 
 static char tiles_text[96] = "not in this CPU"; /* of AMX; written by detect() alone */
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-
-#define XCR0_YMM            0x6u
-#define XCR0_ZMM            0xe6u
-#define XCR0_TILE           0x60000u
-#define ARCH_REQ_XCOMP_PERM 0x1023
-#define XFEATURE_TILEDATA   18
-
-static uint64_t xcr0_read(void)
-{
-    uint32_t low, high;
-
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (uint64_t)high << 32 | low;
-}
+#define XCR0_YMM  0x6u
+#define XCR0_ZMM  0xe6u
+#define XCR0_TILE 0x60000u
 
 static bool has(unsigned reg, unsigned bit)
 {
     return reg >> bit & 1;
 }
 
-/* Tiles need leave of the kernel, once for the process and all threads to come (Linux 5.16). */
-static bool tiles_request(uint64_t enabled)
+static bool tiles_granted(uint64_t enabled)
 {
     if ((enabled & XCR0_TILE) != XCR0_TILE) {
         snprintf(tiles_text, sizeof(tiles_text), "not enabled by the system");
         return false;
     }
-    if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILEDATA) != 0) {
+    int refused = hm_cpu_tiles_request();
+    if (refused)
         snprintf(tiles_text, sizeof(tiles_text), "refused by the kernel (%s; needs Linux 5.16)",
-                 strerror(errno));
-        return false;
-    }
-    snprintf(tiles_text, sizeof(tiles_text), "granted by the kernel");
-    return true;
+                 strerror(refused));
+    else
+        snprintf(tiles_text, sizeof(tiles_text), "granted by the kernel");
+    return !refused;
 }
 
 static unsigned flags_detect(void)
 {
-    unsigned a, b, c, d, b7, c7, d7;
-    unsigned flags = 0;
+    struct hm_cpu_leaves cpu;
 
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, 27)) /* OSXSAVE */
+    if (!hm_cpu_leaves_read(&cpu))
         return 0;
-    bool fma_f16c = has(c, 12) && has(c, 29);
-    uint64_t enabled = xcr0_read();
-    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7))
+    bool fma_f16c = has(cpu.c1, 12) && has(cpu.c1, 29);
+    if (!fma_f16c || !has(cpu.b7, 5) || (cpu.xcr0 & XCR0_YMM) != XCR0_YMM)
         return 0;
-    if (!fma_f16c || !has(b7, 5) || (enabled & XCR0_YMM) != XCR0_YMM)
-        return 0;
-    flags |= HM_CPU_AVX2;
-    bool avx512 = has(b7, 16) && has(b7, 17) && has(b7, 30) && has(b7, 31); /* f dq bw vl */
-    if (!avx512 || (enabled & XCR0_ZMM) != XCR0_ZMM)
+    unsigned flags = HM_CPU_AVX2;
+    bool avx512 = has(cpu.b7, 16) && has(cpu.b7, 17) && has(cpu.b7, 30) && has(cpu.b7, 31);
+    if (!avx512 || (cpu.xcr0 & XCR0_ZMM) != XCR0_ZMM) /* f dq bw vl */
         return flags;
     flags |= HM_CPU_AVX512;
-    if (has(c7, 1))
+    if (has(cpu.c7, 1))
         flags |= HM_CPU_AVX512VBMI;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has(a, 5))
+    if (!has(cpu.a71, 5))
         return flags;
     flags |= HM_CPU_AVX512BF16;
-    if (has(d7, 22) && has(d7, 24) && tiles_request(enabled))
+    if (has(cpu.d7, 22) && has(cpu.d7, 24) && tiles_granted(cpu.xcr0))
         flags |= HM_CPU_AMX_BF16;
     return flags;
 }
-
-static void model_detect(char name[64])
-{
-    unsigned reg[12];
-
-    for (unsigned i = 0; i < 3; i++) /* the brand string: three leaves of 16 bytes */
-        if (!__get_cpuid(0x80000002u + i, &reg[4 * i], &reg[4 * i + 1], &reg[4 * i + 2],
-                         &reg[4 * i + 3]))
-            return;
-    memcpy(name, reg, sizeof(reg));
-    name[sizeof(reg)] = '\0';
-}
-#else
-static unsigned flags_detect(void)
-{
-    return 0;
-}
-
-static void model_detect(char name[64])
-{
-    (void)name;
-}
-#endif
 
 static pthread_once_t detect_once = PTHREAD_ONCE_INIT;
 static unsigned detected_flags;
@@ -114,8 +72,11 @@ static char detected_model[64] = "unknown";
 
 static void detect(void)
 {
+    char name[sizeof(detected_model)] = { 0 };
+
     detected_flags = flags_detect();
-    model_detect(detected_model);
+    if (hm_cpu_brand_read(name))
+        memcpy(detected_model, name, sizeof(name));
 }
 
 unsigned hm_cpu_flags(void)

@@ -141,7 +141,7 @@ static const char *choice_reason(const char *chosen, const struct hm_path *paths
     if (strcmp(chosen, highest) != 0)
         return "faster by a quarter or more than the higher path";
     return passed_over ? "the highest that works; a path was passed over"
-                       : "the highest of this CPU, no lower one is faster by a quarter";
+                       : "the highest usable here, no lower one is faster by a quarter";
 }
 
 static json_t *paths_json(const struct hm_path *paths, size_t count)
@@ -151,7 +151,7 @@ static json_t *paths_json(const struct hm_path *paths, size_t count)
     for (size_t i = 0; i < count; i++)
         (void)json_array_append_new(
             array, json_pack("{s:s, s:s, s:o}", "name", paths[i].name, "state",
-                             hm_path_state_text(paths[i].state), "nf4_gflops",
+                             hm_path_state_text(&paths[i]), "nf4_gflops",
                              paths[i].gflops > 0 ? json_real(paths[i].gflops) : json_null()));
     return array;
 }

@@ -7,6 +7,7 @@
  */
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "hanmix/base/cpu.h"
 #include "hanmix/kernels/kernels.h"
@@ -163,9 +164,11 @@ static const char *const state_texts[] = {
     [HM_PATH_WRONG] = "results are wrong, whatever the flags of the CPU say",
 };
 
-const char *hm_path_state_text(enum hm_path_state state)
+const char *hm_path_state_text(const struct hm_path *path)
 {
-    return state_texts[state];
+    if (path->state == HM_PATH_LACKS_FLAGS && strcmp(path->name, "amx") == 0)
+        return hm_cpu_amx_text(); /* the CPU may have it and the system refuse */
+    return state_texts[path->state];
 }
 
 static int choose_by_name(struct hm_kernels *ret_kernels, const char *name, struct hm_error *err)
@@ -182,7 +185,7 @@ static int choose_by_name(struct hm_kernels *ret_kernels, const char *name, stru
         pthread_mutex_unlock(&trial_lock);
         if (tried[i].state != HM_PATH_GOOD)
             return hm_fail(err, HM_ERR_USAGE, "kernel path '%s' cannot run on this CPU (%s): %s",
-                           name, hm_cpu_model(), hm_path_state_text(tried[i].state));
+                           name, hm_cpu_model(), hm_path_state_text(&tried[i]));
         hm_kernels_init(ret_kernels, paths[i].flags);
         return HM_OK;
     }

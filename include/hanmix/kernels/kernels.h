@@ -224,7 +224,8 @@ struct hm_path {
 #define HM_PATHS_MAX 8
 /* All paths of this build in rising order, tried and measured. Returns how many. */
 size_t hm_kernels_paths(struct hm_path *list, size_t max);
-const char *hm_path_state_text(enum hm_path_state state); /* static */
+/* Why it may or may not be used; static. */
+const char *hm_path_state_text(const struct hm_path *path);
 /* All tables this machine can run, for tests: index 0 is the reference. Returns how many. */
 size_t hm_kernels_all(struct hm_kernels *tables, size_t max);
 
