@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bitwise repetition: stopped, killed and continued runs, thread counts, with and without dropout
- * and recomputation; rows of the old vocabulary stay as they were.
+ * Bitwise repetition in f32 and bf16: stopped, killed and continued runs, thread counts, with and
+ * without dropout and recomputation; rows of the old vocabulary stay as they were.
  */
 #include "train_fixture.h"
 
@@ -20,6 +20,7 @@ static int setup(void **state)
 }
 
 struct plan {
+    enum hm_round round;
     double dropout;
     bool keep_activations; /* no recomputation */
     bool stored;           /* values, gradients and moments in a file */
@@ -36,14 +37,15 @@ static void run_to_end(const struct plan *plan, const char *name, char hex[HM_SH
     char states[512];
     int status, starts = 0;
 
-    snprintf(states, sizeof(states), "%s", tmp_path(test_dir, "%s.states", name));
+    snprintf(states, sizeof(states), "%s",
+             tmp_path(test_dir, "%s.%d.%g.states", name, (int)plan->round, plan->dropout));
     hm_threads_set(plan->threads);
     do {
         struct train_run run;
         struct hm_scratch *store = NULL;
         if (plan->stored)
             assert_ok(hm_scratch_new(test_dir, STORE_BYTES, &store, &err), err);
-        train_open_with(&run, golden_path("bnb4bit/dq_gate16bit"), HM_ROUND_NONE, &kernels, states,
+        train_open_with(&run, golden_path("bnb4bit/dq_gate16bit"), plan->round, &kernels, states,
                         NULL, store);
         run.adapter->config.dropout = plan->dropout;
         run.job.config.coded_moments = plan->coded;
@@ -75,9 +77,9 @@ static void assert_same(const struct plan *plan, const char *name, const char *w
         fail_msg("%s: adapter %.16s..., without a break %.16s...", name, hex, want);
 }
 
-static void check_repetition(double dropout, char whole[HM_SHA256_HEX_BYTES])
+static void check_repetition(enum hm_round round, double dropout, char whole[HM_SHA256_HEX_BYTES])
 {
-    const struct plan plain = { .dropout = dropout, .threads = 1 };
+    const struct plan plain = { .round = round, .dropout = dropout, .threads = 1 };
     struct plan plan = plain;
 
     run_to_end(&plain, "whole", whole);
@@ -100,21 +102,26 @@ static void check_repetition(double dropout, char whole[HM_SHA256_HEX_BYTES])
 
 static void test_repetition(void **state)
 {
-    char plain[HM_SHA256_HEX_BYTES];
+    char f32[HM_SHA256_HEX_BYTES], bf16[HM_SHA256_HEX_BYTES];
 
     (void)state;
-    check_repetition(0, plain);
+    check_repetition(HM_ROUND_NONE, 0, f32);
+    check_repetition(HM_ROUND_BF16, 0, bf16);
+    assert_string_not_equal(f32, bf16);
 }
 
 static void test_repetition_with_dropout(void **state)
 {
+    static const enum hm_round rounds[] = { HM_ROUND_NONE, HM_ROUND_BF16 };
     char dropped[HM_SHA256_HEX_BYTES], plain[HM_SHA256_HEX_BYTES];
-    const struct plan plan = { .threads = 1 };
 
     (void)state;
-    check_repetition(0.1, dropped);
-    run_to_end(&plan, "plain", plain);
-    assert_string_not_equal(dropped, plain); /* it did something */
+    for (int i = 0; i < 2; i++) {
+        const struct plan plan = { .round = rounds[i], .threads = 1 };
+        check_repetition(rounds[i], 0.1, dropped);
+        run_to_end(&plan, "plain", plain);
+        assert_string_not_equal(dropped, plain); /* it did something */
+    }
 }
 
 static void test_repetition_with_coded_moments(void **state)
