@@ -198,6 +198,41 @@ static void several(const struct hm_kernels *k)
     }
 }
 
+/* A value of one row that is no number, infinite, or becomes so when it is rounded: its row of the
+ * result tells, the others do not know. */
+static void overflowing(const struct hm_kernels *k)
+{
+    static const float bad[] = { NAN, INFINITY, -INFINITY, 3.397e38f /* above the largest bf16 */ };
+    static const size_t m_sizes[] = { 1, 7, 16, 50, 130 };
+    enum { ROWS = 70, COLS = 192 };
+    void *scratch = aligned_alloc(64, HM_FROZEN_SCRATCH_BYTES);
+
+    for (size_t c = 0; c < 2 * 5 * 4; c++) {
+        bool forward = c % 2;
+        size_t m = m_sizes[c / 2 % 5], depth = forward ? COLS : ROWS, n = forward ? ROWS : COLS;
+        enum hm_pack side = forward ? HM_PACK_FORWARD : HM_PACK_BACKWARD;
+        struct matrix matrix =
+            matrix_new(c % 3 ? HM_FROZEN_NF4 : HM_FROZEN_BF16, ROWS, COLS, 64, c % 3 == 1);
+        float *x = check_normals(m * depth, 1),
+              *y[2] = { check_floats(m * n), check_floats(m * n) };
+        size_t row = check_below(m);
+        check_context("%s frozen m %zu, row %zu holds %g", k->name, m, row, (double)bad[c / 10]);
+        for (int i = 0; i < 2; i++) {
+            uint16_t *packed = packed_new(k, side, x, m, depth, depth);
+            (forward ? k->frozen_forward : k->frozen_backward)(&matrix.w, 0, (uint32_t)n, packed, m,
+                                                               false, y[i], n, scratch);
+            x[row * depth + check_below(depth)] = bad[c / 10];
+        }
+        for (size_t j = 0; j < n; j++)
+            check_that(!isfinite(y[1][row * n + j]), "output %zu is %g", j,
+                       (double)y[1][row * n + j]);
+        check_equal("rows before", y[1], y[0], row * n);
+        check_equal("rows after", y[1] + (row + 1) * n, y[0] + (row + 1) * n, (m - row - 1) * n);
+        check_release();
+    }
+    free(scratch);
+}
+
 static void all(const struct hm_kernels *k)
 {
     static const size_t m_sizes[] = { 1, 2, 3, 5, 8, 9, 15, 16, 17, 31, 40, 65, 130 };
@@ -232,6 +267,7 @@ static void all(const struct hm_kernels *k)
             check_release();
         }
     several(k);
+    overflowing(k);
 }
 
 #if defined(HM_TILE_EMULATION)
