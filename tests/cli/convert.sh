@@ -1,10 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Quantising that is killed in the middle: the same command continues with what is not whole on the disk, files and report are
-# those of one run; other settings start over. (Merging is killed in tests/unit/qlora/test_adapter_merge.c.)
+# Quantising and merging that are killed in the middle, or whose disk is full: the same command continues with what is not whole
+# on the disk, files and report are those of one run; other settings and other inputs start over.
 . "$(dirname "$0")/lib.sh"
+golden=$SOURCE/tests/golden/data
 "$MAKE_MODEL" --preset tiny --dtype bf16 --out model >/dev/null || fail make_model
+expect 0 "$HANMIX" stage qlora.train in.model=model in.ids="$golden/train/batches.safetensors" set.steps=1 --out trained --quiet
 journal=.whole.journal
+quantize="qlora.quantize in.model=model set.shard_size=1M"
+merge="qlora.merge in.model=model in.adapter=trained/adapter set.shard_size=1M"
 
 # killed OUT ARGUMENTS...: kill -9 once the first shard is recorded; 1 when it was too late, and OUT is removed
 killed() {
@@ -33,14 +37,52 @@ like() {
     done
     [ "$(ls "$1" | wc -l)" -eq "$(ls "$2" | wc -l)" ] || fail "$1 and $2 hold other files"
 }
+# continued WHOLE OUT ARGUMENTS...: the command goes on with OUT.partial and ends as WHOLE
+continued() {
+    continued_whole=$1 continued_out=$2
+    shift 2
+    expect 0 "$HANMIX" stage "$@" --out "$continued_out"
+    has err continues
+    like "$continued_whole" "$continued_out"
+}
+# full BYTES OUT ARGUMENTS...: the disk takes that many bytes of OUT: exit 6, one sentence
+full() {
+    full_bytes=$1 full_out=$2
+    shift 2
+    expect 6 env LD_PRELOAD="$WRITE_FAULT" HM_FULL_PATH="/$full_out.partial/" HM_FULL_BYTES="$full_bytes" \
+        "$HANMIX" stage "$@" --out "$full_out" --quiet
+    has err "cannot write '$full_out.partial/"; has err "No space left on device"
+    one_sentence
+    gone "$full_out"
+}
 
-expect 0 "$HANMIX" stage qlora.quantize in.model=model set.shard_size=1M --out whole --quiet
-killed_early nf4 qlora.quantize in.model=model set.shard_size=1M
-expect 0 "$HANMIX" stage qlora.quantize in.model=model set.shard_size=1M --out nf4
-has err continues
-like whole nf4
-killed_early other qlora.quantize in.model=model set.shard_size=1M
-expect 0 "$HANMIX" stage qlora.quantize in.model=model set.shard_size=1M set.double_quant=false --out other
+for stage in quantize merge; do
+    eval "command=\$$stage"
+    expect 0 "$HANMIX" stage $command --out $stage --quiet
+    killed_early $stage.cut $command
+    continued $stage $stage.cut $command
+    if [ "$SANITIZE" = none ]; then # a preloaded library comes before the sanitizer's runtime
+        size=$(cat $stage/*.safetensors | wc -c)
+        full $((size / 2)) $stage.full $command
+        there $stage.full.partial/$journal
+        continued $stage $stage.full $command
+        full 65536 $stage.none $command # before anything is whole: nothing is left
+        gone $stage.none.partial
+    fi
+done
+
+# --- other settings, other inputs: from the start ---
+killed_early other $quantize
+expect 0 "$HANMIX" stage $quantize set.double_quant=false --out other
 hasnt err "; it was stopped"
 gone "other/$journal"
+for stage in quantize merge; do
+    eval "command=\$$stage"
+    killed_early $stage.changed $command
+    cp model/model.safetensors kept
+    spoil model/model.safetensors -2 '\0\0'
+    expect 0 "$HANMIX" stage $command --out $stage.changed
+    hasnt err "; it was stopped"; has err "in.model has changed"
+    mv kept model/model.safetensors
+done
 finish
