@@ -168,6 +168,16 @@ void hm_scratch_drop(const struct hm_scratch *scratch, const void *data, size_t 
     (void)sync_file_range(scratch->fd, range.offset, (off_t)range.bytes, SYNC_FILE_RANGE_WRITE);
 }
 
+void hm_scratch_discard(const struct hm_scratch *scratch, const void *data, size_t bytes)
+{
+    if (is_outside(scratch, data))
+        return;
+    struct range range = whole_pages(scratch, data, bytes);
+    if (fallocate(scratch->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, range.offset,
+                  (off_t)range.bytes) < 0)
+        (void)madvise(range.data, range.bytes, MADV_DONTNEED);
+}
+
 void hm_scratch_zero(const struct hm_scratch *scratch, void *data, size_t bytes)
 {
     if (scratch) {

@@ -9,20 +9,12 @@ plan_accuracy.py BUILD_DIR WORK_DIR CASE:STEPS ...   where CASE is one of
 One CSV row per case: predicted and measured seconds of the stage and of one step, predicted and measured peak
 memory; ratio is predicted / measured. Only the standard library is needed.
 """
-import json, os, random, shutil, struct, subprocess, sys, time
+import json, os, shutil, subprocess, sys, time
+
+from token_ids import ids_write
 
 FIELDS = ("case,steps,compute,plan_s,predicted_s,measured_s,ratio,predicted_step_s,measured_step_s,step_ratio,"
           "planned_mib,peak_mib,over_mib,over_percent")
-
-
-def ids_write(path, vocab, rows, tokens):
-    """Token ids with the frequencies of a language (1/rank)."""
-    draw = random.Random(1)
-    values = [min(vocab - 1, 2 + int((vocab - 2) ** draw.random())) for _ in range(rows * tokens)]
-    header = json.dumps({"input_ids": {"dtype": "I64", "shape": [rows, tokens], "data_offsets": [0, 8 * len(values)]}})
-    header += " " * (-len(header) % 8)
-    with open(path, "wb") as out:
-        out.write(struct.pack("<Q", len(header)) + header.encode() + struct.pack(f"<{len(values)}q", *values))
 
 
 def run(argv):

@@ -81,12 +81,37 @@ struct hm_tensor_written hm_state_then_drop(const struct hm_adapter *adapter)
     return (struct hm_tensor_written){ written, adapter->config.store };
 }
 
-int hm_state_tensors_save(const struct hm_optimizer *optimizer, const char *path,
+/* What is written for the last time: moments are not read again, values are. */
+static void written_last(void *context, const void *data, size_t bytes)
+{
+    const struct hm_adapter *adapter = context;
+
+    for (size_t i = 0; i < adapter->n_params; i++)
+        if (adapter->param[i].value == data) {
+            hm_scratch_drop(adapter->config.store, data, bytes);
+            return;
+        }
+    hm_scratch_discard(adapter->config.store, data, bytes);
+}
+
+static void gradients_discard(const struct hm_adapter *adapter)
+{
+    for (size_t i = 0; i < adapter->n_params; i++)
+        hm_scratch_discard(adapter->config.store, adapter->param[i].grad,
+                           hm_param_values(&adapter->param[i]) * sizeof(float));
+}
+
+int hm_state_tensors_save(const struct hm_optimizer *optimizer, const char *path, bool last,
                           struct hm_error *err)
 {
     struct hm_tensor_written then = hm_state_then_drop(optimizer->adapter);
     struct tensor_list list = { 0 };
     int status = tensor_list_new(optimizer, &list, err);
+
+    if (last && optimizer->adapter->config.store) {
+        gradients_discard(optimizer->adapter);
+        then = (struct hm_tensor_written){ written_last, optimizer->adapter };
+    }
 
     if (status == HM_OK)
         status = hm_safetensors_write_each(path, list.tensor, list.count, NULL, &then, err);

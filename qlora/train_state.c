@@ -238,7 +238,7 @@ static int states_prune(const char *state_dir, uint64_t step, uint64_t keep, str
 
 static int state_write(const char *dir, const struct hm_optimizer *optimizer,
                        const struct hm_train_cursor *cursor,
-                       const struct hm_train_identity *identity, struct hm_error *err)
+                       const struct hm_train_identity *identity, bool last, struct hm_error *err)
 {
     char *tensors_path = NULL;
     int status = hm_dir_remove(dir, err); /* what an interrupted attempt left */
@@ -250,7 +250,7 @@ static int state_write(const char *dir, const struct hm_optimizer *optimizer,
     if (status == HM_OK)
         status = cursor_save(cursor, identity, dir, err);
     if (status == HM_OK)
-        status = hm_state_tensors_save(optimizer, tensors_path, err);
+        status = hm_state_tensors_save(optimizer, tensors_path, last, err);
     if (status == HM_OK)
         status = done_write(dir, err);
     hm_free(tensors_path);
@@ -259,13 +259,13 @@ static int state_write(const char *dir, const struct hm_optimizer *optimizer,
 
 int hm_train_state_save(const char *state_dir, const struct hm_optimizer *optimizer,
                         const struct hm_train_cursor *cursor,
-                        const struct hm_train_identity *identity, uint64_t keep,
+                        const struct hm_train_identity *identity, uint64_t keep, bool last,
                         struct hm_error *err)
 {
     char *dir = NULL;
 
     HM_TRY(hm_format(&dir, err, "%s/state-%" PRIu64, state_dir, cursor->step));
-    int status = state_write(dir, optimizer, cursor, identity, err);
+    int status = state_write(dir, optimizer, cursor, identity, last, err);
     if (status == HM_OK)
         status = hm_dir_sync(state_dir, err);
     if (status == HM_OK && keep > 0)

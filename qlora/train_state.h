@@ -25,10 +25,11 @@ struct hm_train_identity { /* what a state must share with the run that goes on 
     bool allow_kernel_change;
 };
 
-/* Write state-<step>/ and remove older ones beyond the newest `keep` (0: remove none). */
+/* Write state-<step>/ and remove older ones beyond the newest `keep` (0: remove none). last: no
+ * update follows; see hm_state_tensors_save. */
 int hm_train_state_save(const char *state_dir, const struct hm_optimizer *optimizer,
                         const struct hm_train_cursor *cursor,
-                        const struct hm_train_identity *identity, uint64_t keep,
+                        const struct hm_train_identity *identity, uint64_t keep, bool last,
                         struct hm_error *err);
 
 /*

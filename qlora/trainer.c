@@ -74,12 +74,12 @@ static void trainer_release(struct trainer *trainer)
     hm_free(trainer->eval);
 }
 
-static int state_save(struct trainer *trainer, uint64_t keep, struct hm_error *err)
+static int state_save(struct trainer *trainer, uint64_t keep, bool last, struct hm_error *err)
 {
     if (trainer->cursor.step == trainer->saved_step)
         return HM_OK;
     HM_TRY(hm_train_state_save(trainer->job->state_dir, trainer->optimizer, &trainer->cursor,
-                               &trainer->identity, keep, err));
+                               &trainer->identity, keep, last, err));
     trainer->saved_step = trainer->cursor.step;
     return HM_OK;
 }
@@ -195,7 +195,7 @@ static int steps_run(struct trainer *trainer, struct hm_error *err)
         HM_TRY(step_run(trainer, err));
         HM_TRY(evaluate(trainer, err));
         if (is_due(trainer->cursor.step, config->save_every, config->steps))
-            HM_TRY(state_save(trainer, config->keep, err));
+            HM_TRY(state_save(trainer, config->keep, trainer->cursor.step == config->steps, err));
     }
     return HM_OK;
 }
@@ -209,7 +209,7 @@ static int save_and_fail(struct trainer *trainer, int status, struct hm_error *e
         return status;
     /* a numeric failure removes nothing: an older state may be the better one to go on from */
     uint64_t keep = status == HM_ERR_STOPPED ? trainer->job->config.keep : 0;
-    int saved = state_save(trainer, keep, &save_error);
+    int saved = state_save(trainer, keep, true, &save_error);
     if (saved < 0)
         return hm_error_pass(err, &save_error);
     if (status == HM_ERR_STOPPED)

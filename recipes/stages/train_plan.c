@@ -163,6 +163,22 @@ static uint64_t store_read(const struct train_forecast *f)
     return f->store_bytes == 0 ? 0 : (2 * f->config.accumulate + 1) * values + f->store_bytes;
 }
 
+/* The most that lies on the disk at once: the store and the states before the last one; or the last
+   one beside those that are kept, the values and the adapter written of them, when all else of the
+   store is given back. */
+static uint64_t disk_bytes(const struct train_forecast *f, const struct train_settings *settings)
+{
+    const uint64_t every = settings->save_every, steps = f->config.steps, keep = settings->keep;
+    uint64_t earlier =
+        every > 0 && steps > 0 ? (steps - 1) / every : 0; /* states before the last */
+    uint64_t values = f->parameters * sizeof(float);
+    uint64_t last = ((earlier < keep ? earlier : keep) + 1) * f->saved_bytes + values;
+    uint64_t before = (earlier < keep + 1 ? earlier : keep + 1) * f->saved_bytes + f->store_bytes;
+
+    last += f->store_bytes > 0 ? values : 0;
+    return last > before ? last : before;
+}
+
 static int plan_fill(const struct hm_stage_run *run, const struct train_forecast *f,
                      struct hm_stage_plan *plan, struct hm_error *err)
 {
@@ -171,8 +187,7 @@ static int plan_fill(const struct hm_stage_run *run, const struct train_forecast
     HM_TRY(hm_stage_plan_lines(plan, &f->memory, err));
     HM_TRY(hm_stage_plan_mapped(plan, "data", f->data_bytes, err));
     HM_TRY(hm_stage_plan_memory(plan, "peak measurement", STAGE_PEAK_BYTES, err));
-    plan->disk_bytes =
-        (settings->keep + 1) * f->saved_bytes + f->parameters * sizeof(float) + f->store_bytes;
+    plan->disk_bytes = disk_bytes(f, settings);
     plan->read_bytes_per_step = f->config.accumulate * f->memory.weights_read + store_read(f);
     plan->read_bytes =
         f->model.file_bytes + f->data_bytes + f->config.steps * plan->read_bytes_per_step;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What makes a training run need less memory or disk, the cheapest first: recomputation, smaller
- * micro-batches of the same step, streamed weights, 8-bit moments, the state in a file, new rows in
- * place of all, lower ranks, shorter windows. Only changes of settings are named; whether one
- * suffices the engine finds out by planning with it.
+ * What makes a training run need less memory or disk, the cheapest first: fewer kept states,
+ * recomputation, smaller micro-batches of the same step, streamed weights, 8-bit moments, the state
+ * in a file, new rows in place of all, lower ranks, shorter windows. Only changes of settings are
+ * named; whether one suffices the engine finds out by planning with it.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -59,6 +59,8 @@ bool hm_train_smaller(const struct hm_stage_run *run, size_t index, uint64_t lim
     struct offers offers = { .text = text, .wanted = index };
 
     text[0] = '\0';
+    if (s->keep > 1 && next(&offers)) /* disk alone */
+        snprintf(text, HM_SMALLER_BYTES, "set.keep=1");
     if (!s->recompute && next(&offers))
         snprintf(text, HM_SMALLER_BYTES, "set.recompute=true");
     batch_offers(&offers, s);

@@ -15,6 +15,7 @@ for optimizer in adamw adamw8bit; do
     expect 0 "$HANMIX" stage qlora.train $ids set.optimizer=$optimizer --out heap.$optimizer
     expect 0 "$HANMIX" stage qlora.train $ids set.optimizer=$optimizer set.state=file --out file.$optimizer
     alike heap.$optimizer file.$optimizer
+    cmp heap.$optimizer/state-3/state.safetensors file.$optimizer/state-3/state.safetensors || fail "$optimizer: states differ"
     gone file.$optimizer/state.scratch
 done
 [ "$(adapter file.adamw | cksum)" != "$(adapter file.adamw8bit | cksum)" ] || fail "adamw8bit trains as adamw does"

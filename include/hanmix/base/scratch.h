@@ -30,6 +30,9 @@ void *hm_scratch_take(struct hm_scratch *scratch, size_t bytes);
  * back. */
 void hm_scratch_fetch(const struct hm_scratch *scratch, const void *data, size_t bytes);
 void hm_scratch_drop(const struct hm_scratch *scratch, const void *data, size_t bytes);
+/* Of a whole array that is not read again: its memory, and its disk space where the file system can
+ * give it back before the end. */
+void hm_scratch_discard(const struct hm_scratch *scratch, const void *data, size_t bytes);
 /* Zeroes, without reading, and without writing where the file system can. */
 void hm_scratch_zero(const struct hm_scratch *scratch, void *data, size_t bytes);
 

@@ -74,7 +74,8 @@ static struct hm_train_cursor save(struct fixture *f, uint64_t step, uint64_t ke
 
     randomise(f, step);
     f->optimizer->updates = step;
-    assert_ok(hm_train_state_save(f->dir, f->optimizer, &cursor, &f->identity, keep, &err), err);
+    assert_ok(hm_train_state_save(f->dir, f->optimizer, &cursor, &f->identity, keep, false, &err),
+              err);
     return cursor;
 }
 
@@ -270,7 +271,7 @@ static void test_coded_moments(void **state)
     assert_ok(hm_optimizer_new(&adapter, &f->kernels, &config, &optimizer, &err), err);
     const struct hm_moments8 *coded = &optimizer->moments[0].coded;
     hm_optimizer_update(optimizer, 0.1, 1);
-    assert_ok(hm_train_state_save(f->dir, optimizer, &cursor, &f->identity, 0, &err), err);
+    assert_ok(hm_train_state_save(f->dir, optimizer, &cursor, &f->identity, 0, false, &err), err);
     hm_optimizer_update(optimizer, 0.1, 1); /* what comes after the state */
     uint8_t m[COUNT], v[COUNT];
     float absmax[BLOCKS];
@@ -301,7 +302,7 @@ static int oom_attempt(void *context, struct hm_error *err)
     struct hm_train_cursor cursor = { 2, 128, 4, false, 0.5 };
     char name[HM_KERNELS_NAME_BYTES];
 
-    HM_TRY(hm_train_state_save(f->dir, f->optimizer, &cursor, &f->identity, 1, err));
+    HM_TRY(hm_train_state_save(f->dir, f->optimizer, &cursor, &f->identity, 1, false, err));
     HM_TRY(hm_train_state_load(f->dir, f->optimizer, &f->identity, NULL, &cursor, err));
     return hm_train_state_kernels(f->dir, name, err);
 }
