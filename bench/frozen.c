@@ -76,10 +76,10 @@ static void product_unit(void *context, size_t index, int worker)
     uint32_t n = (uint32_t)hm_least(CUT, cell->width - first);
 
     if (cell->side == HM_PACK_FORWARD)
-        bench->kernels.frozen_forward(&cell->w, first, n, bench->packed, cell->m, false,
+        bench->kernels.frozen_forward(&cell->w, first, n, bench->packed, cell->m, NULL, false,
                                       bench->y + first, cell->width, bench->scratch[worker]);
     else
-        bench->kernels.frozen_backward(&cell->w, first, n, bench->packed, cell->m, false,
+        bench->kernels.frozen_backward(&cell->w, first, n, bench->packed, cell->m, NULL, false,
                                        bench->y + first, cell->width, bench->scratch[worker]);
 }
 

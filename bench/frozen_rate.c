@@ -35,10 +35,10 @@ static void product_unit(void *context, size_t index, int worker)
     uint32_t at = (uint32_t)index * CUT, n = width - at < CUT ? width - at : CUT;
 
     if (loop->side == HM_PACK_FORWARD)
-        loop->kernels->frozen_forward(&loop->w, at, n, loop->packed, loop->m, false, loop->out + at,
-                                      width, scratch);
+        loop->kernels->frozen_forward(&loop->w, at, n, loop->packed, loop->m, NULL, false,
+                                      loop->out + at, width, scratch);
     else
-        loop->kernels->frozen_backward(&loop->w, at, n, loop->packed, loop->m, false,
+        loop->kernels->frozen_backward(&loop->w, at, n, loop->packed, loop->m, NULL, false,
                                        loop->out + at, width, scratch);
 }
 

@@ -86,11 +86,11 @@ static void product(const struct hm_kernels *kernels, enum hm_pack side, float *
 
     if (side == HM_PACK_FORWARD) {
         kernels->frozen_pack(side, SMALL_M, COLS, 0, SMALL_M, 0, COLS, trial.x, COLS, trial.packed);
-        kernels->frozen_forward(&w, 0, ROWS, trial.packed, SMALL_M, false, out, ROWS,
+        kernels->frozen_forward(&w, 0, ROWS, trial.packed, SMALL_M, NULL, false, out, ROWS,
                                 trial.scratch);
     } else {
         kernels->frozen_pack(side, SMALL_M, ROWS, 0, SMALL_M, 0, ROWS, trial.x, ROWS, trial.packed);
-        kernels->frozen_backward(&w, 0, COLS, trial.packed, SMALL_M, false, out, COLS,
+        kernels->frozen_backward(&w, 0, COLS, trial.packed, SMALL_M, NULL, false, out, COLS,
                                  trial.scratch);
     }
 }
@@ -152,7 +152,7 @@ static void timed_product(const struct hm_kernels *kernels)
     if (kernels->frozen_pack) {
         kernels->frozen_pack(HM_PACK_FORWARD, TIMED_M, TIMED_COLS, 0, TIMED_M, 0, TIMED_COLS,
                              trial.x, TIMED_COLS, trial.packed);
-        kernels->frozen_forward(&w, 0, TIMED_ROWS, trial.packed, TIMED_M, false, trial.y,
+        kernels->frozen_forward(&w, 0, TIMED_ROWS, trial.packed, TIMED_M, NULL, false, trial.y,
                                 TIMED_ROWS, trial.scratch);
         return;
     }

@@ -118,7 +118,7 @@ void hm_tile_score(const struct hm_step *step, const struct hm_tile_side *side,
         return;
     }
     struct hm_frozen w = frozen_tile(step, side, tile);
-    step->kernels->frozen_forward(&w, 0, w.rows, x->packed, x->n, false, out, HM_K_TILE,
+    step->kernels->frozen_forward(&w, 0, w.rows, x->packed, x->n, NULL, false, out, HM_K_TILE,
                                   hm_worker_panel(step->ws, worker));
 }
 
@@ -140,7 +140,7 @@ void hm_tile_gather(const struct hm_step *step, const struct hm_key_tile *tile, 
                            .data = (const uint8_t *)x->bf16 };
     kernels->frozen_pack(HM_PACK_BACKWARD_TURNED, tile->n, x->n, 0, tile->n, 0, x->n, score,
                          HM_K_TILE, packed);
-    kernels->frozen_backward(&w, 0, w.cols, packed, tile->n, true, out, ldk,
+    kernels->frozen_backward(&w, 0, w.cols, packed, tile->n, NULL, true, out, ldk,
                              hm_worker_panel(step->ws, worker));
 }
 
@@ -160,6 +160,6 @@ void hm_tile_apply(const struct hm_step *step, const struct hm_tile_side *side,
     struct hm_frozen w = frozen_tile(step, side, tile);
     kernels->frozen_pack(HM_PACK_BACKWARD, n_q, tile->n, 0, n_q, 0, tile->n, score, HM_K_TILE,
                          packed);
-    kernels->frozen_backward(&w, 0, w.cols, packed, n_q, true, out, ldq,
+    kernels->frozen_backward(&w, 0, w.cols, packed, n_q, NULL, true, out, ldq,
                              hm_worker_panel(step->ws, worker));
 }

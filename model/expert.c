@@ -186,8 +186,7 @@ void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_j
     }
     hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
     pack_inner(moe, job, col0, width, worker);
-    if (job->out.branch[0].w.rank > 0)
-        hm_fan_a_gradient(step, &job->out, 0, cut, worker);
+    hm_fan_a_gradients(step, &job->out, cut, worker);
     for (unsigned b = 0; b < 2; b++)
         hm_fan_weight_gradient(step, &job->in, b, cut, worker);
 }

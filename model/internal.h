@@ -144,8 +144,9 @@ enum hm_buffer {
     HM_BUF_A3,        /* [S or 1][X][F] */
     HM_BUF_M,         /* [X][F] silu(a1) * a3 */
     HM_BUF_DXG,       /* [X][D] */
-    HM_BUF_LOW,       /* [S * linears + 1][max(N, X)][R] LoRA: x A^T of each, and of the head */
-    HM_BUF_LOW_DY,    /* [3][max(N, X)][R] LoRA: dy B of up to three linears */
+    HM_BUF_LOW,       /* [S * linears + 1][rows][R] LoRA: x A^T of each, and of the head; rows:
+                         max(N, X), and where packed those of every expert padded */
+    HM_BUF_LOW_DY,    /* [3][rows][R] LoRA: dy B of up to three linears */
     HM_BUF_GAMMA,     /* [N*K] <dy, expert output> times the routing weight */
     HM_BUF_GAMMA_CUT, /* [cuts of F][X] its parts */
     HM_BUF_PACK_X,    /* bf16: input of a fan, of every expert */
@@ -246,8 +247,9 @@ void hm_step_lap(const struct hm_step *step, int worker, enum hm_phase phase, do
 struct hm_branch { /* one linear of a fan */
     struct hm_linear w;
     float *y; /* [n][rows]: output, or its gradient */
-    float *u; /* [n][R] dropout(x) A^T; kept from the forward pass to the backward pass */
-    float *v; /* [n][R] scale * dy B */
+    float *u; /* [n][R] dropout(x) A^T; kept from the forward pass to the backward pass. Where W is
+                 frozen and nothing is dropped: values of struct hm_low_rank, times scale */
+    float *v; /* [n][R] scale * dy B; likewise */
     uint16_t *packed_dy; /* y as a gradient [n][frozen.rows], packed; only when w is frozen */
 };
 
@@ -260,6 +262,7 @@ struct hm_fan {           /* linears that read the same input */
     struct hm_branch branch[3];
     unsigned n_branches;
     bool u_lost; /* u was written over since the forward pass: backward begins with it */
+    bool x_lost; /* packed_x no longer holds x */
     bool add_y;  /* y += instead of y = */
     bool add_dx;
 };
@@ -306,9 +309,9 @@ void hm_fan_up_gradient(const struct hm_step *step, const struct hm_fan *fan, un
 /* dx points at the first column of the cut, rows ld_dx apart. */
 void hm_fan_input_gradient(const struct hm_step *step, const struct hm_fan *fan, size_t cut,
                            float *dx, size_t ld_dx, int worker);
-/* dA */
-void hm_fan_a_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
-                       size_t cut, int worker);
+/* dA of all branches */
+void hm_fan_a_gradients(const struct hm_step *step, const struct hm_fan *fan, size_t cut,
+                        int worker);
 /* dB, dW */
 void hm_fan_weight_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
                             size_t cut, int worker);

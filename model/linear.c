@@ -12,7 +12,8 @@
  *   dW += G^T x                      (matrices trained in full)
  *
  * With compute bf16, x and G are packed once and meet the stored W in kernels that decode it
- * themselves; what is trained stays f32.
+ * themselves. Where all of W is frozen and nothing is dropped, u and v (times s) are bf16 there,
+ * come from what is packed and join those products; else the low-rank part is computed in f32.
  *
  * u stays from the forward pass (HM_BUF_LOW). Functions on cuts and blocks are units: they open no
  * parallel region. hm_fan_forward and hm_fan_backward do.
@@ -84,6 +85,19 @@ void hm_linear_row(const struct hm_step *step, const struct hm_linear *w, uint32
     memcpy(out, block_f32(step, w, row, 1, 0, w->cols, 0, &ld), w->cols * sizeof(float));
 }
 
+/* Whether u and v are bf16 values, and what they add to products with W. */
+static bool low_packed(const struct hm_step *step, const struct hm_linear *w)
+{
+    return w->rank > 0 && w->frozen.rows == w->rows && step->dropout == 0 &&
+           step->kernels->low_project;
+}
+
+/* u and v lie in the same buffers as in f32. */
+static uint16_t *low_values(float *value)
+{
+    return (uint16_t *)(void *)value;
+}
+
 /* y[:, row0..end) from rows of W that are read from one place. */
 static void product_segment(const struct hm_step *step, const struct hm_fan *fan,
                             const struct hm_branch *branch, uint32_t row0, uint32_t end, int worker,
@@ -93,8 +107,11 @@ static void product_segment(const struct hm_step *step, const struct hm_fan *fan
     uint32_t width = in_place(w, row0) ? w->cols : HM_PANEL_COLS;
 
     if (row0 < w->frozen.rows) {
+        const bool packed = low_packed(step, w);
+        const struct hm_low_rank low = { w->rank, packed ? w->b->value : NULL,
+                                         low_values(branch->u) };
         step->kernels->frozen_forward(&w->frozen, row0, end - row0, fan->packed_x, fan->n,
-                                      fan->add_y, branch->y + row0, w->rows,
+                                      packed ? &low : NULL, fan->add_y, branch->y + row0, w->rows,
                                       hm_worker_panel(step->ws, worker));
         hm_step_lap(step, worker, HM_PHASE_PRODUCT, mark);
         return;
@@ -124,7 +141,7 @@ void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsign
         product_segment(step, fan, branch, row, stop, worker, &mark);
         row = stop;
     }
-    if (w->rank > 0)
+    if (w->rank > 0 && !low_packed(step, w))
         step->kernels->gemm_nt(fan->n, end - row0, w->rank, w->scale, branch->u, w->rank,
                                w->b->value + (size_t)row0 * w->rank, w->rank, 1.0f,
                                branch->y + row0, w->rows);
@@ -168,6 +185,27 @@ void hm_fan_pack_gradient(const struct hm_step *step, const struct hm_fan *fan, 
     hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
 }
 
+/* s x A^T of a block, packed in the fan or, where that is lost, in the worker's scratch. */
+static void down_packed(const struct hm_step *step, const struct hm_fan *fan,
+                        const struct hm_branch *branch, size_t row0, size_t n, int worker)
+{
+    const struct hm_linear *w = &branch->w;
+    const uint16_t *packed = fan->packed_x;
+    uint16_t *again = (uint16_t *)(void *)hm_worker_scratch(step->ws, worker);
+    size_t m = fan->n, first = row0;
+
+    if (fan->x_lost) {
+        step->kernels->frozen_pack(HM_PACK_FORWARD, n, w->cols, 0, n, 0, w->cols,
+                                   fan->x + row0 * w->cols, w->cols, again);
+        packed = again;
+        m = n;
+        first = 0;
+    }
+    step->kernels->low_project(HM_PACK_FORWARD, w->a->value, w->rank, w->scale, packed, m, w->cols,
+                               first, n, low_values(branch->u) + 2 * row0, hm_low_ld(fan->n),
+                               hm_worker_panel(step->ws, worker));
+}
+
 void hm_fan_down(const struct hm_step *step, const struct hm_fan *fan, unsigned which, size_t block,
                  int worker)
 {
@@ -178,6 +216,11 @@ void hm_fan_down(const struct hm_step *step, const struct hm_fan *fan, unsigned 
     const float *x = fan->x + row0 * w->cols;
     double mark = hm_clock_seconds();
 
+    if (low_packed(step, w)) {
+        down_packed(step, fan, branch, row0, n, worker);
+        hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+        return;
+    }
     if (step->dropout > 0) {
         float *masked = hm_worker_scratch(step->ws, worker);
         hm_dropout(step, fan, w->module, row0, n, 0, w->cols, x, w->cols, masked, w->cols);
@@ -197,8 +240,14 @@ void hm_fan_up_gradient(const struct hm_step *step, const struct hm_fan *fan, un
     size_t n = hm_least(HM_ROW_BLOCK, fan->n - row0);
     double mark = hm_clock_seconds();
 
-    step->kernels->gemm_nn(n, w->rank, w->rows, w->scale, branch->y + row0 * w->rows, w->rows,
-                           w->b->value, w->rank, 0.0f, branch->v + row0 * w->rank, w->rank);
+    if (low_packed(step, w))
+        step->kernels->low_project(HM_PACK_BACKWARD, w->b->value, w->rank, w->scale,
+                                   branch->packed_dy, fan->n, w->rows, row0, n,
+                                   low_values(branch->v) + 2 * row0, hm_low_ld(fan->n),
+                                   hm_worker_panel(step->ws, worker));
+    else
+        step->kernels->gemm_nn(n, w->rank, w->rows, w->scale, branch->y + row0 * w->rows, w->rows,
+                               w->b->value, w->rank, 0.0f, branch->v + row0 * w->rank, w->rank);
     hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
 }
 
@@ -237,9 +286,13 @@ void hm_fan_input_gradient(const struct hm_step *step, const struct hm_fan *fan,
     for (unsigned i = 0; i < fan->n_branches; i++) {
         const struct hm_branch *branch = &fan->branch[i];
         const struct hm_linear *w = &branch->w;
+        const bool packed = low_packed(step, w);
         if (w->frozen.rows > 0) {
+            const struct hm_low_rank low = { w->rank, packed ? w->a->value : NULL,
+                                             low_values(branch->v) };
             step->kernels->frozen_backward(&w->frozen, col0, n_cols, branch->packed_dy, fan->n,
-                                           beta > 0, dx, ld_dx, hm_worker_panel(step->ws, worker));
+                                           packed ? &low : NULL, beta > 0, dx, ld_dx,
+                                           hm_worker_panel(step->ws, worker));
             hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
             beta = 1.0f;
         }
@@ -255,26 +308,23 @@ void hm_fan_input_gradient(const struct hm_step *step, const struct hm_fan *fan,
             beta = 1.0f;
             row = stop;
         }
-        if (w->rank > 0)
+        if (w->rank > 0 && !packed)
             low_rank_input_gradient(step, fan, branch, col0, n_cols, dx, ld_dx, worker);
         hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
     }
 }
 
-void hm_fan_a_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned which,
-                       size_t cut, int worker)
+/* dA of one branch in f32. */
+static void low_rank_a_gradient(const struct hm_step *step, const struct hm_fan *fan,
+                                const struct hm_branch *branch, uint32_t col0, uint32_t n_cols,
+                                int worker)
 {
-    const struct hm_branch *branch = &fan->branch[which];
     const struct hm_linear *w = &branch->w;
-    uint32_t col0 = (uint32_t)cut * hm_cut(w->cols);
-    uint32_t n_cols = (uint32_t)hm_least(hm_cut(w->cols), w->cols - col0);
     float *grad = w->a->grad + col0;
-    double mark = hm_clock_seconds();
 
     if (step->dropout == 0) {
         step->kernels->gemm_tn(w->rank, n_cols, fan->n, 1.0f, branch->v, w->rank, fan->x + col0,
                                w->cols, 1.0f, grad, w->cols);
-        hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
         return;
     }
     float *masked = hm_worker_scratch(step->ws, worker);
@@ -285,6 +335,30 @@ void hm_fan_a_gradient(const struct hm_step *step, const struct hm_fan *fan, uns
         step->kernels->gemm_tn(w->rank, n_cols, n, 1.0f, branch->v + row0 * w->rank, w->rank,
                                masked, n_cols, 1.0f, grad, w->cols);
     }
+}
+
+void hm_fan_a_gradients(const struct hm_step *step, const struct hm_fan *fan, size_t cut,
+                        int worker)
+{
+    const uint32_t cols = fan->branch[0].w.cols;
+    uint32_t col0 = (uint32_t)cut * hm_cut(cols);
+    uint32_t n_cols = (uint32_t)hm_least(hm_cut(cols), cols - col0);
+    struct hm_low_part part[HM_LOW_PARTS];
+    unsigned n_parts = 0;
+    double mark = hm_clock_seconds();
+
+    for (unsigned i = 0; i < fan->n_branches; i++) {
+        const struct hm_branch *branch = &fan->branch[i];
+        const struct hm_linear *w = &branch->w;
+        if (low_packed(step, w))
+            part[n_parts++] =
+                (struct hm_low_part){ low_values(branch->v), w->rank, w->a->grad + col0 };
+        else if (w->rank > 0)
+            low_rank_a_gradient(step, fan, branch, col0, n_cols, worker);
+    }
+    if (n_parts > 0)
+        step->kernels->low_a_gradient(fan->x + col0, cols, fan->n, n_cols, part, n_parts, cols,
+                                      hm_worker_panel(step->ws, worker));
     hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
 }
 
@@ -297,7 +371,11 @@ void hm_fan_weight_gradient(const struct hm_step *step, const struct hm_fan *fan
     uint32_t end = (uint32_t)hm_least(row0 + hm_cut(w->rows), w->rows);
     double mark = hm_clock_seconds();
 
-    if (w->rank > 0)
+    if (low_packed(step, w))
+        step->kernels->low_b_gradient(
+            branch->packed_dy, fan->n, w->rows, row0, end - row0, low_values(branch->u), w->rank,
+            w->b->grad + (size_t)row0 * w->rank, hm_worker_panel(step->ws, worker));
+    else if (w->rank > 0)
         step->kernels->gemm_tn(end - row0, w->rank, fan->n, w->scale, branch->y + row0, w->rows,
                                branch->u, w->rank, 1.0f, w->b->grad + (size_t)row0 * w->rank,
                                w->rank);
@@ -331,17 +409,15 @@ static unsigned branch_of(const struct fan_loop *loop, size_t unit)
     return branch;
 }
 
-/* Packing first, then the down products of each branch. */
-static void prepare_unit(void *context, size_t index, int worker)
+/* A block is packed, then meets what reads it packed. */
+static void prepare_unit(void *context, size_t block, int worker)
 {
     struct fan_loop *loop = context;
-    unsigned part = (unsigned)(index / loop->per_branch);
-    size_t block = index % loop->per_branch;
 
-    if (part == 0)
-        hm_fan_pack(loop->step, &loop->fan, block, worker);
-    else if (loop->fan.branch[part - 1].w.rank > 0)
-        hm_fan_down(loop->step, &loop->fan, part - 1, block, worker);
+    hm_fan_pack(loop->step, &loop->fan, block, worker);
+    for (unsigned i = 0; i < loop->fan.n_branches; i++)
+        if (loop->fan.branch[i].w.rank > 0)
+            hm_fan_down(loop->step, &loop->fan, i, block, worker);
 }
 
 static void product_unit(void *context, size_t index, int worker)
@@ -379,9 +455,7 @@ static void gradient_unit(void *context, size_t index, int worker)
     }
     hm_fan_input_gradient(loop->step, fan, index, fan->dx + index * hm_cut(fan->branch[0].w.cols),
                           fan->branch[0].w.cols, worker);
-    for (unsigned i = 0; i < fan->n_branches; i++)
-        if (fan->branch[i].w.rank > 0)
-            hm_fan_a_gradient(loop->step, fan, i, index, worker);
+    hm_fan_a_gradients(loop->step, fan, index, worker);
 }
 
 static void fan_place(const struct hm_step *step, struct hm_fan *fan)
@@ -429,7 +503,7 @@ void hm_fan_forward(const struct hm_step *step, const struct hm_fan *fan)
     struct fan_loop loop = fan_loop(step, fan);
 
     if (prepared(fan))
-        hm_parallel_for(loop.per_branch * (fan->n_branches + 1), prepare_unit, &loop);
+        hm_parallel_for(loop.per_branch, prepare_unit, &loop);
     hm_parallel_for(loop.begin[fan->n_branches], product_unit, &loop);
 }
 
@@ -437,6 +511,7 @@ void hm_fan_backward(const struct hm_step *step, const struct hm_fan *fan)
 {
     struct fan_loop loop = fan_loop(step, fan);
 
+    loop.fan.x_lost = true; /* others have packed since */
     if (prepared(fan))
         hm_parallel_for(loop.per_branch * fan->n_branches, prepare_gradient_unit, &loop);
     hm_parallel_for(loop.input_cuts + loop.begin[fan->n_branches], gradient_unit, &loop);

@@ -69,9 +69,7 @@ static void unit_run(void *context, size_t index, int worker)
     case OP_INPUT_GRADIENT:
         hm_fan_input_gradient(step, &job->in, i, job->in.dx + i * hm_cut(step->arch->hidden),
                               step->arch->hidden, worker);
-        for (unsigned b = 0; b < 2; b++)
-            if (job->in.branch[b].w.rank > 0)
-                hm_fan_a_gradient(step, &job->in, b, i, worker);
+        hm_fan_a_gradients(step, &job->in, i, worker);
         hm_fan_weight_gradient(step, &job->out, 0, i, worker);
         break;
     case OP_SCATTER:
@@ -144,13 +142,17 @@ static void rows_sort(const struct hm_moe *moe)
     start[0] = 0;
 }
 
-/* Packed operands of a job: rows begin at a multiple of HM_PACK_ROWS, those of jobs before padded.
- */
+/* First row of the next job where rows of jobs are padded: a multiple of HM_PACK_ROWS. */
+static size_t packed_row(const struct hm_moe *moe, size_t round_row)
+{
+    return round_row / HM_PACK_ROWS * HM_PACK_ROWS + moe->n_jobs * HM_PACK_ROWS;
+}
+
 static void job_place(const struct hm_moe *moe, struct hm_expert_job *job)
 {
     const struct hm_workspace *ws = moe->step->ws;
     const size_t d = moe->step->arch->hidden, f = moe->step->arch->ffn;
-    size_t row = job->round_row / HM_PACK_ROWS * HM_PACK_ROWS + moe->n_jobs * HM_PACK_ROWS;
+    size_t row = packed_row(moe, job->round_row);
     uint16_t *inner = hm_bf16(ws, HM_BUF_PACK_M) + hm_pack_values(row, f);
 
     job->in.packed_x = hm_bf16(ws, HM_BUF_PACK_X) + hm_pack_values(row, d);
@@ -168,6 +170,7 @@ static void job_set(const struct hm_moe *moe, uint32_t layer, uint32_t expert, s
     const struct hm_step *step = moe->step;
     const struct hm_shape *shape = &step->ws->shape;
     const size_t d = step->arch->hidden, f = step->arch->ffn, at = row0 - moe->row0;
+    const size_t low = shape->packed ? packed_row(moe, at) : at;
     const size_t kept = hm_set_of(step, layer) * step->ws->buffer[HM_BUF_A1].cols;
     const int32_t *token = moe->routed ? hm_i32(step->ws, HM_BUF_ROW_TOKEN) + row0 : NULL;
     float *m = hm_f32(step->ws, HM_BUF_M) + at * f;
@@ -176,16 +179,20 @@ static void job_set(const struct hm_moe *moe, uint32_t layer, uint32_t expert, s
 
     hm_expert_acquire(step->model, layer, expert, &view);
     job.in = (struct hm_fan){ .n = n, .token = token, .n_branches = 2 };
-    job.out =
-        (struct hm_fan){ .n = n, .token = token, .n_branches = 1, .x = m, .add_y = !moe->routed };
+    job.out = (struct hm_fan){ .n = n,
+                               .token = token,
+                               .n_branches = 1,
+                               .x = m,
+                               .x_lost = moe->dh != NULL,
+                               .add_y = !moe->routed };
     job.in.x = moe->routed ? hm_f32(step->ws, HM_BUF_XG) + at * d : moe->h;
     job.in.dx = moe->routed ? hm_f32(step->ws, HM_BUF_DXG) + at * d : moe->dh;
     float *y = moe->routed ? hm_f32(step->ws, HM_BUF_YG) + at * d : moe->out;
     job.in.branch[0] = hm_branch_make(step, &view.w1, hm_f32(step->ws, HM_BUF_A1) + kept + at * f,
-                                      layer, HM_LOW_W1, at);
+                                      layer, HM_LOW_W1, low);
     job.in.branch[1] = hm_branch_make(step, &view.w3, hm_f32(step->ws, HM_BUF_A3) + kept + at * f,
-                                      layer, HM_LOW_W3, at);
-    job.out.branch[0] = hm_branch_make(step, &view.w2, y, layer, HM_LOW_W2, at);
+                                      layer, HM_LOW_W3, low);
+    job.out.branch[0] = hm_branch_make(step, &view.w2, y, layer, HM_LOW_W2, low);
     if (shape->packed)
         job_place(moe, &job);
     *ret_job = job;

@@ -93,6 +93,7 @@ static void table_forward(const struct hm_shape *shape, struct hm_act *table)
     uint64_t x = hm_expert_round_rows(shape);
     uint64_t d = arch->hidden, q = (uint64_t)arch->heads * arch->head_dim;
     uint64_t kv = (uint64_t)arch->kv_heads * arch->head_dim;
+    uint64_t low = x + (shape->packed ? ((uint64_t)arch->experts + 1) * HM_PACK_ROWS : 0);
     bool routed = arch->experts > 1;
 
     table[HM_BUF_INPUT] = f32(shape->backward ? layers + 1 : 1, n * d);
@@ -117,8 +118,8 @@ static void table_forward(const struct hm_shape *shape, struct hm_act *table)
     table[HM_BUF_A1] = f32(sets, x * arch->ffn);
     table[HM_BUF_A3] = f32(sets, x * arch->ffn);
     table[HM_BUF_M] = f32(x, arch->ffn);
-    table[HM_BUF_LOW] = f32((sets * HM_LOW_LAYER + 1) * x, shape->rank);
-    table[HM_BUF_LOW_DY] = f32(3 * x, shape->rank);
+    table[HM_BUF_LOW] = f32((sets * HM_LOW_LAYER + 1) * low, shape->rank);
+    table[HM_BUF_LOW_DY] = f32(3 * low, shape->rank);
     table[HM_BUF_AUX] = (struct hm_act){ NULL, HM_DTYPE_F64, 2, arch->experts };
     table[HM_BUF_LOGITS] = f32(hm_head_rows(arch, n), arch->vocab_size);
     table[HM_BUF_LOSS] = (struct hm_act){ NULL, HM_DTYPE_F64, 1, n };

@@ -58,8 +58,8 @@ static float value_at(const struct hm_frozen *w, uint32_t row, uint32_t col)
 }
 
 void hm_frozen_forward_ref(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                           const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
-                           void *scratch)
+                           const uint16_t *x, size_t m, const struct hm_low_rank *low, bool add,
+                           float *y, size_t ldy, void *scratch)
 {
     size_t ld = round_up(w->cols, HM_PACK_COLS);
 
@@ -71,11 +71,12 @@ void hm_frozen_forward_ref(const struct hm_frozen *w, uint32_t row0, uint32_t n_
                 sum += hm_bf16_to_f32(x[i * ld + l]) * value_at(w, row0 + j, l);
             y[i * ldy + j] = add ? y[i * ldy + j] + sum : sum;
         }
+    hm_low_add_ref(low, HM_PACK_FORWARD, row0, w->cols, m, n_rows, y, ldy);
 }
 
 void hm_frozen_backward_ref(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
-                            const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
-                            void *scratch)
+                            const uint16_t *dy, size_t m, const struct hm_low_rank *low, bool add,
+                            float *dx, size_t lddx, void *scratch)
 {
     size_t ld = round_up(w->rows, HM_PACK_COLS);
 
@@ -87,4 +88,5 @@ void hm_frozen_backward_ref(const struct hm_frozen *w, uint32_t col0, uint32_t n
                 sum += hm_bf16_to_f32(dy[i * ld + l]) * value_at(w, l, col0 + j);
             dx[i * lddx + j] = add ? dx[i * lddx + j] + sum : sum;
         }
+    hm_low_add_ref(low, HM_PACK_BACKWARD, col0, w->cols, m, n_cols, dx, lddx);
 }

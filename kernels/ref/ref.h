@@ -78,10 +78,23 @@ void hm_gemm_tn_ref(size_t m, size_t n, size_t k, float alpha, const float *a, s
 void hm_frozen_pack_ref(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
                         size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed);
 void hm_frozen_forward_ref(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                           const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
-                           void *scratch);
+                           const uint16_t *x, size_t m, const struct hm_low_rank *low, bool add,
+                           float *y, size_t ldy, void *scratch);
 void hm_frozen_backward_ref(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
-                            const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
-                            void *scratch);
+                            const uint16_t *dy, size_t m, const struct hm_low_rank *low, bool add,
+                            float *dx, size_t lddx, void *scratch);
+
+void hm_low_project_ref(enum hm_pack side, const float *factor, uint32_t rank, float scale,
+                        const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
+                        uint16_t *low, size_t ld_low, void *scratch);
+/* What frozen_forward and frozen_backward add for `low`, NULL for nothing: outputs from `first` on;
+ * cols: of W. */
+void hm_low_add_ref(const struct hm_low_rank *low, enum hm_pack side, uint32_t first, uint32_t cols,
+                    size_t m, size_t n, float *out, size_t ld);
+void hm_low_a_gradient_ref(const float *x, size_t ldx, size_t m, uint32_t n_cols,
+                           const struct hm_low_part *part, unsigned n_parts, size_t ld,
+                           void *scratch);
+void hm_low_b_gradient_ref(const uint16_t *dy, size_t m, uint32_t k, uint32_t col0, uint32_t n_cols,
+                           const uint16_t *value, uint32_t rank, float *grad, void *scratch);
 
 #endif

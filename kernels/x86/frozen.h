@@ -22,6 +22,9 @@
 #define PANEL_N 256u /* outputs of a panel of W */
 #define BLOCK_M 256u /* rows for which a panel is decoded once */
 
+#define LOW_RANK 64u  /* ranks of a low-rank product that join a chunk of k */
+#define LOW_M    128u /* rows of x or dy met at once by gradients of low-rank factors */
+
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -35,6 +38,7 @@ struct frozen_scratch {
     uint16_t panel[PANEL_N * CHUNK];
     float sum[PANEL_N * BLOCK_M];
     float scale[SCALES];
+    uint16_t low[PANEL_N * LOW_M]; /* a piece of a factor, or of a low-rank value turned */
 } __attribute__((aligned(64)));
 
 _Static_assert(sizeof(struct frozen_scratch) <= HM_FROZEN_SCRATCH_BYTES, "scratch is too small");
@@ -86,6 +90,13 @@ void hm_frozen_panel_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
 void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                             uint32_t col0, uint32_t n_cols, const float *scale, uint32_t ahead_rows,
                             uint16_t *panel);
+/* n_rows of n values, ldx apart, as rows of bf16 that are ld apart, a zero behind an odd n. */
+void hm_low_rows(const float *x, size_t ldx, size_t n_rows, size_t n, size_t ld, uint16_t *out);
+/* n rows of n_cols values, ldx apart, as strips like those of a panel. */
+void hm_low_strips(const float *x, size_t ldx, size_t n, size_t n_cols, uint16_t *out);
+/* y += value factor^T of W's rows from row0 on, m <= FEW. */
+void hm_low_add_few(const struct hm_low_rank *low, uint32_t row0, uint32_t n_rows, size_t m,
+                    float *y, size_t ldy);
 /* m <= FEW, x packed in pieces of 32 columns, [k / 32][m][32]. */
 void hm_frozen_forward_few(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                            const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
@@ -95,10 +106,19 @@ void hm_frozen_pack_avx512bf16(enum hm_pack side, size_t m, size_t k, size_t row
                                size_t col0, size_t n_cols, const float *x, size_t ldx,
                                uint16_t *packed);
 void hm_frozen_forward_avx512bf16(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                                  const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
-                                  void *scratch);
+                                  const uint16_t *x, size_t m, const struct hm_low_rank *low,
+                                  bool add, float *y, size_t ldy, void *scratch);
 void hm_frozen_backward_avx512bf16(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
-                                   const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
-                                   void *scratch);
+                                   const uint16_t *dy, size_t m, const struct hm_low_rank *low,
+                                   bool add, float *dx, size_t lddx, void *scratch);
+void hm_low_project_avx512bf16(enum hm_pack side, const float *factor, uint32_t rank, float scale,
+                               const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
+                               uint16_t *low, size_t ld_low, void *scratch);
+void hm_low_a_gradient_avx512bf16(const float *x, size_t ldx, size_t m, uint32_t n_cols,
+                                  const struct hm_low_part *part, unsigned n_parts, size_t ld,
+                                  void *scratch);
+void hm_low_b_gradient_avx512bf16(const uint16_t *dy, size_t m, uint32_t k, uint32_t col0,
+                                  uint32_t n_cols, const uint16_t *low, uint32_t rank, float *grad,
+                                  void *scratch);
 
 #endif

@@ -315,8 +315,8 @@ static void product_run(struct product *p, void *scratch)
 }
 
 static void HM_AMX(frozen_forward)(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                                   const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
-                                   void *scratch)
+                                   const uint16_t *x, size_t m, const struct hm_low_rank *low,
+                                   bool add, float *y, size_t ldy, void *scratch)
 {
     struct product product = { .w = w,
                                .side = HM_PACK_FORWARD,
@@ -329,14 +329,14 @@ static void HM_AMX(frozen_forward)(const struct hm_frozen *w, uint32_t row0, uin
                                .ld = ldy };
 
     if (m <= VECTOR_ROWS)
-        hm_frozen_forward_avx512bf16(w, row0, n_rows, x, m, add, y, ldy, scratch);
+        hm_frozen_forward_avx512bf16(w, row0, n_rows, x, m, low, add, y, ldy, scratch);
     else
         product_run(&product, scratch);
 }
 
 static void HM_AMX(frozen_backward)(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
-                                    const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
-                                    void *scratch)
+                                    const uint16_t *dy, size_t m, const struct hm_low_rank *low,
+                                    bool add, float *dx, size_t lddx, void *scratch)
 {
     struct product product = { .w = w,
                                .side = HM_PACK_BACKWARD,
@@ -349,7 +349,7 @@ static void HM_AMX(frozen_backward)(const struct hm_frozen *w, uint32_t col0, ui
                                .ld = lddx };
 
     if (m <= VECTOR_ROWS)
-        hm_frozen_backward_avx512bf16(w, col0, n_cols, dy, m, add, dx, lddx, scratch);
+        hm_frozen_backward_avx512bf16(w, col0, n_cols, dy, m, low, add, dx, lddx, scratch);
     else
         product_run(&product, scratch);
 }
@@ -396,4 +396,7 @@ void HM_AMX(hm_kernels_fill)(struct hm_kernels *kernels)
     kernels->frozen_pack = HM_AMX(frozen_pack);
     kernels->frozen_forward = HM_AMX(frozen_forward);
     kernels->frozen_backward = HM_AMX(frozen_backward);
+    kernels->low_project = NULL;
+    kernels->low_a_gradient = NULL;
+    kernels->low_b_gradient = NULL;
 }

@@ -3,24 +3,8 @@
  * Left operands of products with frozen matrices, rounded to bf16 and ordered as frozen.h says:
  * lanes forward, rows backward.
  */
-#include "frozen.h"
-#include "simd_avx512.h"
+#include "frozen_round.h"
 #include "transpose.h"
-
-/* 32 values, zeros from n on. */
-INLINE __m512i row_round(const float *x, size_t n)
-{
-    __m512 low, high;
-
-    if (n >= 32) {
-        low = _mm512_loadu_ps(x);
-        high = _mm512_loadu_ps(x + 16);
-    } else {
-        low = vf_load_part(x, least(n, 16), _mm512_setzero_ps());
-        high = n > 16 ? vf_load_part(x + 16, n - 16, _mm512_setzero_ps()) : _mm512_setzero_ps();
-    }
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
-}
 
 /* 32 columns of n rows of a group; rows from n on are zeros. */
 static void group_turn(const float *x, size_t ldx, size_t n, size_t n_cols, uint16_t *out)

@@ -14,66 +14,6 @@
 #define DECODE_M 192u /* up to these rows of dy codes are fetched while others are decoded, */
 #define AHEAD    64u  /* so many rows before, else between the tiles */
 
-/* --- all rows of the broadcast operand against lanes that fit L1 --- */
-
-#define CASE(rows, vectors, ld)            \
-    case rows:                             \
-        tile_run(rows, vectors, ld, tile); \
-        break;
-
-static __attribute__((noinline)) void tile_1(size_t rows, const struct frozen_tile *tile)
-{
-    switch (rows) {
-        CASE(4, 1, CHUNK)
-        CASE(8, 1, CHUNK)
-        CASE(12, 1, CHUNK)
-        CASE(16, 1, CHUNK)
-        CASE(20, 1, CHUNK)
-    default:
-        tile_run(24, 1, CHUNK, tile);
-    }
-}
-
-static __attribute__((noinline)) void tile_2(size_t rows, const struct frozen_tile *tile)
-{
-    switch (rows) {
-        CASE(4, 2, CHUNK)
-        CASE(8, 2, CHUNK)
-    default:
-        tile_run(12, 2, CHUNK, tile);
-    }
-}
-
-/* Rows that lie closer: a last chunk. */
-static __attribute__((noinline)) void tile_2_narrow(size_t rows, const struct frozen_tile *tile)
-{
-    switch (rows) {
-        CASE(4, 2, tile->row_ld)
-        CASE(8, 2, tile->row_ld)
-    default:
-        tile_run(12, 2, tile->row_ld, tile);
-    }
-}
-
-static void strip_run(size_t vectors, size_t n_rows, struct frozen_tile tile,
-                      struct frozen_ahead *ahead)
-{
-    size_t rows;
-
-    for (size_t r = 0; r < n_rows; r += rows) {
-        rows = tile_height(n_rows - r, vectors == 1 ? 24 : 12);
-        ahead_fetch(ahead);
-        if (vectors == 1)
-            tile_1(rows, &tile);
-        else if (tile.row_ld == CHUNK)
-            tile_2(rows, &tile);
-        else
-            tile_2_narrow(rows, &tile);
-        tile.row += rows * tile.row_ld;
-        tile.sum += rows * tile.sum_ld;
-    }
-}
-
 /* Bytes that n values of W take. */
 static uint64_t data_bytes(const struct hm_frozen *w, uint64_t n)
 {
@@ -121,6 +61,65 @@ static void left_ahead(struct frozen_ahead *ahead, const uint16_t *now, size_t s
     ahead->left_each = round_up(n * sizeof(*now) / n_tiles, 64);
 }
 
+/* --- low-rank products beside these --- */
+
+/* Chunks of k that take LOW_RANK ranks each until all have joined. */
+static uint32_t chunks_end(uint32_t k, const struct hm_low_rank *low)
+{
+    uint32_t ranks = low ? (uint32_t)units(low->rank, LOW_RANK) * CHUNK : 0;
+
+    return ranks > k ? ranks : k;
+}
+
+/* The ranks that join the chunk at k. */
+static uint32_t low_ranks(const struct hm_low_rank *low, uint32_t k)
+{
+    const uint32_t first = k / CHUNK * LOW_RANK;
+
+    return low && low->rank > first ? (uint32_t)least(LOW_RANK, low->rank - first) : 0;
+}
+
+static struct frozen_part low_forward(const struct hm_low_rank *low, uint32_t row0, uint32_t n_rows,
+                                      uint32_t k, size_t m_all, size_t m0,
+                                      struct frozen_scratch *scratch)
+{
+    const uint32_t n = low_ranks(low, k), first = k / CHUNK * LOW_RANK;
+
+    if (n == 0)
+        return (struct frozen_part){ 0 };
+    hm_low_rows(low->factor + (size_t)row0 * low->rank + first, low->rank, n_rows, n, LOW_RANK,
+                scratch->low);
+    return (struct frozen_part){ .row = scratch->low,
+                                 .row_step = 2,
+                                 .lane = low->value + first / 2 * hm_low_ld(m_all) + m0 * 2,
+                                 .pair_step = hm_low_ld(m_all),
+                                 .vector_step = PAIRS,
+                                 .pairs = units(n, 2) };
+}
+
+static struct frozen_part low_backward(const struct hm_low_rank *low, uint32_t cols, uint32_t col0,
+                                       uint32_t n_cols, uint32_t k, size_t m_all, size_t m0,
+                                       struct frozen_scratch *scratch)
+{
+    const uint32_t n = low_ranks(low, k), first = k / CHUNK * LOW_RANK;
+
+    if (n == 0)
+        return (struct frozen_part){ 0 };
+    hm_low_strips(low->factor + (size_t)first * cols + col0, cols, n, n_cols, scratch->low);
+    return (struct frozen_part){ .row = low->value + first / 2 * hm_low_ld(m_all) + m0 * 2,
+                                 .row_step = hm_low_ld(m_all),
+                                 .lane = scratch->low,
+                                 .pair_step = 2 * PAIRS,
+                                 .vector_step = PAIRS,
+                                 .pairs = units(n, 2) };
+}
+
+static struct frozen_part low_lane(struct frozen_part part, size_t skip)
+{
+    part.lane += part.pairs > 0 ? skip : 0;
+    return part;
+}
+
 /* --- forward --- */
 
 /* Sums [n][m] of a panel become y[m][n]. */
@@ -147,50 +146,58 @@ static void sums_turn(const float *sum, size_t n, size_t m, bool add, float *y, 
 
 static void forward_block(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                           const uint16_t *x, size_t m_all, size_t m0, size_t m,
-                          struct frozen_scratch *scratch)
+                          const struct hm_low_rank *low, struct frozen_scratch *scratch)
 {
     const uint32_t range = SCALES / n_rows * 64 / CHUNK * CHUNK; /* columns with scales at hand */
+    const uint32_t end = chunks_end(w->cols, low);
 
-    for (uint32_t k = 0; k < w->cols; k += CHUNK) {
-        const uint32_t width = (uint32_t)chunk_width(w->cols, k);
+    for (uint32_t k = 0; k < end; k += CHUNK) {
+        const uint32_t width = k < w->cols ? (uint32_t)chunk_width(w->cols, k) : 0;
         const uint16_t *lanes = x + chunk_begin(m_all, k) + m0 * width;
+        const struct frozen_part part = low_forward(low, row0, n_rows, k, m_all, m0, scratch);
         const size_t n_tiles = units(n_rows, 12) * units(m, 32);
         struct frozen_ahead ahead = n_rows <= NARROW_N
                                         ? ahead_rows(w, row0 + n_rows, n_rows, k, n_tiles)
                                         : ahead_block(w, row0, n_rows, k + CHUNK, CHUNK, n_tiles);
-        if (k % range == 0)
+        if (width > 0 && k % range == 0)
             hm_frozen_panel_scales(w, row0, n_rows, k, (uint32_t)least(range, w->cols - k),
                                    scratch->scale);
-        hm_frozen_panel_rows(w, row0, n_rows, k, width, scratch->scale + k % range / 64,
-                             least(range, w->cols - k / range * range) / 64, scratch->panel);
+        if (width > 0)
+            hm_frozen_panel_rows(w, row0, n_rows, k, width, scratch->scale + k % range / 64,
+                                 least(range, w->cols - k / range * range) / 64, scratch->panel);
         for (size_t i = 0; i < m;) {
             size_t vectors = m - i > LANES ? 2 : 1;
             left_ahead(&ahead, lanes, (i + vectors * LANES) * width, vectors * LANES * width,
                        units(n_rows, 12));
-            strip_run(vectors, round_up(n_rows, 4),
-                      (struct frozen_tile){ .row = scratch->panel,
-                                            .row_ld = CHUNK,
-                                            .lane = lanes + i * width,
-                                            .pair_step = PAIRS,
-                                            .vector_step = (size_t)width * LANES,
-                                            .pairs = width / 2,
-                                            .sum = scratch->sum + i * PANEL_N,
-                                            .sum_ld = 32,
-                                            .first = k == 0 },
-                      &ahead);
+            hm_frozen_strip_run(
+                STRIP_FORWARD, vectors, round_up(n_rows, 4),
+                (struct frozen_tile){ .main = { .row = scratch->panel,
+                                                .row_step = 2,
+                                                .lane = lanes + i * width,
+                                                .pair_step = PAIRS,
+                                                .vector_step = (size_t)width * LANES,
+                                                .pairs = width / 2 },
+                                      .row_ld = CHUNK,
+                                      .low = low_lane(part, i * 2),
+                                      .sum = scratch->sum + i * PANEL_N,
+                                      .sum_ld = 32,
+                                      .first = k == 0 },
+                &ahead);
             i += vectors * LANES;
         }
     }
 }
 
 void hm_frozen_forward_avx512bf16(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                                  const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
-                                  void *scratch)
+                                  const uint16_t *x, size_t m, const struct hm_low_rank *low,
+                                  bool add, float *y, size_t ldy, void *scratch)
 {
     struct frozen_scratch *s = scratch;
 
     if (m <= FEW) {
         hm_frozen_forward_few(w, row0, n_rows, x, m, add, y, ldy, s);
+        if (low)
+            hm_low_add_few(low, row0, n_rows, m, y, ldy);
         return;
     }
     const uint32_t height = m <= NARROW_M ? NARROW_N : PANEL_N;
@@ -198,7 +205,7 @@ void hm_frozen_forward_avx512bf16(const struct hm_frozen *w, uint32_t row0, uint
         for (uint32_t j = 0; j < n_rows; j += height) {
             uint32_t n = (uint32_t)least(height, n_rows - j);
             size_t rows = least(BLOCK_M, m - i);
-            forward_block(w, row0 + j, n, x, m, i, rows, s);
+            forward_block(w, row0 + j, n, x, m, i, rows, low, s);
             sums_turn(s->sum, n, rows, add, y + i * ldy + j, ldy);
         }
 }
@@ -229,13 +236,17 @@ static void sums_join(const float *sum, size_t n, size_t m, bool add, float *dx,
 
 static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
                            const uint16_t *dy, size_t m_all, size_t m0, size_t m,
-                           struct frozen_scratch *scratch)
+                           const struct hm_low_rank *low, struct frozen_scratch *scratch)
 {
-    for (uint32_t k = 0; k < w->rows; k += CHUNK) {
-        const size_t width = chunk_width(w->rows, k);
-        const uint32_t depth = (uint32_t)least(CHUNK, w->rows - k);
+    const uint32_t end = chunks_end(w->rows, low);
+
+    for (uint32_t k = 0; k < end; k += CHUNK) {
+        const size_t width = k < w->rows ? chunk_width(w->rows, k) : 0;
+        const uint32_t depth = k < w->rows ? (uint32_t)least(CHUNK, w->rows - k) : 0;
         const size_t pairs = (depth + 1) / 2;
         const uint16_t *rows = dy + chunk_begin(m_all, k) + m0 * width;
+        const struct frozen_part part =
+            low_backward(low, w->cols, col0, n_cols, k, m_all, m0, scratch);
         struct frozen_ahead ahead = { 0 };
         if (m > DECODE_M)
             ahead =
@@ -246,23 +257,26 @@ static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_
         hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale, m <= DECODE_M ? AHEAD : 0,
                                scratch->panel);
         for (uint32_t j = 0; j < n_cols; j += 32)
-            strip_run(2, round_up(m, 4),
-                      (struct frozen_tile){ .row = rows,
-                                            .row_ld = width,
-                                            .lane = scratch->panel + j * pairs * 2,
-                                            .pair_step = 2 * PAIRS,
-                                            .vector_step = PAIRS,
-                                            .pairs = pairs,
-                                            .sum = scratch->sum + j * BLOCK_M,
-                                            .sum_ld = 32,
-                                            .first = k == 0 },
-                      &ahead);
+            hm_frozen_strip_run(
+                STRIP_BACKWARD, 2, round_up(m, 4),
+                (struct frozen_tile){ .main = { .row = rows,
+                                                .row_step = 2,
+                                                .lane = scratch->panel + j * pairs * 2,
+                                                .pair_step = 2 * PAIRS,
+                                                .vector_step = PAIRS,
+                                                .pairs = pairs },
+                                      .row_ld = width,
+                                      .low = low_lane(part, j * part.pairs * 2),
+                                      .sum = scratch->sum + j * BLOCK_M,
+                                      .sum_ld = 32,
+                                      .first = k == 0 },
+                &ahead);
     }
 }
 
 void hm_frozen_backward_avx512bf16(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
-                                   const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
-                                   void *scratch)
+                                   const uint16_t *dy, size_t m, const struct hm_low_rank *low,
+                                   bool add, float *dx, size_t lddx, void *scratch)
 {
     struct frozen_scratch *s = scratch;
 
@@ -270,7 +284,7 @@ void hm_frozen_backward_avx512bf16(const struct hm_frozen *w, uint32_t col0, uin
         for (uint32_t j = 0; j < n_cols; j += PANEL_N) {
             uint32_t n = (uint32_t)least(PANEL_N, n_cols - j);
             size_t rows = least(BLOCK_M, m - i);
-            backward_block(w, col0 + j, n, dy, m, i, rows, s);
+            backward_block(w, col0 + j, n, dy, m, i, rows, low, s);
             sums_join(s->sum, n, rows, add, dx + i * lddx + j, lddx);
         }
 }

@@ -13,6 +13,9 @@ void hm_kernels_fill_avx512bf16(struct hm_kernels *kernels)
     kernels->frozen_pack = hm_frozen_pack_avx512bf16;
     kernels->frozen_forward = hm_frozen_forward_avx512bf16;
     kernels->frozen_backward = hm_frozen_backward_avx512bf16;
+    kernels->low_project = hm_low_project_avx512bf16;
+    kernels->low_a_gradient = hm_low_a_gradient_avx512bf16;
+    kernels->low_b_gradient = hm_low_b_gradient_avx512bf16;
     if (hm_cpu_flags() & HM_CPU_AVX512VBMI)
         kernels->adamw8 = hm_adamw8_avx512vbmi;
 }

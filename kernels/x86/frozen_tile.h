@@ -2,64 +2,39 @@
 /*
  * The register tile of products with frozen matrices, both directions: rows of one operand are
  * broadcast pair by pair, vectors of the other hold a pair of each lane. Up to 24 sums stay in
- * registers over a chunk of k and pass through memory between chunks.
+ * registers over a chunk of k and pass through memory between chunks; a low-rank product joins them
+ * before they are stored, which costs nothing but its terms.
  */
 #ifndef HANMIX_KERNELS_X86_FROZEN_TILE_H
 #define HANMIX_KERNELS_X86_FROZEN_TILE_H
 
 #include "frozen.h"
 
-struct frozen_tile {
-    const uint16_t *row; /* [rows], row_ld values apart: broadcast */
-    size_t row_ld;
+struct frozen_part {
+    const uint16_t *row;  /* broadcast */
+    size_t row_step;      /* from pair to pair */
     const uint16_t *lane; /* pair p of vector v at lane[p * pair_step + v * vector_step] */
     size_t pair_step, vector_step;
     size_t pairs;
-    float *sum; /* [rows][vectors][16], row r at r * sum_ld */
+};
+
+struct frozen_tile {
+    struct frozen_part main; /* its rows are row_ld values apart */
+    size_t row_ld;
+    struct frozen_part low; /* added after it: a piece of a low-rank product, or no pairs */
+    float *sum;             /* [rows][vectors][16], row r at r * sum_ld */
     size_t sum_ld;
     bool first; /* sums begin at zero */
 };
 
-INLINE __m512i pair_broadcast(const uint16_t *p)
-{
-    int pair;
-
-    memcpy(&pair, p, sizeof(pair));
-    return _mm512_set1_epi32(pair);
-}
-
-/* ld: tile->row_ld, better a constant: twelve strides would take registers from the loop. */
-INLINE void tile_run(size_t rows, size_t vectors, size_t ld, const struct frozen_tile *tile)
-{
-    __m512 sum[24];
-    const uint16_t *row = tile->row, *lane = tile->lane;
-
-    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t v = 0; v < vectors; v++)
-        sum[r * vectors + v] = tile->first ? _mm512_setzero_ps()
-                                           : _mm512_loadu_ps(tile->sum + r * tile->sum_ld + v * 16);
-    for (size_t p = 0; p < tile->pairs; p++, row += 2, lane += tile->pair_step) {
-        __m512bh column[4];
-        UNROLL for (size_t v = 0; v < vectors; v++) column[v] =
-            (__m512bh)_mm512_loadu_si512(lane + v * tile->vector_step);
-        UNROLL for (size_t r = 0; r < rows; r++)
-        {
-            __m512bh factor = (__m512bh)pair_broadcast(row + r * ld);
-            UNROLL for (size_t v = 0; v < vectors; v++) sum[r * vectors + v] =
-                _mm512_dpbf16_ps(sum[r * vectors + v], factor, column[v]);
-        }
-    }
-    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t v = 0; v < vectors; v++)
-        _mm512_storeu_ps(tile->sum + r * tile->sum_ld + v * 16, sum[r * vectors + v]);
-}
-
-/* n rows, a multiple of 4, that may lie in tiles of `most` = 12 or 24 rows; avoids tiles of 4,
- * whose sums are too few to hide the latency. */
-INLINE size_t tile_height(size_t n, size_t most)
-{
-    if (n >= most)
-        return n - most == 4 ? most - 4 : most;
-    return n;
-}
+/* Which rows are broadcast: they lie a constant apart, since twelve strides would take registers
+ * from the loop. */
+enum frozen_strip {
+    STRIP_FORWARD,  /* of a panel, CHUNK apart; low: LOW_RANK apart */
+    STRIP_BACKWARD, /* of a packed operand, row_ld apart, best CHUNK; low: 2 apart */
+    STRIP_QUADS,    /* the same, met by four values at a time: lanes 2 i and 2 i + 1 hold one sum */
+    STRIP_LOW       /* of a low-rank value, LOW_M apart */
+};
 
 /* Data that will be wanted soon: n pieces `stride` apart, fetched into L2 a few at a time. */
 struct frozen_ahead {
@@ -82,5 +57,9 @@ INLINE void ahead_fetch(struct frozen_ahead *ahead)
         fetch(ahead->left + i);
     ahead->left += ahead->left_each;
 }
+
+/* All n_rows, a multiple of 4, of one or two vectors; backward and low: two. */
+void hm_frozen_strip_run(enum frozen_strip strip, size_t vectors, size_t n_rows,
+                         struct frozen_tile tile, struct frozen_ahead *ahead);
 
 #endif

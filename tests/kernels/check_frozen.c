@@ -168,7 +168,7 @@ static void product(const struct hm_kernels *k, const struct matrix *matrix, enu
                 size[i * n + j] += fabs(term);
             }
     (forward ? k->frozen_forward : k->frozen_backward)(&matrix->w, (uint32_t)first, (uint32_t)n,
-                                                       packed, m, add, out, ld, scratch);
+                                                       packed, m, NULL, add, out, ld, scratch);
     output_check(forward ? "y" : "dx", out, before, m, n, ld, add, sum, size, depth);
     free(scratch);
     free(sum);
@@ -220,7 +220,7 @@ static void overflowing(const struct hm_kernels *k)
         for (int i = 0; i < 2; i++) {
             uint16_t *packed = packed_new(k, side, x, m, depth, depth);
             (forward ? k->frozen_forward : k->frozen_backward)(&matrix.w, 0, (uint32_t)n, packed, m,
-                                                               false, y[i], n, scratch);
+                                                               NULL, false, y[i], n, scratch);
             x[row * depth + check_below(depth)] = bad[c / 10];
         }
         for (size_t j = 0; j < n; j++)

@@ -36,9 +36,10 @@ static void count_sigill(int number)
 }
 
 static void illegal(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows, const uint16_t *x,
-                    size_t m, bool add, float *y, size_t ldy, void *scratch)
+                    size_t m, const struct hm_low_rank *low, bool add, float *y, size_t ldy,
+                    void *scratch)
 {
-    (void)w, (void)row0, (void)n_rows, (void)x, (void)m, (void)add, (void)y, (void)ldy;
+    (void)w, (void)row0, (void)n_rows, (void)x, (void)m, (void)low, (void)add, (void)y, (void)ldy;
     (void)scratch;
     raise(SIGILL);
 }
@@ -71,13 +72,13 @@ static void faults(void **state)
 static float poison;
 
 static void wrong_backward(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
-                           const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
-                           void *scratch)
+                           const uint16_t *dy, size_t m, const struct hm_low_rank *low, bool add,
+                           float *dx, size_t lddx, void *scratch)
 {
     struct hm_kernels ref;
 
     hm_kernels_reference(&ref);
-    ref.frozen_backward(w, col0, n_cols, dy, m, add, dx, lddx, scratch);
+    ref.frozen_backward(w, col0, n_cols, dy, m, low, add, dx, lddx, scratch);
     dx[(m - 1) * lddx + n_cols - 1] += poison;
 }
 

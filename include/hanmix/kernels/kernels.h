@@ -62,6 +62,33 @@ static inline size_t hm_pack_values(size_t m, size_t k)
            ((k + HM_PACK_COLS - 1) / HM_PACK_COLS * HM_PACK_COLS);
 }
 
+/* What a low-rank product adds to that with W: y += value factor^T, dx += value factor. The values
+ * [m][rank] are bf16: [pairs of ranks][m padded to HM_PACK_ROWS][2], zeros in the padding and
+ * behind an odd rank. */
+struct hm_low_rank {
+    uint32_t rank;
+    const float *factor; /* forward B [rows][rank], backward A [rank][cols] of W's shape */
+    const uint16_t *value;
+};
+
+#define HM_LOW_PARTS 3u
+struct hm_low_part {       /* the gradient of one A, of those that read the same x */
+    const uint16_t *value; /* v */
+    uint32_t rank;
+    float *grad;
+};
+
+/* Values from one pair of ranks to the next, and of all. */
+static inline size_t hm_low_ld(size_t m)
+{
+    return 2 * ((m + HM_PACK_ROWS - 1) / HM_PACK_ROWS * HM_PACK_ROWS);
+}
+
+static inline size_t hm_low_values(size_t m, uint32_t rank)
+{
+    return (rank + (size_t)1) / 2 * hm_low_ld(m);
+}
+
 struct hm_adamw_step { /* torch.optim.AdamW, decoupled decay; f64 as torch's scalars: 1 - 0.999f
                           would be off by 1e-5 */
     double lr, beta1, beta2, eps, weight_decay;
@@ -190,16 +217,37 @@ struct hm_kernels {
        reads x as [n_cols][n_rows], rows ldx apart, and packs what BACKWARD would. */
     void (*frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
                         size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed);
-    /* y[m][n_rows] = x W[row0 .. row0+n_rows)^T, added to y when `add`. x: packed FORWARD
-       [m][cols]. scratch: HM_FROZEN_SCRATCH_BYTES of this thread, 64-byte aligned. */
+    /* y[m][n_rows] = x W[row0 .. row0+n_rows)^T, and the same rows of a low-rank product unless
+       `low` is NULL, added to y when `add`. x: packed FORWARD [m][cols]. scratch:
+       HM_FROZEN_SCRATCH_BYTES of this thread, 64-byte aligned. */
     void (*frozen_forward)(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
-                           const uint16_t *x, size_t m, bool add, float *y, size_t ldy,
-                           void *scratch);
-    /* dx[m][n_cols] = dy W[:][col0 .. col0+n_cols), added to dx when `add`; col0 and n_cols are
-       multiples of 64. dy: packed BACKWARD [m][w->rows]. */
+                           const uint16_t *x, size_t m, const struct hm_low_rank *low, bool add,
+                           float *y, size_t ldy, void *scratch);
+    /* dx[m][n_cols] = dy W[:][col0 .. col0+n_cols), and likewise `low`, added to dx when `add`;
+       col0 and n_cols are multiples of 64. dy: packed BACKWARD [m][w->rows]. */
     void (*frozen_backward)(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
-                            const uint16_t *dy, size_t m, bool add, float *dx, size_t lddx,
-                            void *scratch);
+                            const uint16_t *dy, size_t m, const struct hm_low_rank *low, bool add,
+                            float *dx, size_t lddx, void *scratch);
+
+    /* --- low.c --- LoRA beside frozen products, in bf16 as they are: factors are rounded to bf16,
+       sums are f32. NULL: this path has none (its frozen products take no `low`), and gemm_* serve
+       in f32. k and n_cols are multiples of 32. */
+    /* Values of rows [row0, row0+n) of a packed operand [m][k]: scale * x A^T with A [rank][k] of
+       the side FORWARD, scale * dy B with B [k][rank] of BACKWARD, rounded. `low` points at those
+       of row0, pairs of ranks are ld_low apart. row0 is a multiple of HM_PACK_ROWS, row0 + n ends
+       at one or is m. */
+    void (*low_project)(enum hm_pack side, const float *factor, uint32_t rank, float scale,
+                        const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
+                        uint16_t *low, size_t ld_low, void *scratch);
+    /* For each of 1 to HM_LOW_PARTS parts: grad[rank][n_cols], rows ld apart, += value^T bf16(x)
+       over m rows of x that are ldx apart. */
+    void (*low_a_gradient)(const float *x, size_t ldx, size_t m, uint32_t n_cols,
+                           const struct hm_low_part *part, unsigned n_parts, size_t ld,
+                           void *scratch);
+    /* grad[n_cols][rank] += dy^T value, of columns [col0, col0+n_cols) of dy, packed BACKWARD
+       [m][k]. */
+    void (*low_b_gradient)(const uint16_t *dy, size_t m, uint32_t k, uint32_t col0, uint32_t n_cols,
+                           const uint16_t *value, uint32_t rank, float *grad, void *scratch);
 };
 
 /* Fill the table for these base/cpu flags: 0 gives "portable", reference arithmetic with cblas for
