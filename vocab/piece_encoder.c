@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * BPE over segments of text. The rule is SentencePiece's: of all neighbours whose concatenation is
- * a piece, merge those with the best score, the leftmost among equals, until there are none. Short
- * segments are merged in an array; long ones (URLs, runs of one character) by a tournament tree
- * over the places, so that time is n log n and memory 20 bytes a character.
+ * BPE over segments of text: symbols of a segment are gathered, merged (segment_merge.h) and given
+ * out as ids.
  */
-#include <string.h>
-
 #include "piece_encoder.h"
-#include "piece_table.h"
+#include "segment_merge.h"
 
-#define SHORT_SYMBOLS 48u
-#define REPLACEMENT   0xfffdu
-#define BUFFERED_IDS  512u
+#define REPLACEMENT  0xfffdu
+#define BUFFERED_IDS 512u
+#define FIRST_ROOM   96u /* symbols */
 
 struct hm_piece_encoder {
     struct hm_piece_table table;
@@ -121,132 +117,23 @@ static int emit_symbols(struct run *run, const int32_t *symbol, size_t n)
     return HM_OK;
 }
 
-/* Merge a segment of at most SHORT_SYMBOLS in place; returns how many symbols are left. */
-static size_t merge_short(const struct hm_piece_table *table, int32_t *symbol, size_t n)
+static uint32_t rule_rank(const void *context, int32_t left, int32_t right, int32_t *ret_result)
 {
-    uint32_t rank[SHORT_SYMBOLS];
-    int32_t result[SHORT_SYMBOLS];
-
-    for (size_t i = 0; i + 1 < n; i++)
-        rank[i] = hm_piece_table_merge(table, symbol[i], symbol[i + 1], &result[i]);
-    while (n > 1) {
-        size_t best = 0;
-        for (size_t i = 1; i + 1 < n; i++)
-            if (rank[i] < rank[best])
-                best = i;
-        if (rank[best] == HM_NO_RANK)
-            break;
-        symbol[best] = result[best];
-        n--;
-        for (size_t i = best + 1; i < n; i++)
-            symbol[i] = symbol[i + 1];
-        for (size_t i = best + 1; i + 1 < n; i++) {
-            rank[i] = rank[i + 1];
-            result[i] = result[i + 1];
-        }
-        if (best + 1 < n)
-            rank[best] = hm_piece_table_merge(table, symbol[best], symbol[best + 1], &result[best]);
-        if (best > 0)
-            rank[best - 1] =
-                hm_piece_table_merge(table, symbol[best - 1], symbol[best], &result[best - 1]);
-    }
-    return n;
+    return hm_piece_table_merge(context, left, right, ret_result);
 }
 
-struct tournament { /* ranks of the pairs that begin at each place; inner nodes hold the smaller one
-                     */
-    uint32_t *node; /* [2 * leaves]; leaves from `leaves` on */
-    size_t leaves;  /* a power of two */
-};
-
-static void tournament_set(struct tournament *tree, size_t place, uint32_t rank)
+static void rule_merged(void *context, int32_t left, int32_t right, int32_t result)
 {
-    size_t at = tree->leaves + place;
-
-    tree->node[at] = rank;
-    while (at > 1) {
-        at /= 2;
-        uint32_t left = tree->node[2 * at];
-        uint32_t right = tree->node[2 * at + 1];
-        tree->node[at] = left < right ? left : right;
-    }
-}
-
-/* The leftmost place of the smallest rank. */
-static size_t tournament_best(const struct tournament *tree)
-{
-    size_t at = 1;
-
-    while (at < tree->leaves) {
-        at *= 2;
-        at += tree->node[at] != tree->node[at / 2];
-    }
-    return at - tree->leaves;
-}
-
-static int merge_long(struct run *run)
-{
-    const struct hm_piece_table *table = &run->encoder->table;
-    struct tournament tree = { NULL, SHORT_SYMBOLS };
-    int32_t *symbol = run->symbol;
-    size_t n = run->n;
-    int32_t result = 0;
-    int status = HM_OK;
-
-    for (tree.leaves = 64; tree.leaves < n;)
-        tree.leaves *= 2;
-    tree.node = hm_alloc_array(HM_MEM_SCRATCH, 2 * tree.leaves, sizeof(*tree.node));
-    uint32_t *next = hm_alloc_array(HM_MEM_SCRATCH, n, sizeof(*next));
-    uint32_t *before = hm_alloc_array(HM_MEM_SCRATCH, n, sizeof(*before));
-    if (!tree.node || !next || !before || n >= UINT32_MAX) {
-        status = hm_fail_nomem(run->err, "for %zu characters in a row", n);
-        goto out;
-    }
-    memset(tree.node, 0xff, 2 * tree.leaves * sizeof(*tree.node)); /* HM_NO_RANK */
-    for (size_t i = 0; i < n; i++) {
-        next[i] = (uint32_t)i + 1;
-        before[i] = (uint32_t)i - 1; /* of 0: UINT32_MAX */
-        if (i + 1 < n)
-            tree.node[tree.leaves + i] =
-                hm_piece_table_merge(table, symbol[i], symbol[i + 1], &result);
-    }
-    for (size_t i = tree.leaves - 1; i > 0; i--)
-        tree.node[i] =
-            tree.node[2 * i] < tree.node[2 * i + 1] ? tree.node[2 * i] : tree.node[2 * i + 1];
-    while (tree.node[1] != HM_NO_RANK) {
-        size_t at = tournament_best(&tree);
-        size_t gone = next[at];
-        uint32_t rank = HM_NO_RANK;
-        hm_piece_table_merge(table, symbol[at], symbol[gone], &symbol[at]);
-        next[at] = next[gone];
-        tournament_set(&tree, gone, HM_NO_RANK);
-        if (next[at] < n) {
-            before[next[at]] = (uint32_t)at;
-            rank = hm_piece_table_merge(table, symbol[at], symbol[next[at]], &result);
-        }
-        tournament_set(&tree, at, rank);
-        if (before[at] != UINT32_MAX)
-            tournament_set(&tree, before[at],
-                           hm_piece_table_merge(table, symbol[before[at]], symbol[at], &result));
-    }
-    for (size_t i = 0; i < n && status == HM_OK; i = next[i])
-        status = emit_symbols(run, &symbol[i], 1);
-out:
-    hm_free(tree.node);
-    hm_free(next);
-    hm_free(before);
-    return status;
+    (void)context, (void)left, (void)right, (void)result;
 }
 
 static int flush_segment(struct run *run)
 {
+    const struct hm_segment_rule rule = { rule_rank, rule_merged };
     size_t n = run->n;
 
-    if (n > SHORT_SYMBOLS)
-        HM_TRY(merge_long(run));
-    else
-        HM_TRY(emit_symbols(run, run->symbol,
-                            n > 1 ? merge_short(&run->encoder->table, run->symbol, n) : n));
+    HM_TRY(hm_segment_merge(rule, (void *)&run->encoder->table, run->symbol, &n, run->err));
+    HM_TRY(emit_symbols(run, run->symbol, n));
     run->n = 0;
     return HM_OK;
 }
@@ -294,7 +181,7 @@ static int encode_text(struct run *run, bool prefix, struct hm_str text)
 int hm_piece_encoder_encode(const struct hm_piece_encoder *encoder, bool prefix, struct hm_str text,
                             struct hm_ids *ids, struct hm_error *err)
 {
-    struct run run = { .encoder = encoder, .cap = 2 * SHORT_SYMBOLS, .ids = ids, .err = err };
+    struct run run = { .encoder = encoder, .cap = FIRST_ROOM, .ids = ids, .err = err };
     size_t count = ids->count;
 
     if (text.len == 0)
