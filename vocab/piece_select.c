@@ -6,6 +6,7 @@
 #include "hanmix/vocab/piece_select.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "hanmix/base/alloc.h"
 
@@ -217,4 +218,36 @@ void hm_selection_release(struct hm_selection *selection)
 {
     hm_free(selection->piece);
     *selection = (struct hm_selection){ 0 };
+}
+
+int hm_selection_model(const struct hm_selection *selection, struct hm_buf *ret_bytes,
+                       struct hm_error *err)
+{
+    static const char *const meta[] = { "<unk>", "<s>", "</s>" };
+    const size_t n_meta = sizeof(meta) / sizeof(meta[0]);
+    size_t learned = selection->n_merges + selection->n_singles;
+    size_t count = HM_SELECTION_META + learned;
+    struct hm_piece *piece = hm_calloc(HM_MEM_VOCAB, count, sizeof(*piece));
+    char(*byte)[8] = hm_calloc(HM_MEM_VOCAB, 256, sizeof(*byte));
+    int r;
+
+    if (!piece || !byte) {
+        r = hm_fail_nomem(err, "for a model of %zu pieces", count);
+        goto out;
+    }
+    for (size_t i = 0; i < n_meta; i++)
+        piece[i] = (struct hm_piece){ hm_str_of(meta[i]), 0,
+                                      i == 0 ? HM_PIECE_UNKNOWN : HM_PIECE_CONTROL };
+    for (size_t i = 0; i < 256; i++) {
+        snprintf(byte[i], sizeof(byte[i]), "<0x%02X>", (unsigned)i);
+        piece[n_meta + i] = (struct hm_piece){ hm_str_of(byte[i]), 0, HM_PIECE_BYTE };
+    }
+    for (size_t i = 0; i < learned; i++)
+        piece[HM_SELECTION_META + i] =
+            (struct hm_piece){ selection->piece[i].text, -(float)i, HM_PIECE_NORMAL };
+    r = hm_spm_model_build(piece, count, true, ret_bytes, err);
+out:
+    hm_free(byte);
+    hm_free(piece);
+    return r;
 }

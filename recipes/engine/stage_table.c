@@ -6,6 +6,7 @@
 #include "hanmix/recipes/stage.h"
 
 extern const struct hm_stage hm_stage_vocab_train;
+extern const struct hm_stage hm_stage_vocab_sweep;
 extern const struct hm_stage hm_stage_vocab_merge;
 extern const struct hm_stage hm_stage_vocab_check;
 extern const struct hm_stage hm_stage_vocab_measure;
@@ -19,19 +20,13 @@ extern const struct hm_stage hm_stage_eval_loss;
 extern const struct hm_stage hm_stage_import_llama2c;
 
 static const struct hm_stage *const table[] = {
-    &hm_stage_vocab_train,
-    &hm_stage_vocab_merge,
-    &hm_stage_vocab_check,
-    &hm_stage_vocab_measure,
-    &hm_stage_vocab_resize,
-    &hm_stage_corpus_pack,
-    &hm_stage_qlora_quantize,
-    &hm_stage_qlora_train,
-    &hm_stage_qlora_merge,
-    &hm_stage_eval_logits,
-    &hm_stage_eval_loss,
-    &hm_stage_import_llama2c,
-    NULL, /* end: a table of nothing is no C */
+    &hm_stage_vocab_train,    &hm_stage_vocab_sweep,
+    &hm_stage_vocab_merge,    &hm_stage_vocab_check,
+    &hm_stage_vocab_measure,  &hm_stage_vocab_resize,
+    &hm_stage_corpus_pack,    &hm_stage_qlora_quantize,
+    &hm_stage_qlora_train,    &hm_stage_qlora_merge,
+    &hm_stage_eval_logits,    &hm_stage_eval_loss,
+    &hm_stage_import_llama2c, NULL, /* end: a table of nothing is no C */
 };
 
 size_t hm_stage_count(void)

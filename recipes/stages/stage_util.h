@@ -21,10 +21,6 @@
 /* A loaded tokenizer, a piece. */
 #define STAGE_PIECE_BYTES 512ull
 
-/* <unk> <s> </s> and the 256 bytes, with which every trained tokenizer begins. */
-#define STAGE_META_PIECES 3
-#define STAGE_BYTE_PIECES 256
-
 #define COUNT_OF(table) (sizeof(table) / sizeof((table)[0]))
 
 struct stage_text { /* the fields every text input shares */

@@ -6,6 +6,7 @@
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/vocab/piece_merge.h"
+#include "hanmix/vocab/piece_select.h"
 #include "stage_model.h"
 #include "stage_util.h"
 
@@ -144,7 +145,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
 
     HM_TRY(hm_stage_vocab_size(run, "base", &base, err));
     HM_TRY(hm_stage_vocab_size(run, "extra", &extra, err));
-    const uint64_t known = STAGE_META_PIECES + STAGE_BYTE_PIECES; /* add nothing */
+    const uint64_t known = HM_SELECTION_META; /* add nothing */
     uint64_t added = extra > known ? extra - known : 0;
     HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary",
                                 3 * STAGE_PIECE_BYTES * (base + extra) + (4ull << 20), err));

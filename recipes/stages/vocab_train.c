@@ -11,12 +11,7 @@
 #include "hanmix/vocab/bpe_train.h"
 #include "hanmix/vocab/piece_select.h"
 #include "stage_model.h"
-#include "stage_util.h"
-
-/* Measured on 2 to 20 MB of encyclopedia text; runs that repeat take less. */
-#define FIXED_BYTES         (24ull << 20)
-#define BYTES_PER_TEXT_BYTE 4
-#define PIECE_BYTES         256
+#include "stage_vocab.h"
 
 #define SINGLES_FILE_MAX_BYTES (16u << 20)
 
@@ -72,23 +67,6 @@ static const struct hm_input inputs[] = {
       .help = "tokenizer whose pieces do not count towards `pieces`" },
 };
 
-static int count_runs(const struct hm_stage_run *run, struct hm_han_counts *counts,
-                      struct hm_error *err)
-{
-    const struct config *config = run->config;
-    struct hm_text_source source = { 0 };
-    int r = hm_stage_text_open(run, "text", &config->text, &source, err);
-
-    if (r < 0)
-        return r;
-    hm_han_counts_limit(counts, run->memory_bytes);
-    r = hm_han_counts_read(counts, &source, run->ctl, err);
-    if (r == HM_OK)
-        r = hm_stage_text_report(run, &source, err);
-    source.close(source.context);
-    return r;
-}
-
 static bool is_number(const char *text)
 {
     return text[0] != '\0' && text[strspn(text, "0123456789.eE+")] == '\0';
@@ -114,29 +92,17 @@ static int singles_parse(const struct config *config, struct hm_select_options *
     return HM_OK;
 }
 
-/*
- * Merges over characters that are not chosen, and those the base has, are passed over: train more
- * until enough are left or the text yields no more.
- */
-static int train_and_select(const struct hm_stage_run *run, const struct hm_han_counts *counts,
-                            const struct hm_spm_model *base, const struct hm_select_options *select,
-                            struct hm_bpe_result *trained, struct hm_selection *ret_selection,
-                            struct hm_error *err)
-{
-    const struct config *config = run->config;
-    struct hm_bpe_options options = { .merges = (size_t)config->pieces,
-                                      .max_piece_chars = (uint32_t)config->max_piece_chars,
-                                      .memory_bytes = run->memory_bytes,
-                                      .allow_fewer = true };
+struct choice {
+    const struct hm_spm_model *base; /* may be NULL */
+    struct hm_select_options select;
+    struct hm_selection *selection;
+};
 
-    for (;;) {
-        HM_TRY(hm_bpe_train(counts, &options, run->ctl, trained, err));
-        int r = hm_piece_select(trained, base, select, ret_selection, err);
-        if (r != HM_ERR_FORMAT || trained->n_merges < options.merges)
-            return r;
-        hm_bpe_result_release(trained);
-        options.merges *= 2;
-    }
+static int choose(void *context, const struct hm_bpe_result *trained, struct hm_error *err)
+{
+    const struct choice *choice = context;
+
+    return hm_piece_select(trained, choice->base, &choice->select, choice->selection, err);
 }
 
 static int pieces_write(const struct hm_stage_run *run, const struct hm_selection *selection,
@@ -153,40 +119,15 @@ static int pieces_write(const struct hm_stage_run *run, const struct hm_selectio
     return hm_out_end(&file, r, err);
 }
 
-/* <unk> <s> </s>, 256 bytes, merges, singles; scores fall with the rank, as the trainer of
- * sentencepiece sets them. */
 static int model_write(const struct hm_stage_run *run, const struct hm_selection *selection,
                        struct hm_error *err)
 {
-    static const char *const meta[STAGE_META_PIECES] = { "<unk>", "<s>", "</s>" };
-    size_t learned = selection->n_merges + selection->n_singles;
-    size_t count = STAGE_META_PIECES + STAGE_BYTE_PIECES + learned;
-    struct hm_piece *piece = hm_calloc(HM_MEM_VOCAB, count, sizeof(*piece));
-    char(*byte)[8] = hm_calloc(HM_MEM_VOCAB, STAGE_BYTE_PIECES, sizeof(*byte));
     struct hm_buf bytes = { 0 };
-    int r;
+    int r = hm_selection_model(selection, &bytes, err);
 
-    if (!piece || !byte) {
-        r = hm_fail_nomem(err, "for a model of %zu pieces", count);
-        goto out;
-    }
-    for (size_t i = 0; i < STAGE_META_PIECES; i++)
-        piece[i] = (struct hm_piece){ hm_str_of(meta[i]), 0,
-                                      i == 0 ? HM_PIECE_UNKNOWN : HM_PIECE_CONTROL };
-    for (size_t i = 0; i < STAGE_BYTE_PIECES; i++) {
-        snprintf(byte[i], sizeof(byte[i]), "<0x%02X>", (unsigned)i);
-        piece[STAGE_META_PIECES + i] = (struct hm_piece){ hm_str_of(byte[i]), 0, HM_PIECE_BYTE };
-    }
-    for (size_t i = 0; i < learned; i++)
-        piece[STAGE_META_PIECES + STAGE_BYTE_PIECES + i] =
-            (struct hm_piece){ selection->piece[i].text, -(float)i, HM_PIECE_NORMAL };
-    r = hm_spm_model_build(piece, count, true, &bytes, err);
     if (r == HM_OK)
         r = hm_file_write_in(run->out_dir, "tokenizer.model", bytes.ptr, bytes.len, err);
-out:
     hm_buf_release(&bytes);
-    hm_free(byte);
-    hm_free(piece);
     return r;
 }
 
@@ -210,26 +151,28 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_han_count
 
 static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
 {
-    struct hm_select_options select = { 0 };
+    const struct config *config = run->config;
     struct hm_selection selection = { 0 };
+    struct choice choice = { .selection = &selection };
     struct hm_bpe_result trained = { 0 };
     struct hm_han_counts *counts = NULL;
     struct hm_spm_model base = { 0 };
     struct hm_buf list = { 0 };
     const char *base_path = NULL;
 
-    int r = singles_parse(run->config, &select, &list, err);
+    int r = singles_parse(config, &choice.select, &list, err);
     if (r == HM_OK && hm_stage_input(run, "base"))
         r = hm_stage_path(run, "base", &base_path, err);
     if (r == HM_OK && base_path)
         r = hm_spm_model_load(base_path, &base, err);
+    choice.base = base_path ? &base : NULL;
     if (r == HM_OK)
         r = hm_han_counts_new(&counts, err);
     if (r == HM_OK)
-        r = count_runs(run, counts, err);
+        r = hm_stage_runs_count(run, &config->text, counts, err);
     if (r == HM_OK)
-        r = train_and_select(run, counts, base_path ? &base : NULL, &select, &trained, &selection,
-                             err);
+        r = hm_stage_train(run, counts, config->pieces, (uint32_t)config->max_piece_chars, choose,
+                           &choice, &trained, err);
     if (r == HM_OK)
         r = pieces_write(run, &selection, err);
     if (r == HM_OK)
@@ -248,24 +191,13 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
                       struct hm_error *err)
 {
     const struct config *config = run->config;
-    uint64_t bytes = 0;
-    uint64_t text = 0;
 
-    HM_TRY(hm_stage_input_bytes(run, "text", &bytes, err));
-    HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
-    HM_TRY(hm_stage_text_bytes(run, "text", &text, err));
-    if (config->text.sample_bytes > 0 && text > config->text.sample_bytes)
-        text = config->text.sample_bytes;
-    HM_TRY(hm_stage_plan_memory(
-        ret_plan, "vocabulary",
-        FIXED_BYTES + BYTES_PER_TEXT_BYTE * text + config->pieces * PIECE_BYTES, err));
+    HM_TRY(hm_stage_train_plan(run, &config->text, config->pieces, ret_plan, err));
     ret_plan->disk_bytes = config->pieces * 64;
-    ret_plan->read_bytes = bytes;
-    ret_plan->work = bytes;
+    ret_plan->work = ret_plan->read_bytes;
     ret_plan->work_unit = "bytes";
-    return hm_stage_plan_fact(
-        ret_plan, "vocab_size",
-        json_integer((json_int_t)(STAGE_META_PIECES + STAGE_BYTE_PIECES + config->pieces)), err);
+    return hm_stage_plan_fact(ret_plan, "vocab_size",
+                              json_integer((json_int_t)(HM_SELECTION_META + config->pieces)), err);
 }
 
 const struct hm_stage hm_stage_vocab_train = {

@@ -50,6 +50,10 @@ expect 4 "$HANMIX" stage qlora.train "in.model=$base" in.data=packed in.valid=ot
 expect 2 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.shuffle_buffer=5 --out p; has err "set.shuffle_buffer has no effect"
 expect 2 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.set_field=source --out p; has err "set.set_field: this stage takes all text as one"
 expect 2 "$HANMIX" stage vocab.train "in.text=$text" set.set_field=source --out p; has err "set.set_field: this stage"
+sweep() { what=$1; shift; expect 2 "$HANMIX" stage vocab.sweep "in.text=$text" "in.held_out=$text" "$@" --out p; has err "$what"; one_sentence; gone p p.partial; }
+sweep "set.singles: 'some' is neither" set.singles=some
+sweep "set.singles: 900 single characters are more than 800 pieces" set.pieces=800,1600 set.singles=900
+sweep "set.pieces: 800 stands there twice" set.pieces=800,900,800
 expect 2 "$HANMIX" stage vocab.train "in.text.zh.files=$text" in.text.zh.weight=2 --out p; has err "'weight' of set p.in.text.zh: this input is read whole"
 expect 2 "$HANMIX" stage vocab.check "in.old=$base" "in.new=$base" "in.text.zh.files=$text" in.text.zh.epochs=2 --out p; has err "'epochs' of set p.in.text.zh"
 expect 2 "$HANMIX" stage vocab.resize "in.model=$base" "in.old=$base" "in.new=$base" set.init=zero set.noise=0.1 --out p; has err "set.noise is added by init=mean alone"

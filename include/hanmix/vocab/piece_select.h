@@ -37,4 +37,10 @@ int hm_piece_select(const struct hm_bpe_result *trained, const struct hm_spm_mod
                     struct hm_error *err);
 void hm_selection_release(struct hm_selection *selection);
 
+#define HM_SELECTION_META (3u + 256u) /* pieces of its model that are not chosen */
+/* A model file of <unk> <s> </s>, the 256 bytes, merges and singles; scores fall with the rank, as
+   the trainer of sentencepiece sets them. */
+int hm_selection_model(const struct hm_selection *selection, struct hm_buf *ret_bytes,
+                       struct hm_error *err);
+
 #endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Learning merges from text, as vocab.train and vocab.sweep share it: counting, training until
+ * there are enough merges, and the memory that takes. Glue only; owner thread.
+ */
+#ifndef HANMIX_RECIPES_STAGE_VOCAB_H
+#define HANMIX_RECIPES_STAGE_VOCAB_H
+
+#include "hanmix/vocab/bpe_train.h"
+#include "stage_util.h"
+
+/* Han runs of the input "text"; report.text. */
+int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text *text,
+                        struct hm_han_counts *counts, struct hm_error *err);
+/*
+ * Merges over characters that are not chosen, and those a base has, are passed over: trains
+ * `merges` and then more until `choose` no longer ends with HM_ERR_FORMAT, or the text yields no
+ * more.
+ */
+int hm_stage_train(const struct hm_stage_run *run, const struct hm_han_counts *counts,
+                   uint64_t merges, uint32_t max_piece_chars,
+                   int (*choose)(void *context, const struct hm_bpe_result *trained,
+                                 struct hm_error *err),
+                   void *context, struct hm_bpe_result *trained, struct hm_error *err);
+/* Into the plan, with what is read. */
+int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text *text,
+                        uint64_t pieces, struct hm_stage_plan *ret_plan, struct hm_error *err);
+
+#endif
