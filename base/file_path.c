@@ -24,7 +24,8 @@ bool hm_path_exists(const char *path)
 {
     struct stat info;
 
-    return stat(path, &info) == 0 || (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG);
+    return stat(path, &info) == 0 ||
+           (errno != ENOENT && errno != ENOTDIR && errno != ELOOP && errno != ENAMETOOLONG);
 }
 
 bool hm_path_is_dir(const char *path)
