@@ -147,6 +147,38 @@ int hm_sha256_file(const char *path, const struct hm_ctl *ctl, char hex[HM_SHA25
     return status;
 }
 
+int hm_file_digests_add(struct hm_file_digests *digests, const char *path,
+                        const char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    struct hm_file_digest *item =
+        hm_realloc(HM_MEM_TEXT, digests->item, (digests->count + 1) * sizeof *item);
+
+    if (item)
+        digests->item = item;
+    char *copy = item ? hm_strdup(HM_MEM_TEXT, path) : NULL;
+    if (!copy)
+        return hm_fail_nomem(err, "for the digest of '%s'", path);
+    item[digests->count].path = copy;
+    memcpy(item[digests->count++].hex, hex, HM_SHA256_HEX_BYTES);
+    return HM_OK;
+}
+
+const char *hm_file_digests_find(const struct hm_file_digests *digests, const char *path)
+{
+    for (size_t i = 0; i < digests->count; i++)
+        if (strcmp(digests->item[i].path, path) == 0)
+            return digests->item[i].hex;
+    return NULL;
+}
+
+void hm_file_digests_release(struct hm_file_digests *digests)
+{
+    for (size_t i = 0; i < digests->count; i++)
+        hm_free(digests->item[i].path);
+    hm_free(digests->item);
+    *digests = (struct hm_file_digests){ 0 };
+}
+
 /* The finaliser of splitmix64 (Steele, Lea, Flood 2014). */
 uint64_t hm_mix64(uint64_t value)
 {

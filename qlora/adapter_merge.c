@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Base and adapter to a plain model folder. Neither is ever held whole: dense base weights come
- * from a thread that reads ahead, the rest is mapped, read by blocks of rows, and its pages dropped
- * behind. The arithmetic is merge_rows.c's; what belongs to what is peft_read.c's. Output types are
- * the base's, tensor by tensor, unless one is asked for.
+ * from threads that read ahead and digest what they read, the rest is mapped, read by blocks of
+ * rows, and its pages dropped behind. The arithmetic is merge_rows.c's; what belongs to what is
+ * peft_read.c's. Output types are the base's, tensor by tensor, unless one is asked for.
  */
 #include "hanmix/qlora/adapter_merge.h"
 
@@ -142,7 +142,8 @@ static int open_reader(struct job *job, const struct hm_folder_writer *writer)
     if (status == HM_OK)
         status = add_ranges(job, order, count, range, &n);
     if (status == HM_OK)
-        status = hm_reader_new(range, n, &job->reader, job->err);
+        status = job->options->digests ? hm_reader_new_digesting(range, n, &job->reader, job->err)
+                                       : hm_reader_new(range, n, &job->reader, job->err);
     hm_free(order);
     hm_free(range);
     return status;
@@ -224,6 +225,8 @@ int hm_adapter_merge(const char *model_dir, const char *adapter_dir,
         (status = plan_tensors(&job)) < 0 ||
         (status = hm_merge_rows_new(kernels, &job.rows, err)) < 0 ||
         (status = write_folder(&job, out_dir)) < 0)
+        goto out;
+    if (options->digests && (status = hm_reader_digests(job.reader, options->digests, err)) < 0)
         goto out;
     fill_report(&job);
     *ret_report = job.report;

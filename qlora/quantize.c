@@ -4,11 +4,11 @@
  *
  * Each weight is read once, by a thread that is ahead: what comes before the codes in a file (its
  * scales) is filled in behind them, and the quant_state text, which holds the mean of all scales,
- * is planned for its longest form. Only where a shard ends between codes and scales, or a run
- * continues there, is a matrix read again. Values are first rounded to the compute type, as
- * transformers loads them before bitsandbytes sees them. What was written is opened again and every
- * expert shown to be 4-bit. Memory: the buffers of one stream, of reading and writing, and the
- * scales of one matrix.
+ * is planned for its longest form. Digests of the files read are taken on the way when wanted. Only
+ * where a shard ends between codes and scales, or a run continues there, is a matrix read again.
+ * Values are first rounded to the compute type, as transformers loads them before bitsandbytes sees
+ * them. What was written is opened again and every expert shown to be 4-bit. Memory: the buffers of
+ * one stream, of reading and writing, and the scales of one matrix.
  */
 #include "hanmix/qlora/quantize.h"
 
@@ -246,7 +246,8 @@ static int open_reader(struct job *job)
     }
     job->steps = n;
     if (status == HM_OK)
-        status = hm_reader_new(range, n, &job->reader, job->err);
+        status = plan->options->digests ? hm_reader_new_digesting(range, n, &job->reader, job->err)
+                                        : hm_reader_new(range, n, &job->reader, job->err);
     hm_free(order);
     hm_free(range);
     return status;
@@ -307,6 +308,8 @@ static int check_folder(const struct job *job, const char *out_dir,
     int status;
 
     HM_TRY(hm_checkpoint_open(out_dir, &out, job->err));
+    for (size_t i = 0; i < out.n_files; i++) /* small tensors among long stretches of codes */
+        hm_map_advise(&out.file[i].map, 0, out.file[i].map.size_bytes, HM_MAP_ROWS);
     status =
         hm_arch_slot_count(&out.arch) == job->plan.n_slots
             ? HM_OK
@@ -368,6 +371,8 @@ int hm_quantize(const char *model_dir, const struct hm_quantize_options *options
         (status = hm_quantize_plan_tensors(&job.plan, err)) < 0 ||
         (status = write_folder(&job, out_dir)) < 0 ||
         (status = check_folder(&job, out_dir, &report)) < 0)
+        goto out;
+    if (options->digests && (status = hm_reader_digests(job.reader, options->digests, err)) < 0)
         goto out;
     report.rms_error = rms_error(&job.plan);
     hm_folder_journal_remove(out_dir);

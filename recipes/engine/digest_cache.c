@@ -12,8 +12,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#define CACHE_MAX_BYTES (256ull << 20)
-#define SETTLED_NS      1000000000 /* one second */
+#define CACHE_MAX_BYTES  (256ull << 20)
+#define SETTLED_NS       1000000000 /* one second */
+#define LARGE_FILE_BYTES (16ull << 20)
 
 static int fail_nomem(struct hm_error *err, const char *path)
 {
@@ -53,7 +54,7 @@ void hm_digest_cache_release(struct hm_digest_cache *cache)
     *cache = (struct hm_digest_cache){ 0 };
 }
 
-static int64_t now_ns(void)
+int64_t hm_digest_now_ns(void)
 {
     struct timespec now;
 
@@ -97,25 +98,61 @@ static int remember(struct hm_digest_cache *cache, const char *key, const struct
     return HM_OK;
 }
 
+#define KEY_BYTES 64
+
+static int look(const char *path, struct stat *info, char key[KEY_BYTES], struct hm_error *err)
+{
+    HM_TRY(hm_regular_check(path, err)); /* opening a pipe would wait for its writer */
+    if (stat(path, info) < 0)
+        return hm_fail(err, HM_ERR_IO, "cannot look at '%s': %s", path, strerror(errno));
+    snprintf(key, KEY_BYTES, "%" PRIu64 ":%" PRIu64, (uint64_t)info->st_dev,
+             (uint64_t)info->st_ino);
+    return HM_OK;
+}
+
 int hm_digest_file(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
                    uint64_t *ret_bytes, char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
 {
     struct stat info;
-    char key[64];
+    char key[KEY_BYTES];
 
-    HM_TRY(hm_regular_check(path, err)); /* opening a pipe would wait for its writer */
-    if (stat(path, &info) < 0)
-        return hm_fail(err, HM_ERR_IO, "cannot look at '%s': %s", path, strerror(errno));
-    snprintf(key, sizeof(key), "%" PRIu64 ":%" PRIu64, (uint64_t)info.st_dev,
-             (uint64_t)info.st_ino);
+    HM_TRY(look(path, &info, key, err));
     if (!recall(cache, key, &info, hex)) {
-        int64_t start = now_ns();
+        int64_t start = hm_digest_now_ns();
         HM_TRY(hm_sha256_file(path, ctl, hex, err));
         HM_TRY(remember(cache, key, &info, start, hex, err));
     }
     if (ret_bytes)
         *ret_bytes = (uint64_t)info.st_size;
     return HM_OK;
+}
+
+int hm_digest_put(struct hm_digest_cache *cache, const char *path, int64_t since_ns,
+                  const char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    struct stat info;
+    char key[KEY_BYTES];
+
+    HM_TRY(look(path, &info, key, err));
+    return remember(cache, key, &info, since_ns, hex, err);
+}
+
+/* What stands for the bytes of a large file while they are unread; others are digested. */
+static int unread_file(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
+                       struct hm_unread *unread, uint64_t *ret_bytes, char hex[HM_SHA256_HEX_BYTES],
+                       struct hm_error *err)
+{
+    struct stat info;
+    char key[KEY_BYTES], text[2 * KEY_BYTES];
+
+    HM_TRY(look(path, &info, key, err));
+    if ((uint64_t)info.st_size < LARGE_FILE_BYTES)
+        return hm_digest_file(cache, path, ctl, ret_bytes, hex, err);
+    unread->any = true;
+    unread->unsettled |= mtime_ns(&info) + SETTLED_NS > hm_digest_now_ns();
+    *ret_bytes = (uint64_t)info.st_size;
+    int len = snprintf(text, sizeof(text), "unread %s %" PRId64, key, mtime_ns(&info));
+    return hm_sha256_of(text, (size_t)len, hex, err);
 }
 
 /* --- folders --- */
@@ -142,15 +179,25 @@ int hm_folder_files(const char *dir, struct hm_names *ret_files, struct hm_error
     return HM_OK;
 }
 
+/* unread: NULL reads all files. */
+static int digest_or_not(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
+                         struct hm_unread *unread, uint64_t *ret_bytes,
+                         char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    return unread ? unread_file(cache, path, ctl, unread, ret_bytes, hex, err)
+                  : hm_digest_file(cache, path, ctl, ret_bytes, hex, err);
+}
+
 static int add_line(struct hm_digest_cache *cache, const char *dir, const char *name,
-                    const struct hm_ctl *ctl, struct hm_sha256 *sha, struct hm_error *err)
+                    const struct hm_ctl *ctl, struct hm_unread *unread, struct hm_sha256 *sha,
+                    struct hm_error *err)
 {
     char hex[HM_SHA256_HEX_BYTES], *full = NULL, *line = NULL;
     uint64_t bytes = 0;
     int status = hm_path_join(&full, dir, name, err);
 
     if (status == HM_OK)
-        status = hm_digest_file(cache, full, ctl, &bytes, hex, err);
+        status = digest_or_not(cache, full, ctl, unread, &bytes, hex, err);
     if (status == HM_OK)
         status = hm_format(&line, err, "%s\t%" PRIu64 "\t%s\n", name, bytes, hex);
     if (status == HM_OK)
@@ -160,23 +207,38 @@ static int add_line(struct hm_digest_cache *cache, const char *dir, const char *
     return status;
 }
 
-int hm_digest_path(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
-                   char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+static int digest_path(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
+                       struct hm_unread *unread, char hex[HM_SHA256_HEX_BYTES],
+                       struct hm_error *err)
 {
     struct hm_names files = { 0 };
     struct hm_sha256 sha = { 0 };
+    uint64_t bytes;
 
     if (!hm_path_is_dir(path))
-        return hm_digest_file(cache, path, ctl, NULL, hex, err);
+        return digest_or_not(cache, path, ctl, unread, &bytes, hex, err);
     HM_TRY(hm_folder_files(path, &files, err));
     int status = hm_sha256_init(&sha, err);
     for (size_t i = 0; status == HM_OK && i < files.count; i++)
         if (strcmp(files.item[i], "stage.json") != 0 && strcmp(files.item[i], "report.json") != 0)
-            status = add_line(cache, path, files.item[i], ctl, &sha, err);
+            status = add_line(cache, path, files.item[i], ctl, unread, &sha, err);
     if (status == HM_OK)
         hm_sha256_finish(&sha, hex);
     else
         hm_sha256_release(&sha);
     hm_names_release(&files);
     return status;
+}
+
+int hm_digest_path(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
+                   char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
+{
+    return digest_path(cache, path, ctl, NULL, hex, err);
+}
+
+int hm_digest_path_unread(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
+                          struct hm_unread *found, char hex[HM_SHA256_HEX_BYTES],
+                          struct hm_error *err)
+{
+    return digest_path(cache, path, ctl, found, hex, err);
 }

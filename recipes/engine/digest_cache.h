@@ -31,6 +31,20 @@ int hm_digest_file(struct hm_digest_cache *cache, const char *path, const struct
 int hm_digest_path(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
                    char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
 
+/* The same, but large files are not read: inode, size and time of change stand for their bytes.
+ * Adds to *found, so that it may be asked over many paths. */
+struct hm_unread {
+    bool any;       /* there was such a file */
+    bool unsettled; /* one has changed within the last second: its time proves nothing */
+};
+int hm_digest_path_unread(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
+                          struct hm_unread *found, char hex[HM_SHA256_HEX_BYTES],
+                          struct hm_error *err);
+/* A digest that was taken from since_ns on (hm_digest_now_ns) while the file did not change. */
+int hm_digest_put(struct hm_digest_cache *cache, const char *path, int64_t since_ns,
+                  const char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
+int64_t hm_digest_now_ns(void);
+
 /* All files below dir, as sorted paths relative to it; hidden ones are left out. */
 int hm_folder_files(const char *dir, struct hm_names *ret_files, struct hm_error *err);
 

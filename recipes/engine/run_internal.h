@@ -31,11 +31,26 @@ struct hm_identity {
     json_t *identity; /* stage, versions, seed, config, digests of inputs: what is compared */
     json_t *inputs;   /* per input: paths and digests, for people */
     char digest[HM_SHA256_HEX_BYTES]; /* of `identity` without versions: config_digest of stages */
+    bool unread; /* large files of the inputs by inode, size and time, until the stage has read them
+                  */
 };
-/* Digests all inputs; none may be pending. */
+/* Digests all inputs; none may be pending. With `unread` large ones are left for later, if they can
+ * be. */
 int hm_identity_make(const struct hm_recipe_stage *stage, const struct hm_input_value *inputs,
-                     struct hm_digest_cache *cache, const struct hm_ctl *ctl,
+                     bool unread, struct hm_digest_cache *cache, const struct hm_ctl *ctl,
                      struct hm_identity *ret_identity, struct hm_error *err);
+/* As the stage is to be decided about: nothing is read ahead of a stage that digests its inputs
+ * itself, unless there is an earlier result to compare with. */
+int hm_identity_begin(const struct hm_recipe *recipe, size_t stage,
+                      const struct hm_input_value *inputs, struct hm_digest_cache *cache,
+                      const struct hm_ctl *ctl, struct hm_identity *ret_identity,
+                      struct hm_error *err);
+/* After the stage: an unread identity becomes a full one, from what the stage has read and, where
+ * it has not, by reading. HM_ERR_IO: an input is no longer what it was when the stage began. */
+int hm_identity_complete(const struct hm_recipe_stage *stage, const struct hm_input_value *inputs,
+                         const struct hm_file_digests *read, int64_t since_ns,
+                         struct hm_digest_cache *cache, const struct hm_ctl *ctl,
+                         struct hm_identity *identity, struct hm_error *err);
 void hm_identity_release(struct hm_identity *identity);
 /* True when equal; else *ret_reason ("set.rank: 8 -> 16", hm_free). `inputs` of the older one may
  * be NULL. */
@@ -86,10 +101,16 @@ int hm_stage_plan_make(const struct hm_stage *stage, const struct hm_stage_run *
 
 /* --- stage_exec.c --- */
 
+struct hm_stage_turn { /* all borrowed */
+    size_t stage;
+    enum hm_decision decision;
+    int threads;
+    const struct hm_input_value *inputs;
+    struct hm_identity *identity; /* completed on the way */
+    struct hm_digest_cache *cache;
+};
 /* Run one stage from start to rename. HM_ERR_CHECK: the folder is complete, state "failed". */
-int hm_stage_exec(const struct hm_recipe *recipe, size_t stage, enum hm_decision decision,
-                  int threads, const struct hm_input_value *inputs,
-                  const struct hm_identity *identity, const struct hm_ctl *ctl,
-                  struct hm_error *err);
+int hm_stage_exec(const struct hm_recipe *recipe, const struct hm_stage_turn *turn,
+                  const struct hm_ctl *ctl, struct hm_error *err);
 
 #endif

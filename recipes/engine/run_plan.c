@@ -154,7 +154,7 @@ static int decide(const struct hm_recipe *recipe, size_t stage, const struct hm_
         planned->decision = HM_DECIDE_WAIT;
         return hm_format(&planned->reason, err, "its inputs come first");
     }
-    HM_TRY(hm_identity_make(entry, inputs, cache, ctl, &identity, err));
+    HM_TRY(hm_identity_begin(recipe, stage, inputs, cache, ctl, &identity, err));
     int status =
         hm_stage_decide(recipe, stage, &identity, &planned->decision, &planned->reason, err);
     hm_identity_release(&identity);

@@ -111,12 +111,14 @@ static int record(struct runner *runner, size_t stage, const char *state, const 
 }
 
 static int run_it(struct runner *runner, size_t stage, enum hm_decision decision,
-                  const struct hm_input_value *inputs, const struct hm_identity *identity,
+                  const struct hm_input_value *inputs, struct hm_identity *identity,
                   struct hm_error *err)
 {
+    const struct hm_stage_turn turn = { stage,  decision, runner->options->threads,
+                                        inputs, identity, &runner->cache };
+
     HM_TRY(record(runner, stage, "running", NULL, false, err));
-    int status = hm_stage_exec(runner->recipe, stage, decision, runner->options->threads, inputs,
-                               identity, runner->options->ctl, err);
+    int status = hm_stage_exec(runner->recipe, &turn, runner->options->ctl, err);
     if (status == HM_OK)
         return record(runner, stage, "done", NULL, true, err);
     const char *state = status == HM_ERR_STOPPED ? "stopped" : "failed";
@@ -145,8 +147,8 @@ static int one_stage(struct runner *runner, size_t stage, struct hm_error *err)
     char *reason = NULL;
 
     HM_TRY(hm_inputs_resolve(&resolver, stage, &inputs, err));
-    int status =
-        hm_identity_make(entry, inputs, &runner->cache, runner->options->ctl, &identity, err);
+    int status = hm_identity_begin(runner->recipe, stage, inputs, &runner->cache,
+                                   runner->options->ctl, &identity, err);
     if (status == HM_OK)
         status = hm_stage_decide(runner->recipe, stage, &identity, &decision, &reason, err);
     if (status == HM_OK && decision == HM_DECIDE_SKIP) {

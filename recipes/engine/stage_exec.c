@@ -17,7 +17,8 @@
 struct exec {
     const struct hm_recipe *recipe;
     const struct hm_recipe_stage *entry;
-    const struct hm_identity *identity;
+    const struct hm_stage_turn *turn;
+    struct hm_identity *identity;
     char *final_dir, *partial_dir, *old_dir;
     struct hm_planned_stage planned;
     struct hm_stage_run run;
@@ -194,10 +195,13 @@ static void leave(const struct exec *exec, int status)
                        keep ? "continues it" : "starts it over");
 }
 
-static int work(struct exec *exec, enum hm_decision decision, struct hm_error *err)
+static int work(struct exec *exec, struct hm_error *err)
 {
+    const struct hm_stage_turn *turn = exec->turn;
+    struct hm_file_digests read = { 0 };
     struct hm_error why = { 0 };
 
+    exec->run.read_digests = exec->identity->unread ? &read : NULL;
     exec->run.out_dir = exec->partial_dir;
     exec->run.config_digest = exec->identity->digest;
     exec->run.digests = exec->identity->inputs;
@@ -205,16 +209,21 @@ static int work(struct exec *exec, enum hm_decision decision, struct hm_error *e
     exec->run.stage_info = json_object();
     int status = exec->run.report && exec->run.stage_info ? HM_OK : fail_nomem(&why);
     if (status == HM_OK)
-        status = prepare(exec, decision, &why);
+        status = prepare(exec, turn->decision, &why);
     double start = hm_clock_seconds();
+    int64_t start_ns = hm_digest_now_ns();
     if (status == HM_OK)
         status = exec->entry->stage->run(&exec->run, &why);
     exec->seconds = hm_clock_seconds() - start;
-    if (status != HM_OK && status != HM_ERR_CHECK) {
+    int outcome = status;
+    if (status == HM_OK || status == HM_ERR_CHECK) {
+        status = hm_identity_complete(exec->entry, turn->inputs, &read, start_ns, turn->cache,
+                                      exec->run.ctl, exec->identity, &why);
+    }
+    if (status < 0) {
         leave(exec, status);
         goto out;
     }
-    int outcome = status;
     status = hm_json_save_in(exec->partial_dir, "report.json", exec->run.report, &why);
     if (status == HM_OK)
         status = save_finished(exec, outcome == HM_OK ? "done" : "failed", &why);
@@ -225,6 +234,7 @@ static int work(struct exec *exec, enum hm_decision decision, struct hm_error *e
     else if (!exec->entry->stage->resumable)
         (void)hm_dir_remove(exec->partial_dir, NULL);
 out:
+    hm_file_digests_release(&read);
     if (status < 0)
         (void)hm_fail(err, status, "%s", why.text[0] ? why.text : hm_status_text(status));
     return status;
@@ -245,21 +255,22 @@ static int name_folders(struct exec *exec, struct hm_error *err)
     return status;
 }
 
-int hm_stage_exec(const struct hm_recipe *recipe, size_t stage, enum hm_decision decision,
-                  int threads, const struct hm_input_value *inputs,
-                  const struct hm_identity *identity, const struct hm_ctl *ctl,
-                  struct hm_error *err)
+int hm_stage_exec(const struct hm_recipe *recipe, const struct hm_stage_turn *turn,
+                  const struct hm_ctl *ctl, struct hm_error *err)
 {
-    struct exec exec = { .recipe = recipe, .entry = &recipe->stage[stage], .identity = identity };
+    struct exec exec = { .recipe = recipe,
+                         .entry = &recipe->stage[turn->stage],
+                         .turn = turn,
+                         .identity = turn->identity };
     int threads_before = hm_threads(); /* a stage's own number is for it alone */
     int status = name_folders(&exec, err);
 
     if (status == HM_OK)
         status = hm_stage_name_check(recipe, exec.entry->id, err);
     if (status == HM_OK) {
-        hm_stage_run_fill(recipe, stage, threads, inputs, ctl, &exec.run);
-        if (decision != HM_DECIDE_CONTINUE || !adopt(&exec, &status, err))
-            status = work(&exec, decision, err);
+        hm_stage_run_fill(recipe, turn->stage, turn->threads, turn->inputs, ctl, &exec.run);
+        if (turn->decision != HM_DECIDE_CONTINUE || !adopt(&exec, &status, err))
+            status = work(&exec, err);
     }
     hm_threads_set(threads_before);
     json_decref(exec.run.report);

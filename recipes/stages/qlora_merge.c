@@ -142,6 +142,7 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     struct hm_adapter_merge_options options = { .onto_dequantised = config->onto == 1,
                                                 .dtype = dtype_of[config->dtype],
                                                 .shard_bytes = config->shard_size,
+                                                .digests = run->read_digests,
                                                 .keep_journal = true };
     struct hm_adapter_merge_report report = { 0 };
     struct hm_kernels kernels;
@@ -251,6 +252,7 @@ const struct hm_stage hm_stage_qlora_merge = {
     .product = { HM_INPUT_MODEL, HM_INPUT_TOKENIZER },
     .product_path = { "", "" },
     .resumable = true,
+    .digests_inputs = true,
     .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,

@@ -99,6 +99,7 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
 
     HM_TRY(hm_stage_path(run, "model", &model, err));
     HM_TRY(hm_stage_kernels(run, &kernels, err));
+    options.digests = run->read_digests;
     int r = hm_quantize(model, &options, &kernels, run->out_dir, run->ctl, &report, err);
     if (r == HM_OK)
         r = report_fill(run, &report, err);
@@ -163,6 +164,7 @@ const struct hm_stage hm_stage_qlora_quantize = {
     .product = { HM_INPUT_MODEL, HM_INPUT_TOKENIZER },
     .product_path = { "", "" },
     .resumable = true,
+    .digests_inputs = true,
     .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,

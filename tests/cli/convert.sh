@@ -59,6 +59,8 @@ full() {
 for stage in quantize merge; do
     eval "command=\$$stage"
     expect 0 "$HANMIX" stage $command --out $stage --quiet
+    expect 0 "$HANMIX" stage $command --out $stage
+    has err "already done" # by the digests of the inputs
     killed_early $stage.cut $command
     continued $stage $stage.cut $command
     if [ "$SANITIZE" = none ]; then # a preloaded library comes before the sanitizer's runtime
@@ -72,6 +74,7 @@ for stage in quantize merge; do
 done
 
 # --- other settings, other inputs: from the start ---
+sleep 1.1 # from here on large inputs are old enough not to be digested ahead of the stage
 killed_early other $quantize
 expect 0 "$HANMIX" stage $quantize set.double_quant=false --out other
 hasnt err "; it was stopped"
@@ -84,5 +87,24 @@ for stage in quantize merge; do
     expect 0 "$HANMIX" stage $command --out $stage.changed
     hasnt err "; it was stopped"; has err "in.model has changed"
     mv kept model/model.safetensors
+done
+
+# --- digests that are taken while the stage reads: stage.json says the same as when all is digested ahead ---
+record() { sed -n '/"inputs"/,/"config_digest"/p' "$1/stage.json" | grep -vF '"path"'; }
+sleep 1.1
+for stage in quantize merge; do
+    eval "command=\$$stage"
+    killed_early $stage.later $command
+    has $stage.later.partial/stage.json '"unread"'
+    continued $stage $stage.later $command
+    expect 0 "$HANMIX" stage $command --out $stage.once --quiet
+    record $stage >ahead
+    for out in $stage.later $stage.once; do
+        hasnt $out/stage.json '"unread"'
+        record $out >beside
+        same ahead beside
+    done
+    expect 0 "$HANMIX" stage $command --out $stage.once
+    has err "already done"
 done
 finish

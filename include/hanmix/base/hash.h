@@ -28,6 +28,19 @@ int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], st
 int hm_sha256_file(const char *path, const struct hm_ctl *ctl, char hex[HM_SHA256_HEX_BYTES],
                    struct hm_error *err);
 
+struct hm_file_digests { /* of files, by the path they were opened with */
+    struct hm_file_digest {
+        char *path;
+        char hex[HM_SHA256_HEX_BYTES];
+    } * item;
+    size_t count;
+};
+int hm_file_digests_add(struct hm_file_digests *digests, const char *path,
+                        const char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
+/* NULL: not among them. */
+const char *hm_file_digests_find(const struct hm_file_digests *digests, const char *path);
+void hm_file_digests_release(struct hm_file_digests *digests);
+
 uint64_t hm_hash64(const void *data, size_t len, uint64_t seed); /* stable across machines */
 uint64_t hm_mix64(uint64_t value);                               /* splitmix64 finaliser */
 

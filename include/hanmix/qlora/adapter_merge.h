@@ -9,6 +9,7 @@
 #define HANMIX_QLORA_ADAPTER_MERGE_H
 
 #include "hanmix/base/ctl.h"
+#include "hanmix/base/hash.h"
 #include "hanmix/kernels/kernels.h"
 #include "hanmix/model/adapter.h"
 
@@ -16,9 +17,10 @@ struct hm_adapter_merge_options {
     bool onto_dequantised; /* base is (or is treated as) the dequantised 4-bit weights */
     enum hm_dtype dtype;   /* HM_DTYPE_COUNT = the base's */
     uint64_t shard_bytes;
-    uint64_t sync_bytes; /* hm_folder_options' */
-    bool keep_journal;   /* leave it to the caller to end (hm_folder_journal_remove): it has more to
-                            do   before the folder is finished */
+    uint64_t sync_bytes;             /* hm_folder_options' */
+    struct hm_file_digests *digests; /* receives those of files read whole; NULL: not wanted */
+    bool keep_journal; /* leave it to the caller to end (hm_folder_journal_remove): it has more to
+                          do   before the folder is finished */
 };
 struct hm_adapter_merge_report {
     uint64_t tensors, merged, replaced, unchanged_values, changed_values;

@@ -8,6 +8,7 @@
 #define HANMIX_QLORA_QUANTIZE_H
 
 #include "hanmix/base/ctl.h"
+#include "hanmix/base/hash.h"
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/kernels/kernels.h"
 
@@ -19,7 +20,8 @@ struct hm_quantize_options {
     size_t n_skip;
     enum hm_dtype compute_dtype; /* BF16; dtype of quant_state and of the weights left dense */
     uint64_t shard_bytes;
-    uint64_t sync_bytes; /* hm_folder_options' */
+    uint64_t sync_bytes;             /* hm_folder_options' */
+    struct hm_file_digests *digests; /* receives those of files read whole; NULL: not wanted */
 };
 struct hm_quantize_report {
     uint64_t bytes_by_class[6]; /* expert, attention, gate, embed, head, norm: enum hm_byte_class */

@@ -149,9 +149,11 @@ struct hm_stage_run {   /* what plan() and run() see */
     int threads;
     uint64_t memory_bytes; /* set.memory or 0 */
     const struct hm_ctl *ctl;
-    const json_t *digests;  /* "inputs" of stage.json: by input, sets of paths with their SHA-256
-                               (run only) */
-    json_t *report;         /* report.json object to fill (run only) */
+    const json_t *digests; /* "inputs" of stage.json: by input, sets of paths with their SHA-256
+                              (run only) */
+    struct hm_file_digests *read_digests; /* receives digests of files of the inputs that were read
+                               whole; NULL: known already (run only) */
+    json_t *report;                       /* report.json object to fill (run only) */
     json_t *stage_info;     /* extra members for stage.json: kernel path, formats (run only) */
     uint64_t planned_bytes; /* sum of plan().memory */
     const void *set_node;   /* private: settings as written, for hm_stage_given */
@@ -181,6 +183,7 @@ struct hm_stage {
     const char *product_path[3]; /* "" = the folder itself, "adapter" = a subfolder; NULL = none */
     bool own_memory;             /* keeps within set.memory by itself; its plan may be above that */
     bool resumable;              /* a .partial folder is kept and continued; else cleared */
+    bool digests_inputs;         /* fills read_digests: large files are not read once more for it */
     /* settings that exclude each other; may be NULL */
     int (*check)(const struct hm_stage_run *run, struct hm_error *err);
     int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,

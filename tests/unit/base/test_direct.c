@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * base/direct_*.c: pieces of ranges at any offset, a file that shrank, stretches put in any order,
- * errors told late, what is left when all is dropped early.
+ * base/direct_*.c: pieces of ranges at any offset, a file that shrank, digests on the way,
+ * stretches put in any order, errors told late, what is left when all is dropped early.
  */
 #include "support/support.h"
 
@@ -10,6 +10,7 @@
 
 #include "hanmix/base/direct.h"
 #include "hanmix/base/file.h"
+#include "hanmix/base/hash.h"
 
 #define FILE_BYTES 300001u
 
@@ -76,6 +77,87 @@ static void test_shrunk(void **state)
     close(fd);
 }
 
+/* What a reader of these ranges says the file's digest is; false: nothing. */
+static bool digest_of(const struct hm_read_range *range, size_t n, struct hm_error *err,
+                      char hex[HM_SHA256_HEX_BYTES])
+{
+    struct hm_file_digests digests = { 0 };
+    struct hm_reader *reader = NULL;
+    const uint8_t *piece;
+    size_t len;
+
+    assert_ok(hm_reader_new_digesting(range, n, &reader, err), *err);
+    for (size_t r = 0; r < n; r++)
+        for (uint64_t at = 0; at < range[r].bytes; at += len)
+            assert_ok(hm_reader_next(reader, &piece, &len, err), *err);
+    assert_ok(hm_reader_digests(reader, &digests, err), *err);
+    const char *found = n ? hm_file_digests_find(&digests, range[0].path) : NULL;
+    if (found)
+        memcpy(hex, found, HM_SHA256_HEX_BYTES);
+    assert_null(hm_file_digests_find(&digests, "another"));
+    hm_file_digests_release(&digests);
+    hm_reader_free(reader);
+    return found != NULL;
+}
+
+/* Files in file order but for small ranges and small gaps are digested, others are not. */
+static void test_digests(void **state)
+{
+    const char *path = tmp_path(*state, "in");
+    int fd = open_content(path);
+    const struct hm_read_range whole = { fd, path, 0, FILE_BYTES, 4096 };
+    const struct hm_read_range links[] = {
+        { fd, path, 200000, 64, 4096 }, /* small, far ahead */
+        { fd, path, 5000, 95000, 10007 },
+        { fd, path, 200064, 1, 4096 },
+        { fd, path, 100000, 100000, 65536 },
+        { fd, path, 100, 0, 10 },
+        { fd, path, 200070, FILE_BYTES - 200071, 9999 },
+    };
+    const struct hm_read_range backwards[] = {
+        { fd, path, 100000, FILE_BYTES - 100000, 65536 },
+        { fd, path, 0, 100000, 65536 },
+    };
+    const struct hm_read_range holes = { fd, path, 0, FILE_BYTES - FILE_BYTES / 16 - 1, 65536 };
+    struct hm_error err = { 0 };
+    char hex[HM_SHA256_HEX_BYTES], expected[HM_SHA256_HEX_BYTES];
+
+    assert_ok(hm_sha256_of(content, FILE_BYTES, expected, &err), err);
+    assert_true(digest_of(&whole, 1, &err, hex));
+    assert_string_equal(hex, expected);
+    assert_true(digest_of(links, 6, &err, hex));
+    assert_string_equal(hex, expected);
+    assert_false(digest_of(backwards, 2, &err, hex));
+    assert_false(digest_of(&holes, 1, &err, hex));
+    assert_false(digest_of(NULL, 0, &err, hex));
+    close(fd);
+}
+
+/* A reader given up while it digests; a file that ends within a piece has no digest. */
+static void test_digests_given_up(void **state)
+{
+    const char *path = tmp_path(*state, "in");
+    int fd = open_content(path);
+    const struct hm_read_range range = { fd, path, 0, FILE_BYTES, 4096 };
+    struct hm_file_digests digests = { 0 };
+    struct hm_reader *reader = NULL;
+    struct hm_error err = { 0 };
+    const uint8_t *piece;
+    size_t len;
+
+    assert_ok(hm_reader_new_digesting(&range, 1, &reader, &err), err);
+    assert_ok(hm_reader_next(reader, &piece, &len, &err), err);
+    hm_reader_free(reader);
+    assert_int_equal(truncate(path, 6000), 0);
+    assert_ok(hm_reader_new_digesting(&range, 1, &reader, &err), err);
+    assert_ok(hm_reader_next(reader, &piece, &len, &err), err);
+    assert_fails(hm_reader_next(reader, &piece, &len, &err), HM_ERR_IO, "shorter", err);
+    assert_ok(hm_reader_digests(reader, &digests, &err), err);
+    assert_int_equal(digests.count, 0);
+    hm_reader_free(reader);
+    close(fd);
+}
+
 /* Stretches of odd lengths, the second half first, in buffers of a page or two. */
 static void test_places(void **state)
 {
@@ -128,6 +210,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_ranges, test_dir_setup, test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_shrunk, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_digests, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_digests_given_up, test_dir_setup, test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_places, test_dir_setup, test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_refusals, test_dir_setup, test_dir_teardown),
     };

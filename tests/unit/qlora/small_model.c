@@ -128,7 +128,9 @@ void small_model_write(const char *dir, const struct small_model *model)
         else if (slot.kind == HM_WEIGHT_W1 && slot.expert == 0)
             n = add_fused(spec, piece, n, model->dtype, &slot);
     }
-    assert_ok(hm_folder_writer_open(dir, spec, n, 20000, &writer, &err), err);
+    assert_ok(
+        hm_folder_writer_open(dir, spec, n, model->one_file ? UINT64_MAX : 20000, &writer, &err),
+        err);
     while ((next = hm_folder_writer_next(writer)) < n)
         for (size_t i = 0; i < piece[next].n; i++)
             fill(&arch, model, &piece[next].slot[i], writer);
@@ -207,4 +209,21 @@ void assert_same_files(const char *a, const char *b)
     }
     hm_names_release(&x);
     hm_names_release(&y);
+}
+
+const struct small_model small_model_digested = {
+    .mixtral = true, .dtype = HM_DTYPE_BF16, .hidden = 128, .ffn = 1024, .one_file = true
+};
+
+void assert_digested(struct hm_file_digests *digests, const char *dir)
+{
+    struct hm_error err = { 0 };
+    char path[512], hex[HM_SHA256_HEX_BYTES];
+
+    snprintf(path, sizeof path, "%s/%s", dir, HM_MODEL_FILE);
+    assert_int_equal(digests->count, 1);
+    assert_string_equal(digests->item[0].path, path);
+    assert_ok(hm_sha256_file(path, NULL, hex, &err), err);
+    assert_string_equal(digests->item[0].hex, hex);
+    hm_file_digests_release(digests);
 }

@@ -9,10 +9,12 @@
 #include "support/support.h"
 
 #include "hanmix/base/ctl.h"
+#include "hanmix/base/hash.h"
 #include "hanmix/checkpoint/checkpoint.h"
 
 struct small_model {
     bool mixtral, tied, fused; /* fused: transformers 5's names of experts and gate */
+    bool one_file;             /* not many small shards */
     enum hm_dtype dtype;
     uint32_t hidden, ffn;
     const char *poison; /* weight whose value 3 becomes poison_value, or NULL */
@@ -29,6 +31,10 @@ void small_model_write(const char *dir, const struct small_model *model);
  */
 unsigned kill_and_continue(int (*attempt)(const struct hm_ctl *ctl), unsigned calls,
                            const char *dir);
+/* Large enough for its file to be digested while it is read, as files of real models are. */
+extern const struct small_model small_model_digested;
+/* The digest of that model's file, and of nothing else; released. */
+void assert_digested(struct hm_file_digests *digests, const char *dir);
 /* Both folders hold the same files, byte for byte, and nothing else. */
 void assert_same_files(const char *a, const char *b);
 

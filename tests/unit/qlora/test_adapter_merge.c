@@ -71,6 +71,27 @@ static int teardown(void **state)
     return 0;
 }
 
+static void test_read_digests(void **state)
+{
+    struct hm_file_digests digests = { 0 };
+    const struct hm_adapter_merge_options options = { .dtype = HM_DTYPE_COUNT,
+                                                      .shard_bytes = UINT64_C(1) << 40,
+                                                      .digests = &digests };
+    struct hm_adapter_merge_report report = { 0 };
+    struct hm_error err = { 0 };
+    char model[512], adapter[512];
+
+    (void)state;
+    snprintf(model, sizeof model, "%s", tmp_path(dir, "digested"));
+    snprintf(adapter, sizeof adapter, "%s", tmp_path(dir, "digested.adapter"));
+    small_model_write(model, &small_model_digested);
+    make_adapter("digested", "digested.adapter", 0.125F, false);
+    assert_ok(hm_adapter_merge(model, adapter, &options, &kernels, tmp_path(dir, "digested.out"),
+                               NULL, &report, &err),
+              err);
+    assert_digested(&digests, model);
+}
+
 static int run(const char *model, const char *adapter, enum hm_dtype dtype, const char *out,
                const struct hm_ctl *ctl, struct hm_adapter_merge_report *report,
                struct hm_error *err)
@@ -349,7 +370,7 @@ int main(void)
         cmocka_unit_test(test_types),        cmocka_unit_test(test_tied),
         cmocka_unit_test(test_digests),      cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_stop),         cmocka_unit_test(test_oom),
-        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_killed),       cmocka_unit_test(test_read_digests),
     };
     return cmocka_run_group_tests_name("adapter_merge", tests, setup, teardown);
 }

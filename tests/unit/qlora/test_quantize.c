@@ -323,6 +323,39 @@ static void test_oom(void **state)
     assert_true(oom_sweep(once, &options) > 100);
 }
 
+/* The digest of the file read, whichever way its codes go; what a continued run has not read whole
+ * it does not tell. */
+static void test_digests(void **state)
+{
+    struct hm_quantize_options options = defaults();
+    struct hm_file_digests digests = { 0 };
+    uint64_t calls = 0;
+    const struct hm_ctl ctl = { .stop = &stop, .progress = on_progress, .context = &calls };
+    struct hm_quantize_report report = { 0 };
+    struct hm_error err = { 0 };
+    char dir[512];
+
+    (void)state;
+    snprintf(dir, sizeof dir, "%s", tmp_path(test_dir, "digested"));
+    small_model_write(dir, &small_model_digested);
+    options.digests = &digests;
+    for (int i = 0; i < 2; i++) {
+        options.double_quant = i == 0;
+        quantize("digested", "digested4", &options);
+        assert_digested(&digests, dir);
+        assert_ok(hm_dir_remove(tmp_path(test_dir, "digested4"), &err), err);
+    }
+    stop = 0;
+    options.sync_bytes = 1;
+    assert_int_equal(
+        hm_quantize(dir, &options, &kernels, tmp_path(test_dir, "digested4"), &ctl, &report, &err),
+        HM_ERR_STOPPED);
+    assert_int_equal(digests.count, 0);
+    stop = 0;
+    quantize("digested", "digested4", &options);
+    assert_int_equal(digests.count, 0);
+}
+
 static struct hm_quantize_options resumed;
 static char resumed_from[512], resumed_to[512];
 
@@ -383,7 +416,8 @@ int main(void)
         cmocka_unit_test(test_odd_shapes), cmocka_unit_test(test_report),
         cmocka_unit_test(test_skips),      cmocka_unit_test(test_skip_rule),
         cmocka_unit_test(test_refusals),   cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_oom),        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_oom),        cmocka_unit_test(test_digests),
+        cmocka_unit_test(test_killed),
     };
     hm_kernels_reference(&kernels);
     return cmocka_run_group_tests_name("quantize", tests, test_dir_setup, test_dir_teardown);
