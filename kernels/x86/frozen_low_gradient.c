@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Gradients of LoRA factors with AVX512-BF16: dA += v^T x and dB += dy^T u. LOW_M rows of x or dy
- * are paired (row i beside row i + 1) in strips of 32 columns, values are turned so that pairs of
- * rows lie together, and all ranks meet the strips; sums over all rows stay in scratch.
+ * Gradients of LoRA factors with AVX512-BF16: dA += v^T x and dB += dy^T u. Values are turned so
+ * that pairs of rows lie together, and meet pairs of rows (row i beside row i + 1) of 32 columns:
+ * of x in strips that are rounded for all factors that read it, of dy as it is packed. Sums over
+ * all rows stay in scratch.
  */
 #include "frozen.h"
 #include "frozen_round.h"
 #include "frozen_tile.h"
 
-#define RANKS 256u /* at once */
-#define COLS  256u /* at once */
-#define AHEAD 16u  /* rows fetched before they are met */
-#define STRIP \
-    (PAIRS * LOW_M + 2 * PAIRS) /* of 32 columns of LOW_M rows, off the sets of its neighbours */
-#define SUMS (RANKS * 32u)      /* of a strip */
+#define RANKS  256u                         /* at once */
+#define COLS   256u                         /* at once */
+#define X_ROWS 64u                          /* of x at once: strips stay in L1 */
+#define AHEAD  16u                          /* rows fetched before they are met */
+#define STRIP  (PAIRS * X_ROWS + 2 * PAIRS) /* of 32 columns, off the sets of its neighbours */
+#define SUMS   (RANKS * 32u)                /* of 32 columns */
 
+_Static_assert(X_ROWS <= LOW_M, "turned values");
 _Static_assert(COLS / 32 * STRIP <= PANEL_N * CHUNK, "strips");
 _Static_assert(COLS / 32 * SUMS <= PANEL_N * BLOCK_M, "sums");
-_Static_assert(RANKS *LOW_M <= PANEL_N * LOW_M, "turned values");
 
 /* Values of `rank` ranks, n rows of each, as [rank][LOW_M]. */
 static void values_turn(const uint16_t *value, size_t ld, uint32_t rank, size_t n, uint16_t *out)
@@ -45,25 +46,6 @@ static void pairs_round(const float *x, size_t ldx, size_t n, size_t n_cols, uin
             _mm512_store_si512(
                 strips + j / 32 * STRIP + j % 32 * 2,
                 halves_pair((__m512i)_mm512_cvtne2ps_pbh(next, _mm512_loadu_ps(x + j))));
-        }
-}
-
-/* The same of packed rows, `width` apart; n_strips within a chunk. */
-static void pairs_copy(const uint16_t *rows, size_t width, size_t n, size_t n_strips,
-                       uint16_t *strips)
-{
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
-                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-
-    for (size_t i = 0; i < n; i += 2, rows += 2 * width, strips += 2 * PAIRS)
-        for (size_t j = 0; j < n_strips; j++) {
-            const uint16_t *from = rows + j * PAIRS;
-            __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + width);
-            fetch((uintptr_t)from + AHEAD * width * sizeof(*rows));
-            fetch((uintptr_t)from + (AHEAD + 1) * width * sizeof(*rows));
-            _mm512_store_si512(strips + j * STRIP, _mm512_permutex2var_epi16(a, low, b));
-            _mm512_store_si512(strips + j * STRIP + PAIRS, _mm512_permutex2var_epi16(a, high, b));
         }
 }
 
@@ -105,8 +87,8 @@ static void a_ranks(const float *x, size_t ldx, size_t m, size_t n_cols,
                     const struct hm_low_part *part, unsigned n_parts, uint32_t first, uint32_t n,
                     size_t ld, struct frozen_scratch *s)
 {
-    for (size_t i = 0; i < m; i += LOW_M) {
-        size_t rows = least(LOW_M, m - i);
+    for (size_t i = 0; i < m; i += X_ROWS) {
+        size_t rows = least(X_ROWS, m - i);
         pairs_round(x + i * ldx, ldx, rows, n_cols, s->panel);
         for (unsigned p = 0; p < n_parts; p++)
             if (first < part[p].rank)
@@ -138,28 +120,106 @@ void hm_low_a_gradient_avx512bf16(const float *x, size_t ldx, size_t m, uint32_t
         }
 }
 
-/* grad[n_cols][..] += sums [rank][n_cols], turned: up to 16 ranks of 16 columns, or 8 of 32. */
+/* --- dB --- */
+
+struct rows_tile { /* pairs of packed rows, `width` apart, against turned values */
+    const uint16_t *row, *value;
+    size_t width, pairs;
+    float *sum; /* [ranks][2][16] */
+    bool first;
+};
+
+INLINE void rows_run(size_t ranks, const struct rows_tile *tile)
+{
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    const uint16_t *row = tile->row, *value = tile->value;
+    __m512 sum[24];
+
+    UNROLL for (size_t i = 0; i < 2 * ranks; i++) sum[i] =
+        tile->first ? _mm512_setzero_ps() : _mm512_load_ps(tile->sum + i * 16);
+    for (size_t p = 0; p < tile->pairs; p++, row += 2 * tile->width, value += 2) {
+        __m512i a = _mm512_loadu_si512(row), b = _mm512_loadu_si512(row + tile->width);
+        __m512bh left = (__m512bh)_mm512_permutex2var_epi16(a, low, b);
+        __m512bh right = (__m512bh)_mm512_permutex2var_epi16(a, high, b);
+        UNROLL for (size_t r = 0; r < ranks; r++)
+        {
+            int pair;
+            memcpy(&pair, value + r * LOW_M, sizeof(pair));
+            __m512bh factor = (__m512bh)_mm512_set1_epi32(pair);
+            sum[2 * r] = _mm512_dpbf16_ps(sum[2 * r], factor, left);
+            sum[2 * r + 1] = _mm512_dpbf16_ps(sum[2 * r + 1], factor, right);
+        }
+    }
+    UNROLL for (size_t i = 0; i < 2 * ranks; i++) _mm512_store_ps(tile->sum + i * 16, sum[i]);
+}
+
+static __attribute__((noinline)) void ranks_run(size_t ranks, const struct rows_tile *tile)
+{
+    switch (ranks) {
+    case 4:
+        rows_run(4, tile);
+        break;
+    case 8:
+        rows_run(8, tile);
+        break;
+    default:
+        rows_run(12, tile);
+    }
+}
+
+/* n rows of 32 columns against `rank` ranks; the next columns are fetched on the way. */
+static void columns_run(const uint16_t *rows, size_t width, size_t n, uint32_t rank, float *sum,
+                        bool first, const uint16_t *values)
+{
+    for (size_t i = 0; i < n; i++)
+        fetch((uintptr_t)(rows + i * width) + 2 * PAIRS);
+    for (size_t r = 0, height; r < round_up(rank, 4); r += height) {
+        const struct rows_tile tile = { rows,        values + r * LOW_M, width,
+                                        units(n, 2), sum + r * 32,       first };
+        height = hm_frozen_tile_height(round_up(rank, 4) - r, 12);
+        ranks_run(height, &tile);
+    }
+}
+
+/* grad[16 or 32][..] += sums [rank][16 or 32], turned; n columns exist. */
+INLINE void turned_add(bool narrow, const float *sum, size_t rank, size_t n, float *grad, size_t ld)
+{
+    const size_t height = narrow ? 8 : LANES;
+    const __mmask16 mask = mask16(least(height, rank));
+    __m512 block[LANES];
+
+    UNROLL for (size_t i = 0; i < LANES; i++) block[i] =
+        i % height < rank ? _mm512_load_ps(sum + i % height * 32 + i / height * LANES)
+                          : _mm512_setzero_ps();
+    vf_transpose(block);
+    UNROLL for (size_t i = 0; i < LANES; i++)
+    {
+        float *to = grad + i * ld;
+        if (i < n)
+            _mm512_mask_storeu_ps(to, mask,
+                                  _mm512_add_ps(block[i], _mm512_maskz_loadu_ps(mask, to)));
+        if (narrow && LANES + i < n) {
+            to += LANES * ld;
+            _mm512_mask_storeu_ps(to, mask,
+                                  _mm512_add_ps(_mm512_shuffle_f32x4(block[i], block[i], 0xee),
+                                                _mm512_maskz_loadu_ps(mask, to)));
+        }
+    }
+}
+
 static void sums_add_turned(const float *sum, uint32_t rank, size_t n_cols, float *grad, size_t ld)
 {
-    const size_t height = rank <= 8 ? 8 : LANES, width = rank <= 8 ? 2 * LANES : LANES;
-
+    if (rank <= 8) {
+        for (size_t c = 0; c < n_cols; c += 2 * LANES)
+            turned_add(true, sum + c / 32 * SUMS, rank, n_cols - c, grad + c * ld, ld);
+        return;
+    }
     for (uint32_t r = 0; r < rank; r += LANES)
-        for (size_t c = 0; c < n_cols; c += width) {
-            const __mmask16 mask = mask16(least(height, rank - r));
-            const float *from = sum + c / 32 * SUMS + r * 32 + c % 32;
-            __m512 block[LANES];
-            UNROLL for (size_t i = 0; i < LANES; i++) block[i] =
-                r + i % height < rank ? _mm512_load_ps(from + i % height * 32 + i / height * LANES)
-                                      : _mm512_setzero_ps();
-            vf_transpose(block);
-            for (size_t i = 0; i < width && c + i < n_cols; i++) {
-                float *to = grad + (c + i) * ld + r;
-                __m512 v = block[i % LANES];
-                if (i >= LANES)
-                    v = _mm512_shuffle_f32x4(v, v, 0xee);
-                _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, to)));
-            }
-        }
+        for (size_t c = 0; c < n_cols; c += LANES)
+            turned_add(false, sum + c / 32 * SUMS + r * 32 + c % 32, rank - r, n_cols - c,
+                       grad + c * ld + r, ld);
 }
 
 void hm_low_b_gradient_avx512bf16(const uint16_t *dy, size_t m, uint32_t k, uint32_t col0,
@@ -171,15 +231,16 @@ void hm_low_b_gradient_avx512bf16(const uint16_t *dy, size_t m, uint32_t k, uint
 
     for (uint32_t col = 0; col < n_cols; col += cols) {
         const size_t at = col0 + col, width = chunk_width(k, at);
+        const uint16_t *rows = dy + chunk_begin(m, at) + at % CHUNK;
         cols = (uint32_t)least(least(COLS, CHUNK - at % CHUNK), n_cols - col);
         for (uint32_t r = 0; r < rank; r += RANKS) {
             const uint32_t ranks = (uint32_t)least(RANKS, rank - r);
             for (size_t i = 0; i < m; i += LOW_M) {
                 size_t n = least(LOW_M, m - i);
-                pairs_copy(dy + chunk_begin(m, at) + i * width + at % CHUNK, width, n,
-                           units(cols, 32), s->panel);
-                strips_run(value + r / 2 * hm_low_ld(m) + 2 * i, hm_low_ld(m), ranks, 0, n,
-                           units(cols, 32), i == 0, s);
+                values_turn(value + r / 2 * hm_low_ld(m) + 2 * i, hm_low_ld(m), ranks, n, s->low);
+                for (uint32_t j = 0; j < cols; j += 32)
+                    columns_run(rows + i * width + j, width, n, ranks, s->sum + j / 32 * SUMS,
+                                i == 0, s->low);
             }
             sums_add_turned(s->sum, ranks, cols, grad + (size_t)col * rank + r, rank);
         }

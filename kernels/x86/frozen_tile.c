@@ -93,9 +93,7 @@ TILE_1(quads_1_narrow, tile->row_ld, true, 0)
 TILE_2(quads_2_narrow, tile->row_ld, true, 0)
 TILE_2(low_2, LOW_M, false, 0)
 
-/* n rows, a multiple of 4, that may lie in tiles of `most` = 12 or 24 rows; avoids tiles of 4,
- * whose sums are too few to hide the latency. */
-static size_t tile_height(size_t n, size_t most)
+size_t hm_frozen_tile_height(size_t n, size_t most)
 {
     if (n >= most)
         return n - most == 4 ? most - 4 : most;
@@ -119,7 +117,7 @@ void hm_frozen_strip_run(enum frozen_strip strip, size_t vectors, size_t n_rows,
     size_t rows;
 
     for (size_t r = 0; r < n_rows; r += rows) {
-        rows = tile_height(n_rows - r, vectors == 1 ? 24 : 12);
+        rows = hm_frozen_tile_height(n_rows - r, vectors == 1 ? 24 : 12);
         ahead_fetch(ahead);
         run(rows, &tile);
         tile.main.row += rows * tile.row_ld;

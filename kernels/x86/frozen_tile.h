@@ -58,6 +58,9 @@ INLINE void ahead_fetch(struct frozen_ahead *ahead)
     ahead->left += ahead->left_each;
 }
 
+/* The next tile's height of n rows, a multiple of 4, that may lie in tiles of `most` = 12 or 24
+ * rows; avoids tiles of 4, whose sums are too few to hide the latency. */
+size_t hm_frozen_tile_height(size_t n, size_t most);
 /* All n_rows, a multiple of 4, of one or two vectors; backward and low: two. */
 void hm_frozen_strip_run(enum frozen_strip strip, size_t vectors, size_t n_rows,
                          struct frozen_tile tile, struct frozen_ahead *ahead);
