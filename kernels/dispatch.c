@@ -82,6 +82,8 @@ void hm_kernels_reference(struct hm_kernels *ret_kernels)
         .frozen_forward = hm_frozen_forward_ref,
         .frozen_backward = hm_frozen_backward_ref,
         .low_project = hm_low_project_ref,
+        .low_sums = hm_low_sums_ref,
+        .low_join = hm_low_join_ref,
         .low_a_gradient = hm_low_a_gradient_ref,
         .low_b_gradient = hm_low_b_gradient_ref,
     };
@@ -105,6 +107,8 @@ void hm_kernels_init(struct hm_kernels *ret_kernels, unsigned cpu_flags)
     ret_kernels->frozen_forward = NULL;
     ret_kernels->frozen_backward = NULL;
     ret_kernels->low_project = NULL;
+    ret_kernels->low_sums = NULL;
+    ret_kernels->low_join = NULL;
     ret_kernels->low_a_gradient = NULL;
     ret_kernels->low_b_gradient = NULL;
     for (size_t i = 0; i < N_PATHS; i++)

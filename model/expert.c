@@ -132,6 +132,8 @@ static void activate(const struct hm_moe *moe, const struct hm_expert_job *job, 
         step->kernels->frozen_pack(HM_PACK_FORWARD, job->in.n, f, 0, job->in.n, col0, width,
                                    m + col0, f, job->out.packed_x);
     hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
+    if (!moe->dh)
+        hm_fan_low_sums(step, &job->out, 0, HM_PACK_FORWARD, cut, worker);
 }
 
 void hm_expert_inner(const struct hm_moe *moe, const struct hm_expert_job *job, size_t cut,
@@ -186,6 +188,8 @@ void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_j
     }
     hm_step_lap(step, worker, HM_PHASE_OTHER, &mark);
     pack_inner(moe, job, col0, width, worker);
+    for (unsigned b = 0; b < 2; b++)
+        hm_fan_low_sums(step, &job->in, b, HM_PACK_BACKWARD, cut, worker);
     hm_fan_a_gradients(step, &job->out, cut, worker);
     for (unsigned b = 0; b < 2; b++)
         hm_fan_weight_gradient(step, &job->in, b, cut, worker);
@@ -200,11 +204,11 @@ void hm_expert_low_gradient(const struct hm_moe *moe, const struct hm_expert_job
     const struct hm_act *parts = &step->ws->buffer[HM_BUF_GAMMA_CUT];
     size_t end = hm_least((block + 1) * HM_ROW_BLOCK, job->in.n);
 
-    if (job->out.branch[0].w.rank > 0 && step->ws->shape.recompute)
-        hm_fan_down(step, &job->out, 0, block, worker);
     for (unsigned b = 0; b < 2; b++)
         if (job->in.branch[b].w.rank > 0)
             hm_fan_up_gradient(step, &job->in, b, block, worker);
+    if (job->out.branch[0].w.rank > 0 && step->ws->shape.recompute)
+        hm_fan_down(step, &job->out, 0, block, worker); /* over the sums of v1 */
     double mark = hm_clock_seconds();
     for (size_t row = block * HM_ROW_BLOCK; moe->routed && row < end; row++) {
         const float *part = hm_f32(step->ws, HM_BUF_GAMMA_CUT) + job->round_row + row;

@@ -104,6 +104,7 @@ void hm_final_norm_view(const struct hm_model *model, struct hm_norm *ret_view);
     256u /* a decoded panel holds at most HM_PANEL_ROWS * HM_PANEL_COLS weights: it stays in L2 */
 #define HM_PANEL_COLS   512u
 #define HM_PROMPT_BLOCK 256u /* tokens of a prompt that are run at once */
+#define HM_LOW_SUM_MOST 16u  /* ranks up to which u and v of experts are summed by cuts of F */
 #define HM_Q_TILE       128u /* queries and keys of an attention tile */
 #define HM_K_TILE       128u
 
@@ -147,6 +148,7 @@ enum hm_buffer {
     HM_BUF_LOW,       /* [S * linears + 1][rows][R] LoRA: x A^T of each, and of the head; rows:
                          max(N, X), and where packed those of every expert padded */
     HM_BUF_LOW_DY,    /* [3][rows][R] LoRA: dy B of up to three linears */
+    HM_BUF_LOW_SUMS,  /* [cuts of F][2][rows][R]: parts of u of w2, of v of w1 and w3 */
     HM_BUF_GAMMA,     /* [N*K] <dy, expert output> times the routing weight */
     HM_BUF_GAMMA_CUT, /* [cuts of F][X] its parts */
     HM_BUF_PACK_X,    /* bf16: input of a fan, of every expert */
@@ -219,6 +221,8 @@ float *hm_worker_scratch(const struct hm_workspace *workspace, int worker);
 uint32_t hm_cut(uint32_t width);
 uint32_t hm_head_rows(const struct hm_arch *arch, size_t tokens); /* rows of logits held at once */
 size_t hm_expert_round_rows(const struct hm_shape *shape);        /* X */
+/* Values of one of the two halves of a row of HM_BUF_LOW_SUMS; 0: ranks are too many. */
+size_t hm_low_sums_half(const struct hm_shape *shape);
 
 /* --- one step --------------------------------------------------------------------------------- */
 
@@ -250,6 +254,9 @@ struct hm_branch { /* one linear of a fan */
     float *u; /* [n][R] dropout(x) A^T; kept from the forward pass to the backward pass. Where W is
                  frozen and nothing is dropped: values of struct hm_low_rank, times scale */
     float *v; /* [n][R] scale * dy B; likewise */
+    float *u_sums, *v_sums; /* parts of u or v by cuts of the inner dimension, sums_stride apart;
+                               NULL: they are computed in one piece */
+    size_t sums_stride;
     uint16_t *packed_dy; /* y as a gradient [n][frozen.rows], packed; only when w is frozen */
 };
 
@@ -303,6 +310,10 @@ void hm_fan_pack_gradient(const struct hm_step *step, const struct hm_fan *fan, 
 /* y */
 void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
                     size_t cut, int worker);
+/* What a cut of the inner dimension, packed and still in the cache, adds to u or v; nothing where
+ * they are computed in one piece. */
+void hm_fan_low_sums(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
+                     enum hm_pack side, size_t cut, int worker);
 /* v */
 void hm_fan_up_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
                         size_t block, int worker);

@@ -185,25 +185,73 @@ void hm_fan_pack_gradient(const struct hm_step *step, const struct hm_fan *fan, 
     hm_step_lap(step, worker, HM_PHASE_PRODUCT, &mark);
 }
 
-/* s x A^T of a block, packed in the fan or, where that is lost, in the worker's scratch. */
+static size_t cuts_of(uint32_t width)
+{
+    return hm_units(width, hm_cut(width));
+}
+
+void hm_fan_low_sums(const struct hm_step *step, const struct hm_fan *fan, unsigned which,
+                     enum hm_pack side, size_t cut, int worker)
+{
+    const struct hm_branch *branch = &fan->branch[which];
+    const struct hm_linear *w = &branch->w;
+    const bool forward = side == HM_PACK_FORWARD;
+    const uint32_t k = forward ? w->cols : w->rows, col0 = (uint32_t)cut * hm_cut(k);
+    float *sums = forward ? branch->u_sums : branch->v_sums;
+    double mark = hm_clock_seconds();
+
+    if (!low_packed(step, w) || !sums)
+        return;
+    step->kernels->low_sums(side, forward ? w->a->value : w->b->value, w->rank,
+                            forward ? fan->packed_x : branch->packed_dy, fan->n, k, col0,
+                            (uint32_t)hm_least(hm_cut(k), k - col0),
+                            sums + cut * branch->sums_stride, hm_worker_panel(step->ws, worker));
+    hm_step_lap(step, worker, HM_PHASE_LORA, &mark);
+}
+
+/* u of a block whose packed x is lost: packed again, and in the same parts as before. */
+static void down_again(const struct hm_step *step, const struct hm_fan *fan,
+                       const struct hm_branch *branch, size_t row0, size_t n, int worker)
+{
+    const struct hm_linear *w = &branch->w;
+    const size_t m = fan->n <= HM_ROW_BLOCK ? n : hm_units(n, HM_PACK_ROWS) * HM_PACK_ROWS;
+    uint16_t *packed = (uint16_t *)(void *)hm_worker_scratch(step->ws, worker);
+    uint16_t *u = low_values(branch->u) + 2 * row0;
+    void *scratch = hm_worker_panel(step->ws, worker);
+
+    step->kernels->frozen_pack(HM_PACK_FORWARD, m, w->cols, 0, n, 0, w->cols,
+                               fan->x + row0 * w->cols, w->cols, packed);
+    if (!branch->u_sums) {
+        step->kernels->low_project(HM_PACK_FORWARD, w->a->value, w->rank, w->scale, packed, m,
+                                   w->cols, 0, n, u, hm_low_ld(fan->n), scratch);
+        return;
+    }
+    float *sums = branch->u_sums + hm_low_sums(row0, w->rank);
+    for (size_t cut = 0; cut < cuts_of(w->cols); cut++) {
+        uint32_t col0 = (uint32_t)cut * hm_cut(w->cols);
+        step->kernels->low_sums(HM_PACK_FORWARD, w->a->value, w->rank, packed, m, w->cols, col0,
+                                (uint32_t)hm_least(hm_cut(w->cols), w->cols - col0),
+                                sums + cut * branch->sums_stride, scratch);
+    }
+    step->kernels->low_join(sums, branch->sums_stride, cuts_of(w->cols), w->rank, w->scale, 0, n, u,
+                            hm_low_ld(fan->n));
+}
+
 static void down_packed(const struct hm_step *step, const struct hm_fan *fan,
                         const struct hm_branch *branch, size_t row0, size_t n, int worker)
 {
     const struct hm_linear *w = &branch->w;
-    const uint16_t *packed = fan->packed_x;
-    uint16_t *again = (uint16_t *)(void *)hm_worker_scratch(step->ws, worker);
-    size_t m = fan->n, first = row0;
+    uint16_t *u = low_values(branch->u) + 2 * row0;
 
-    if (fan->x_lost) {
-        step->kernels->frozen_pack(HM_PACK_FORWARD, n, w->cols, 0, n, 0, w->cols,
-                                   fan->x + row0 * w->cols, w->cols, again);
-        packed = again;
-        m = n;
-        first = 0;
-    }
-    step->kernels->low_project(HM_PACK_FORWARD, w->a->value, w->rank, w->scale, packed, m, w->cols,
-                               first, n, low_values(branch->u) + 2 * row0, hm_low_ld(fan->n),
-                               hm_worker_panel(step->ws, worker));
+    if (fan->x_lost)
+        down_again(step, fan, branch, row0, n, worker);
+    else if (branch->u_sums)
+        step->kernels->low_join(branch->u_sums, branch->sums_stride, cuts_of(w->cols), w->rank,
+                                w->scale, row0, n, u, hm_low_ld(fan->n));
+    else
+        step->kernels->low_project(HM_PACK_FORWARD, w->a->value, w->rank, w->scale, fan->packed_x,
+                                   fan->n, w->cols, row0, n, u, hm_low_ld(fan->n),
+                                   hm_worker_panel(step->ws, worker));
 }
 
 void hm_fan_down(const struct hm_step *step, const struct hm_fan *fan, unsigned which, size_t block,
@@ -240,7 +288,11 @@ void hm_fan_up_gradient(const struct hm_step *step, const struct hm_fan *fan, un
     size_t n = hm_least(HM_ROW_BLOCK, fan->n - row0);
     double mark = hm_clock_seconds();
 
-    if (low_packed(step, w))
+    if (low_packed(step, w) && branch->v_sums)
+        step->kernels->low_join(branch->v_sums, branch->sums_stride, cuts_of(w->rows), w->rank,
+                                w->scale, row0, n, low_values(branch->v) + 2 * row0,
+                                hm_low_ld(fan->n));
+    else if (low_packed(step, w))
         step->kernels->low_project(HM_PACK_BACKWARD, w->b->value, w->rank, w->scale,
                                    branch->packed_dy, fan->n, w->rows, row0, n,
                                    low_values(branch->v) + 2 * row0, hm_low_ld(fan->n),

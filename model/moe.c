@@ -164,6 +164,21 @@ static void job_place(const struct hm_moe *moe, struct hm_expert_job *job)
     job->in.branch[1].packed_dy = inner + ws->buffer[HM_BUF_PACK_M].cols / 2;
 }
 
+/* Parts of u of w2 and of v of w1 and w3, by cuts of F; each in its time. */
+static void sums_place(const struct hm_moe *moe, struct hm_expert_job *job)
+{
+    const struct hm_workspace *ws = moe->step->ws;
+    const size_t half = hm_low_sums_half(&ws->shape);
+    size_t row = job->round_row / 32 * 32 + moe->n_jobs * 32;
+    float *sums = hm_f32(ws, HM_BUF_LOW_SUMS) + hm_low_sums(row, ws->shape.rank);
+
+    job->in.branch[0].v_sums = job->out.branch[0].u_sums = sums;
+    job->in.branch[1].v_sums = sums + half;
+    for (unsigned b = 0; b < 2; b++)
+        job->in.branch[b].sums_stride = 2 * half;
+    job->out.branch[0].sums_stride = 2 * half;
+}
+
 static void job_set(const struct hm_moe *moe, uint32_t layer, uint32_t expert, size_t row0,
                     size_t n, struct hm_expert_job *ret_job)
 {
@@ -195,6 +210,8 @@ static void job_set(const struct hm_moe *moe, uint32_t layer, uint32_t expert, s
     job.out.branch[0] = hm_branch_make(step, &view.w2, y, layer, HM_LOW_W2, low);
     if (shape->packed)
         job_place(moe, &job);
+    if (n > 2 * HM_PACK_ROWS && hm_low_sums_half(shape) > 0)
+        sums_place(moe, &job);
     *ret_job = job;
 }
 

@@ -34,6 +34,14 @@ size_t hm_expert_round_rows(const struct hm_shape *shape)
     return shape->backward && !shape->recompute ? n * shape->arch.top_k : n;
 }
 
+size_t hm_low_sums_half(const struct hm_shape *shape)
+{
+    if (!shape->packed || shape->rank > HM_LOW_SUM_MOST)
+        return 0;
+    return hm_low_sums(hm_expert_round_rows(shape) + ((size_t)shape->arch.experts + 1) * 32,
+                       shape->rank);
+}
+
 /* Units of one loop over the experts: the longest list that moe.c builds. */
 static size_t units_most(const struct hm_shape *shape, size_t round_rows)
 {
@@ -119,6 +127,8 @@ static void table_forward(const struct hm_shape *shape, struct hm_act *table)
     table[HM_BUF_A3] = f32(sets, x * arch->ffn);
     table[HM_BUF_M] = f32(x, arch->ffn);
     table[HM_BUF_LOW] = f32((sets * HM_LOW_LAYER + 1) * low, shape->rank);
+    table[HM_BUF_LOW_SUMS] =
+        f32(hm_units(arch->ffn, hm_cut(arch->ffn)), (uint64_t)2 * hm_low_sums_half(shape));
     table[HM_BUF_LOW_DY] = f32(3 * low, shape->rank);
     table[HM_BUF_AUX] = (struct hm_act){ NULL, HM_DTYPE_F64, 2, arch->experts };
     table[HM_BUF_LOGITS] = f32(hm_head_rows(arch, n), arch->vocab_size);

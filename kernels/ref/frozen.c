@@ -7,19 +7,15 @@
  */
 #include "ref.h"
 
-static size_t round_up(size_t value, size_t multiple)
-{
-    return (value + multiple - 1) / multiple * multiple;
-}
-
 void hm_frozen_pack_ref(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
                         size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed)
 {
     size_t ld = round_up(k, HM_PACK_COLS);
-    size_t end_row = row0 + n_rows == m ? round_up(m, HM_PACK_ROWS) : row0 + n_rows;
+    size_t end_row = row0 + round_up(n_rows, HM_PACK_ROWS);
     size_t end_col = col0 + n_cols == k ? ld : col0 + n_cols;
-
     const bool turned = side == HM_PACK_BACKWARD_TURNED;
+
+    (void)m;
     for (size_t i = row0; i < end_row; i++)
         for (size_t j = col0; j < end_col; j++) {
             bool inside = i < row0 + n_rows && j < col0 + n_cols;

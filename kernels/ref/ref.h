@@ -75,6 +75,11 @@ void hm_gemm_nn_ref(size_t m, size_t n, size_t k, float alpha, const float *a, s
 void hm_gemm_tn_ref(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
                     const float *b, size_t ldb, float beta, float *c, size_t ldc);
 
+static inline size_t round_up(size_t value, size_t multiple)
+{
+    return (value + multiple - 1) / multiple * multiple;
+}
+
 void hm_frozen_pack_ref(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
                         size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed);
 void hm_frozen_forward_ref(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
@@ -87,6 +92,11 @@ void hm_frozen_backward_ref(const struct hm_frozen *w, uint32_t col0, uint32_t n
 void hm_low_project_ref(enum hm_pack side, const float *factor, uint32_t rank, float scale,
                         const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
                         uint16_t *low, size_t ld_low, void *scratch);
+void hm_low_sums_ref(enum hm_pack side, const float *factor, uint32_t rank, const uint16_t *x,
+                     size_t m, uint32_t k, uint32_t col0, uint32_t n_cols, float *sums,
+                     void *scratch);
+void hm_low_join_ref(const float *sums, size_t stride, size_t n_parts, uint32_t rank, float scale,
+                     size_t row0, size_t n, uint16_t *low, size_t ld_low);
 /* What frozen_forward and frozen_backward add for `low`, NULL for nothing: outputs from `first` on;
  * cols: of W. */
 void hm_low_add_ref(const struct hm_low_rank *low, enum hm_pack side, uint32_t first, uint32_t cols,

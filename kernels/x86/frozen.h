@@ -114,6 +114,11 @@ void hm_frozen_backward_avx512bf16(const struct hm_frozen *w, uint32_t col0, uin
 void hm_low_project_avx512bf16(enum hm_pack side, const float *factor, uint32_t rank, float scale,
                                const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
                                uint16_t *low, size_t ld_low, void *scratch);
+void hm_low_sums_avx512bf16(enum hm_pack side, const float *factor, uint32_t rank,
+                            const uint16_t *x, size_t m, uint32_t k, uint32_t col0, uint32_t n_cols,
+                            float *sums, void *scratch);
+void hm_low_join_avx512bf16(const float *sums, size_t stride, size_t n_parts, uint32_t rank,
+                            float scale, size_t row0, size_t n, uint16_t *low, size_t ld_low);
 void hm_low_a_gradient_avx512bf16(const float *x, size_t ldx, size_t m, uint32_t n_cols,
                                   const struct hm_low_part *part, unsigned n_parts, size_t ld,
                                   void *scratch);

@@ -397,6 +397,8 @@ void HM_AMX(hm_kernels_fill)(struct hm_kernels *kernels)
     kernels->frozen_forward = HM_AMX(frozen_forward);
     kernels->frozen_backward = HM_AMX(frozen_backward);
     kernels->low_project = NULL;
+    kernels->low_sums = NULL;
+    kernels->low_join = NULL;
     kernels->low_a_gradient = NULL;
     kernels->low_b_gradient = NULL;
 }

@@ -8,10 +8,13 @@
 #include "frozen_round.h"
 #include "frozen_tile.h"
 
-#define QUAD_RANKS 8u   /* of a vector: each has two lanes */
-#define UP_RANKS   128u /* whose sums over BLOCK_M rows fit scratch */
+#define QUAD_RANKS 8u  /* of a vector: each has two lanes */
+#define RANKS      64u /* at once */
 
-_Static_assert(UP_RANKS / QUAD_RANKS / 2 * BLOCK_M * 32 <= PANEL_N * BLOCK_M, "sums of v");
+/* Sums over columns of x or dy: [m / 32][ranks, a multiple of 4][32]. */
+#define QUAD_SUMS \
+    (RANKS / QUAD_RANKS * BLOCK_M * LANES) /* in scratch; sums of a block behind them */
+_Static_assert(QUAD_SUMS + RANKS * BLOCK_M <= PANEL_N * BLOCK_M, "sums of v");
 
 void hm_low_rows(const float *x, size_t ldx, size_t n_rows, size_t n, size_t ld, uint16_t *out)
 {
@@ -90,62 +93,58 @@ void hm_low_add_few(const struct hm_low_rank *low, uint32_t row0, uint32_t n_row
     }
 }
 
-/* --- u = s x A^T: the forward product with A for W --- */
+/* --- sums of x A^T: the forward product with A for W --- */
 
-/* Sums [rank][m] of a block become values. */
-static void sums_values(const float *sum, uint32_t rank, float scale, size_t m, uint16_t *low,
-                        size_t ld_low)
+struct columns { /* [first, end) of a packed operand [m][k]; rows [row0, row0 + n) */
+    const uint16_t *x;
+    size_t m, k, row0, n, first, end;
+};
+
+/* What is left of the chunk at column `at`. */
+static size_t piece_width(const struct columns *c, size_t at)
 {
-    const __m512 factor = _mm512_set1_ps(scale);
-
-    for (uint32_t r = 0; r < rank; r += 2)
-        for (size_t i = 0; i < m; i += LANES) {
-            const float *from = sum + i / 32 * 32 * PANEL_N + r * 32 + i % 32;
-            __m512 even = _mm512_mul_ps(factor, _mm512_load_ps(from)), odd = _mm512_setzero_ps();
-            if (r + 1 < rank)
-                odd = _mm512_mul_ps(factor, _mm512_load_ps(from + 32));
-            _mm512_storeu_si512(low + r / 2 * ld_low + 2 * i,
-                                halves_pair((__m512i)_mm512_cvtne2ps_pbh(odd, even)));
-        }
+    return least(c->end, (at / CHUNK + 1) * CHUNK) - at;
 }
 
-/* n <= BLOCK_M rows from row0, rank <= PANEL_N. */
-static void forward_values(const float *a, uint32_t rank, float scale, const uint16_t *x, size_t m,
-                           uint32_t k, size_t row0, size_t n, uint16_t *low, size_t ld_low,
-                           struct frozen_scratch *scratch)
+/* a: [rank][..], k apart, from the first column on. */
+static void forward_sums(const float *a, uint32_t rank, const struct columns *c, float *sum,
+                         struct frozen_scratch *scratch)
 {
-    for (uint32_t at = 0; at < k; at += CHUNK) {
-        const size_t width = chunk_width(k, at), tiles = units(rank, 12);
-        const uint16_t *lanes = x + chunk_begin(m, at) + row0 * width;
-        struct frozen_ahead ahead = { .at = (uintptr_t)a + (at + CHUNK) * sizeof(*a),
-                                      .stride = k * sizeof(*a),
+    const size_t height = round_up(rank, 4), tiles = units(rank, 12);
+    size_t piece;
+
+    for (size_t at = c->first; at < c->end; at += piece, a += piece) {
+        const size_t width = chunk_width(c->k, at);
+        const uint16_t *lanes = c->x + chunk_begin(c->m, at) + c->row0 * width + at % CHUNK * LANES;
+        piece = piece_width(c, at);
+        struct frozen_ahead ahead = { .at = (uintptr_t)a + piece * sizeof(*a),
+                                      .stride = c->k * sizeof(*a),
                                       .bytes = CHUNK * sizeof(*a),
-                                      .n = at + CHUNK < k ? rank : 0,
+                                      .n = at + piece < c->end ? rank : 0,
                                       .each = 8 };
-        hm_low_rows(a + at, k, rank, least(CHUNK, k - at), CHUNK, scratch->panel);
-        for (size_t i = 0; i < n; i += 2 * LANES) {
+        hm_low_rows(a, c->k, rank, piece, CHUNK, scratch->panel);
+        for (size_t i = 0; i < c->n; i += 2 * LANES) {
             ahead.left = (uintptr_t)lanes + (i + 2 * LANES) * width * sizeof(*lanes);
             ahead.left_each = round_up(2 * LANES * width * sizeof(*lanes) / tiles, 64);
-            hm_frozen_strip_run(STRIP_FORWARD, n - i > LANES ? 2 : 1, round_up(rank, 4),
+            hm_frozen_strip_run(STRIP_FORWARD, c->n - i > LANES ? 2 : 1, height,
                                 (struct frozen_tile){ .main = { .row = scratch->panel,
                                                                 .row_step = 2,
                                                                 .lane = lanes + i * width,
                                                                 .pair_step = PAIRS,
                                                                 .vector_step = width * LANES,
-                                                                .pairs = width / 2 },
+                                                                .pairs = piece / 2 },
                                                       .row_ld = CHUNK,
-                                                      .sum = scratch->sum + i * PANEL_N,
+                                                      .sum = sum + i * height,
                                                       .sum_ld = 32,
-                                                      .first = at == 0 },
+                                                      .first = at == c->first },
                                 &ahead);
         }
     }
-    sums_values(scratch->sum, rank, scale, n, low, ld_low);
 }
 
-/* --- v = s dy B: rows of dy meet four rows of B at a time --- */
+/* --- sums of dy B: rows of dy meet four rows of B at a time --- */
 
-/* B[n][rank], rank <= UP_RANKS, as [8 ranks][quads][8][4], zeros beyond. */
+/* B[n][rank], rank <= RANKS, as [8 ranks][quads][8][4], zeros beyond. */
 static void quads_make(const float *b, size_t ldb, size_t n, uint32_t rank, size_t quads,
                        uint16_t *out)
 {
@@ -167,29 +166,21 @@ static void quads_make(const float *b, size_t ldb, size_t n, uint32_t rank, size
         }
 }
 
-/* Sums [pairs of vectors][BLOCK_M][2][16] become values: two lanes each, two rows at a time. */
-static void quads_values(const float *sum, uint32_t rank, float scale, size_t m, uint16_t *low,
-                         size_t ld_low)
+/* Sums [pairs of vectors][BLOCK_M][2][16], two lanes each, become sums by rank. */
+static void quads_join(const float *quad, uint32_t rank, size_t n, float *sum)
 {
-    const __m512i even =
-        _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    const size_t height = round_up(rank, 4);
 
     for (uint32_t r = 0; r < rank; r += QUAD_RANKS)
-        for (size_t i = 0; i < round_up(m, HM_PACK_ROWS); i += 2) {
-            const float *from = sum + (r / (2 * QUAD_RANKS) * BLOCK_M + i) * 32 + r % 16 * 2;
-            uint16_t value[16];
-            __m512 a = i < m ? _mm512_load_ps(from) : _mm512_setzero_ps();
-            __m512 b = i + 1 < m ? _mm512_load_ps(from + 32) : _mm512_setzero_ps();
-            __m512 v = _mm512_add_ps(_mm512_permutex2var_ps(a, even, b),
-                                     _mm512_permutex2var_ps(a, odd, b));
-            _mm256_storeu_si256((__m256i *)value, (__m256i)_mm512_cvtneps_pbh(
-                                                      _mm512_mul_ps(v, _mm512_set1_ps(scale))));
-            for (uint32_t p = 0; p < 4 && r + 2 * p < rank; p++) {
-                uint16_t *to = low + (r / 2 + p) * ld_low + 2 * i;
-                memcpy(to, value + 2 * p, 2 * sizeof(*to));
-                memcpy(to + 2, value + 8 + 2 * p, 2 * sizeof(*to));
-            }
+        for (size_t i = 0; i < n; i += LANES) {
+            const float *from = quad + (r / (2 * QUAD_RANKS) * BLOCK_M + i) * 32 + r % 16 * 2;
+            float *to = sum + i / 32 * 32 * height + r * 32 + i % 32;
+            __m512 row[LANES];
+            UNROLL for (size_t l = 0; l < LANES; l++) row[l] =
+                i + l < n ? _mm512_load_ps(from + l * 32) : _mm512_setzero_ps();
+            vf_transpose(row);
+            UNROLL for (size_t l = 0; l < QUAD_RANKS; l++) if (r + l < height)
+                _mm512_storeu_ps(to + l * 32, _mm512_add_ps(row[2 * l], row[2 * l + 1]));
         }
 }
 
@@ -202,22 +193,26 @@ static struct frozen_ahead rows_ahead(const uint16_t *rows, size_t width, uint32
                                   .left_each = height * width * sizeof(*rows) };
 }
 
-static void backward_values(const float *b, size_t ldb, uint32_t rank, float scale,
-                            const uint16_t *dy, size_t m, uint32_t k, size_t row0, size_t n,
-                            uint16_t *low, size_t ld_low, struct frozen_scratch *scratch)
+/* b: [..][rank], ldb apart, from the first column on; n <= BLOCK_M. */
+static void backward_sums(const float *b, size_t ldb, uint32_t rank, const struct columns *c,
+                          float *sum, struct frozen_scratch *scratch)
 {
     const uint32_t vectors = (uint32_t)units(rank, QUAD_RANKS);
+    size_t piece;
 
-    for (uint32_t at = 0; at < k; at += CHUNK) {
-        const size_t width = chunk_width(k, at), quads = width / 4;
-        quads_make(b + (size_t)at * ldb, ldb, least(CHUNK, k - at), rank, quads, scratch->panel);
+    for (size_t at = c->first; at < c->end; at += piece, b += piece * ldb) {
+        const size_t width = chunk_width(c->k, at);
+        const uint16_t *rows = c->x + chunk_begin(c->m, at) + c->row0 * width + at % CHUNK;
+        piece = piece_width(c, at);
+        const size_t quads = units(piece, 4);
+        quads_make(b, ldb, piece, rank, quads, scratch->panel);
         for (uint32_t v = 0; v < vectors; v += 2) {
             struct frozen_ahead ahead = { 0 };
             if (v == 0)
-                ahead = rows_ahead(dy + chunk_begin(m, at) + row0 * width, width, vectors);
+                ahead = rows_ahead(rows, width, vectors);
             hm_frozen_strip_run(
-                STRIP_QUADS, vectors - v > 1 ? 2 : 1, round_up(n, 4),
-                (struct frozen_tile){ .main = { .row = dy + chunk_begin(m, at) + row0 * width,
+                STRIP_QUADS, vectors - v > 1 ? 2 : 1, round_up(c->n, 4),
+                (struct frozen_tile){ .main = { .row = rows,
                                                 .row_step = 4,
                                                 .lane = scratch->panel + v * quads * PAIRS,
                                                 .pair_step = PAIRS,
@@ -226,33 +221,76 @@ static void backward_values(const float *b, size_t ldb, uint32_t rank, float sca
                                       .row_ld = width,
                                       .sum = scratch->sum + (size_t)v / 2 * BLOCK_M * 32,
                                       .sum_ld = 32,
-                                      .first = at == 0 },
+                                      .first = at == c->first },
                 &ahead);
         }
     }
-    quads_values(scratch->sum, rank, scale, n, low, ld_low);
+    quads_join(scratch->sum, rank, c->n, sum);
+}
+
+/* --- values --- */
+
+/* Of n rows from row0 on, the sums of n_parts, `stride` apart, joined in order. */
+static void sums_values(const float *part, size_t stride, size_t n_parts, uint32_t rank,
+                        float scale, size_t row0, size_t n, uint16_t *low, size_t ld_low)
+{
+    const size_t height = round_up(rank, 4);
+    const __m512 factor = _mm512_set1_ps(scale);
+
+    for (uint32_t r = 0; r < rank; r += 2)
+        for (size_t i = 0; i < n; i += LANES) {
+            const float *from = part + (row0 + i) / 32 * 32 * height + r * 32 + (row0 + i) % 32;
+            __m512 even = _mm512_loadu_ps(from), odd = _mm512_loadu_ps(from + 32);
+            for (size_t p = 1; p < n_parts; p++) {
+                even = _mm512_add_ps(even, _mm512_loadu_ps(from + p * stride));
+                odd = _mm512_add_ps(odd, _mm512_loadu_ps(from + p * stride + 32));
+            }
+            odd = r + 1 < rank ? _mm512_mul_ps(factor, odd) : _mm512_setzero_ps();
+            even = _mm512_mul_ps(factor, even);
+            _mm512_storeu_si512(low + r / 2 * ld_low + 2 * i,
+                                halves_pair((__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+        }
 }
 
 void hm_low_project_avx512bf16(enum hm_pack side, const float *factor, uint32_t rank, float scale,
                                const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
                                uint16_t *low, size_t ld_low, void *scratch)
 {
-    const uint32_t most = side == HM_PACK_FORWARD ? PANEL_N : UP_RANKS;
+    struct frozen_scratch *s = scratch;
+    float *sum = s->sum + QUAD_SUMS;
 
     if (side == HM_PACK_FORWARD && m <= FEW) {
         project_few(factor, rank, scale, x, m, k, low, ld_low);
         return;
     }
     for (size_t i = 0; i < n; i += BLOCK_M)
-        for (uint32_t r = 0; r < rank; r += most) {
-            uint32_t ranks = (uint32_t)least(most, rank - r);
-            size_t rows = least(BLOCK_M, n - i);
-            uint16_t *to = low + r / 2 * ld_low + 2 * i;
+        for (uint32_t r = 0; r < rank; r += RANKS) {
+            const uint32_t ranks = (uint32_t)least(RANKS, rank - r);
+            const struct columns c = { x, m, k, row0 + i, least(BLOCK_M, n - i), 0, k };
             if (side == HM_PACK_FORWARD)
-                forward_values(factor + (size_t)r * k, ranks, scale, x, m, k, row0 + i, rows, to,
-                               ld_low, scratch);
+                forward_sums(factor + (size_t)r * k, ranks, &c, sum, s);
             else
-                backward_values(factor + r, rank, ranks, scale, x, m, k, row0 + i, rows, to, ld_low,
-                                scratch);
+                backward_sums(factor + r, rank, ranks, &c, sum, s);
+            sums_values(sum, 0, 1, ranks, scale, 0, c.n, low + r / 2 * ld_low + 2 * i, ld_low);
         }
+}
+
+void hm_low_sums_avx512bf16(enum hm_pack side, const float *factor, uint32_t rank,
+                            const uint16_t *x, size_t m, uint32_t k, uint32_t col0, uint32_t n_cols,
+                            float *sums, void *scratch)
+{
+    for (size_t i = 0; i < m; i += BLOCK_M) {
+        const struct columns c = { x, m, k, i, least(BLOCK_M, m - i), col0, col0 + n_cols };
+        if (side == HM_PACK_FORWARD)
+            forward_sums(factor + col0, rank, &c, sums + i * round_up(rank, 4), scratch);
+        else
+            backward_sums(factor + (size_t)col0 * rank, rank, rank, &c,
+                          sums + i * round_up(rank, 4), scratch);
+    }
+}
+
+void hm_low_join_avx512bf16(const float *sums, size_t stride, size_t n_parts, uint32_t rank,
+                            float scale, size_t row0, size_t n, uint16_t *low, size_t ld_low)
+{
+    sums_values(sums, stride, n_parts, rank, scale, row0, n, low, ld_low);
 }

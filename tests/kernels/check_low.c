@@ -59,21 +59,13 @@ static void near_check(const char *what, float got, double want, double size, si
                want);
 }
 
-/* Values of both sides, in blocks of 32 rows. */
-static void project(const struct problem *p, enum hm_pack side)
+static void values_check(const struct problem *p, enum hm_pack side, const float *x,
+                         const uint16_t *low)
 {
     const bool forward = side == HM_PACK_FORWARD;
     const size_t k = forward ? p->cols : p->rows, ld = hm_low_ld(p->m);
     const float *factor = forward ? p->a : p->b;
-    float *x = check_normals(p->m * k, 1);
-    uint16_t *packed = packed_new(p, side, x, k);
-    uint16_t *low = check_bytes(hm_low_values(p->m, p->rank) * sizeof(*low));
-    const size_t step = p->m <= 12 ? p->m : 32;
 
-    memset(low, 0xff, hm_low_values(p->m, p->rank) * sizeof(*low));
-    for (size_t row = 0; row < p->m; row += step)
-        p->k->low_project(side, factor, p->rank, 0.5f, packed, p->m, (uint32_t)k, row,
-                          p->m - row < step ? p->m - row : step, low + 2 * row, ld, p->scratch);
     for (uint32_t r = 0; r < (p->rank + 1) / 2 * 2; r++)
         for (size_t i = 0; i < ld / 2; i++) {
             double sum = 0, size = 0;
@@ -85,6 +77,36 @@ static void project(const struct problem *p, enum hm_pack side)
             }
             near_check(forward ? "u" : "v", value_at(low, p->m, r, i), sum, size, k, true);
         }
+}
+
+/* Values of both sides in blocks of 32 rows, in one piece and by parts of 128 columns. */
+static void project(const struct problem *p, enum hm_pack side)
+{
+    const bool forward = side == HM_PACK_FORWARD;
+    const uint32_t k = forward ? p->cols : p->rows;
+    const float *factor = forward ? p->a : p->b;
+    const size_t step = p->m <= 12 ? p->m : 32, stride = hm_low_sums(p->m, p->rank);
+    float *x = check_normals(p->m * k, 1);
+    uint16_t *packed = packed_new(p, side, x, k);
+    uint16_t *low = check_bytes(hm_low_values(p->m, p->rank) * sizeof(*low));
+    float *sums = check_bytes((k + 127) / 128 * stride * sizeof(*sums));
+
+    memset(low, 0xff, hm_low_values(p->m, p->rank) * sizeof(*low));
+    for (size_t row = 0; row < p->m; row += step)
+        p->k->low_project(side, factor, p->rank, 0.5f, packed, p->m, k, row,
+                          p->m - row < step ? p->m - row : step, low + 2 * row, hm_low_ld(p->m),
+                          p->scratch);
+    values_check(p, side, x, low);
+    if (p->m <= HM_PACK_ROWS || p->rank > HM_LOW_SUM_RANKS)
+        return;
+    memset(low, 0xff, hm_low_values(p->m, p->rank) * sizeof(*low));
+    for (uint32_t col = 0; col < k; col += 128)
+        p->k->low_sums(side, factor, p->rank, packed, p->m, k, col, k - col < 128 ? k - col : 128,
+                       sums + col / 128 * stride, p->scratch);
+    for (size_t row = 0; row < p->m; row += step)
+        p->k->low_join(sums, stride, (k + 127) / 128, p->rank, 0.5f, row,
+                       p->m - row < step ? p->m - row : step, low + 2 * row, hm_low_ld(p->m));
+    values_check(p, side, x, low);
 }
 
 /* A product with W and the low-rank one, less what it is without. */

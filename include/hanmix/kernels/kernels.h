@@ -71,6 +71,14 @@ struct hm_low_rank {
     const uint16_t *value;
 };
 
+/* Sums of m rows: [m / 32][ranks, padded to 4][32]; those of rows from r on, a multiple of 32,
+ * begin at hm_low_sums(r, rank). */
+#define HM_LOW_SUM_RANKS 64u
+static inline size_t hm_low_sums(size_t m, uint32_t rank)
+{
+    return (m + 31) / 32 * 32 * ((rank + (size_t)3) / 4 * 4);
+}
+
 #define HM_LOW_PARTS 3u
 struct hm_low_part {       /* the gradient of one A, of those that read the same x */
     const uint16_t *value; /* v */
@@ -213,7 +221,8 @@ struct hm_kernels {
     /* A block x[n_rows][n_cols] of the left operand [m][k], beginning at its row0 (a multiple of
        HM_PACK_ROWS) and col0 (of HM_PACK_COLS); a block that ends inside the operand ends at such a
        multiple. The order of packed values is the path's own and depends on side, m and k; blocks
-       write disjoint parts, padding belongs to the block that reaches the edge. BACKWARD_TURNED
+       write disjoint parts, padding belongs to the block that reaches the edge. The
+       last rows of an operand may be left out, then its group ends with zeros. BACKWARD_TURNED
        reads x as [n_cols][n_rows], rows ldx apart, and packs what BACKWARD would. */
     void (*frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
                         size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed);
@@ -239,6 +248,15 @@ struct hm_kernels {
     void (*low_project)(enum hm_pack side, const float *factor, uint32_t rank, float scale,
                         const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
                         uint16_t *low, size_t ld_low, void *scratch);
+    /* The same of HM_PACK_ROWS rows or more by parts: sums over columns [col0, col0 + n_cols) of
+       the operand, hm_low_sums of them, at most HM_LOW_SUM_RANKS; then joined in order, parts
+       `stride` apart, into the values of rows [row0, row0+n). col0 is a multiple of 64, a part that
+       ends inside the operand ends at one. */
+    void (*low_sums)(enum hm_pack side, const float *factor, uint32_t rank, const uint16_t *x,
+                     size_t m, uint32_t k, uint32_t col0, uint32_t n_cols, float *sums,
+                     void *scratch);
+    void (*low_join)(const float *sums, size_t stride, size_t n_parts, uint32_t rank, float scale,
+                     size_t row0, size_t n, uint16_t *low, size_t ld_low);
     /* For each of 1 to HM_LOW_PARTS parts: grad[rank][n_cols], rows ld apart, += value^T bf16(x)
        over m rows of x that are ldx apart. */
     void (*low_a_gradient)(const float *x, size_t ldx, size_t m, uint32_t n_cols,
