@@ -8,6 +8,8 @@
 
 #include "adapter_layout.h"
 
+#define LARGE_PAGE_VALUES (((uint64_t)2 << 20) / sizeof(float))
+
 static float *values_new(const struct hm_adapter *adapter, enum hm_mem_tag tag,
                          const struct hm_param *param)
 {
@@ -90,17 +92,16 @@ void hm_adapter_zero_grad(struct hm_adapter *adapter)
 uint64_t hm_adapter_window_values(const struct hm_adapter *adapter, const struct hm_arch *arch,
                                   uint64_t tokens)
 {
-    uint64_t most = 0, embedding = 0, group = 0;
+    uint64_t most = 0, group = 0;
 
     for (size_t i = 0; i < adapter->n_params; i++) {
         const struct hm_param *param = &adapter->param[i];
         uint64_t count = hm_param_values(param);
         bool begins = i == 0 || param->group != adapter->param[i - 1].group;
-        if (param->group == 0 && !arch->tied)
-            embedding = count < tokens * param->cols ? count : tokens * param->cols;
-        else
-            group = begins ? count : group + count;
+        if (param->group == 0 && !arch->tied && count > tokens * LARGE_PAGE_VALUES)
+            count = tokens * LARGE_PAGE_VALUES; /* a row maps the page of the cache it lies in */
+        group = begins ? count : group + count;
         most = group > most ? group : most;
     }
-    return most + embedding;
+    return most;
 }

@@ -34,6 +34,7 @@ void hm_embed_forward(const struct hm_step *step, float *x)
 
     hm_embed_view(step->model, &loop.table);
     hm_parallel_for(hm_units(step->N, HM_ROW_BLOCK), embed_unit, &loop);
+    hm_adapter_group_done(step->model->adapter, 0); /* rows here and there map whole large pages */
 }
 
 static void embed_gradient_unit(void *context, size_t index, int worker)
@@ -61,4 +62,5 @@ void hm_embed_backward(const struct hm_step *step, const float *dx)
     hm_embed_view(step->model, &loop.table);
     if (loop.table.full)
         hm_parallel_for(hm_units(loop.table.cols, EMBED_COLS), embed_gradient_unit, &loop);
+    hm_adapter_group_done(step->model->adapter, 0);
 }

@@ -136,8 +136,8 @@ uint64_t hm_adapter_param_count(const struct hm_adapter *adapter); /* trainable 
 uint64_t hm_adapter_plan_bytes(const struct hm_arch *arch, const struct hm_adapter_config *config,
                                bool with_gradients, uint64_t old_vocab);
 
-/* Values that are in memory at once when they lie in a store: the largest group, and the rows of
-   `tokens` embeddings. */
+/* Values that are in memory at once when they lie in a store: of the largest group, or of the
+   embeddings around the rows of `tokens`. */
 uint64_t hm_adapter_window_values(const struct hm_adapter *adapter, const struct hm_arch *arch,
                                   uint64_t tokens);
 
