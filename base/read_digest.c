@@ -9,6 +9,7 @@
 #include "read_digest.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -49,6 +50,7 @@ static struct digested *find_file(struct hm_read_digest *digest, const struct hm
             return &digest->file[i];
     struct digested *file = &digest->file[digest->n_files++];
     bool known = fstat(range->fd, &info) == 0 && S_ISREG(info.st_mode);
+    (void)posix_fadvise(range->fd, 0, 0, POSIX_FADV_RANDOM); /* links come past the page cache */
     *file = (struct digested){ .fd = range->fd,
                                .path = range->path,
                                .bytes = known ? (uint64_t)info.st_size : 0,

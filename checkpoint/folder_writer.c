@@ -15,7 +15,7 @@
 #include "hanmix/base/file.h"
 #include "hanmix/checkpoint/checkpoint.h"
 
-#define SYNC_BYTES   (1ull << 30) /* of whole tensors, until they are recorded */
+#define SYNC_BYTES   (4ull << 30) /* of whole tensors, until they are recorded */
 #define SYNC_SECONDS 5.0
 
 static int fail_nomem(const char *dir, struct hm_error *err)

@@ -44,6 +44,16 @@ uint64_t hm_weight_stored_bytes(const struct hm_weight *weight)
     return bytes;
 }
 
+uint32_t hm_weight_blocksize(const struct hm_weight *weight)
+{
+    return weight->layout == WEIGHT_DENSE ? 1 : weight->blocksize;
+}
+
+uint64_t hm_weight_value_bytes(const struct hm_weight *weight, uint64_t n)
+{
+    return weight->layout == WEIGHT_DENSE ? n * hm_dtype_bytes(weight->dtype) : (n + 1) / 2;
+}
+
 enum hm_dtype hm_weight_dtype(const struct hm_weight *weight)
 {
     return weight->dtype;
@@ -79,9 +89,11 @@ static void load_scales(const struct hm_weight *weight, uint64_t first, size_t n
     }
 }
 
-/* n values from flat index `first`; the kernel sees the matrix as if it began at block b. */
+/* n values from flat index `first`; the kernel sees the matrix as if it began at block b. Codes are
+ * those from value `at`, the first of a block, on. */
 static void decode_nf4(const struct hm_weight *weight, const struct hm_kernels *kernels,
-                       uint64_t first, size_t n, enum hm_round round, float *out)
+                       const uint8_t *codes, uint64_t at, uint64_t first, size_t n,
+                       enum hm_round round, float *out)
 {
     uint32_t size = weight->blocksize;
     float scale[SCALES_AT_ONCE];
@@ -92,7 +104,7 @@ static void decode_nf4(const struct hm_weight *weight, const struct hm_kernels *
         size_t room = (size_t)SCALES_AT_ONCE * size - skip;
         size_t part = n < room ? n : room;
         load_scales(weight, block, (skip + part + size - 1) / size, scale);
-        kernels->nf4_decode(weight->data + block * size / 2, scale, skip, part, size, round, out);
+        kernels->nf4_decode(codes + (block * size - at) / 2, scale, skip, part, size, round, out);
         first += part;
         out += part;
         n -= part;
@@ -100,10 +112,8 @@ static void decode_nf4(const struct hm_weight *weight, const struct hm_kernels *
 }
 
 static void decode_dense(const struct hm_weight *weight, const struct hm_kernels *kernels,
-                         uint64_t first, size_t n, enum hm_round round, float *out)
+                         const uint8_t *in, size_t n, enum hm_round round, float *out)
 {
-    const uint8_t *in = weight->data + first * hm_dtype_bytes(weight->dtype);
-
     switch (weight->dtype) {
     case HM_DTYPE_BF16:
         kernels->bf16_to_f32(in, n, out);
@@ -134,12 +144,29 @@ void hm_weight_decode(const struct hm_weight *weight, const struct hm_kernels *k
     }
     for (size_t i = 0; i < runs && run > 0; i++) {
         if (weight->layout == WEIGHT_DENSE)
-            decode_dense(weight, kernels, first, run, round, out);
+            decode_dense(weight, kernels, weight->data + hm_weight_value_bytes(weight, first), run,
+                         round, out);
         else
-            decode_nf4(weight, kernels, first, run, round, out);
+            decode_nf4(weight, kernels, weight->data, 0, first, run, round, out);
         first += weight->cols;
         out += ld;
     }
+}
+
+void hm_weight_decode_piece(const struct hm_weight *weight, const struct hm_kernels *kernels,
+                            const uint8_t *piece, uint32_t piece_row, uint32_t row0,
+                            uint32_t n_rows, float *out)
+{
+    uint64_t at = (uint64_t)piece_row * weight->cols, first = (uint64_t)row0 * weight->cols;
+    size_t n = (size_t)n_rows * weight->cols;
+
+    HM_BUG(row0 < piece_row || row0 > weight->rows || n_rows > weight->rows - row0);
+    HM_BUG(at % hm_weight_blocksize(weight) != 0);
+    if (weight->layout == WEIGHT_DENSE)
+        decode_dense(weight, kernels, piece + hm_weight_value_bytes(weight, first - at), n,
+                     HM_ROUND_NONE, out);
+    else
+        decode_nf4(weight, kernels, piece, at, first, n, HM_ROUND_NONE, out);
 }
 
 bool hm_weight_frozen(const struct hm_weight *weight, struct hm_frozen *ret_frozen)
@@ -282,17 +309,25 @@ void hm_weight_drop_pages(const struct hm_weight *weight)
                            weight->part[i].bytes);
 }
 
-bool hm_weight_range(const struct hm_weight *weight, struct hm_read_range *ret_range)
+void hm_weight_range(const struct hm_weight *weight, struct hm_read_range *ret_range)
 {
-    const struct weight_part *part = &weight->part[0];
+    const struct hm_safetensors *file = &weight->ckpt->file[weight->part[0].tensor->file];
+    uint64_t count = (uint64_t)weight->rows * weight->cols;
 
-    if (weight->layout != WEIGHT_DENSE || weight->n_parts != 1)
-        return false;
-    const struct hm_safetensors *file = &weight->ckpt->file[part->tensor->file];
     *ret_range = (struct hm_read_range){ .fd = file->map.fd,
                                          .path = file->path,
                                          .offset = (uint64_t)(weight->data - file->map.data),
-                                         .bytes = (uint64_t)weight->rows * weight->cols *
-                                                  hm_dtype_bytes(weight->dtype) };
-    return true;
+                                         .bytes = hm_weight_value_bytes(weight, count) };
+}
+
+int hm_weight_fetch_scales(const struct hm_weight *weight, struct hm_error *err)
+{
+    struct hm_weight_place place[HM_WEIGHT_PLACES];
+    size_t n = hm_weight_places(weight, place);
+
+    for (size_t i = 1; i < n; i++) { /* the first is the codes */
+        const struct hm_safetensors *file = &weight->ckpt->file[place[i].file];
+        HM_TRY(hm_map_fetch(&file->map, file->path, place[i].offset, place[i].bytes, err));
+    }
+    return HM_OK;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Base and adapter to a plain model folder. Neither is ever held whole: dense base weights come
- * from threads that read ahead and digest what they read, the rest is mapped, read by blocks of
- * rows, and its pages dropped behind. The arithmetic is merge_rows.c's; what belongs to what is
+ * Base and adapter to a plain model folder. Neither is ever held whole: base weights come from
+ * threads that read ahead and digest what they read; scales and the adapter are mapped, and their
+ * pages dropped behind. The arithmetic is merge_rows.c's; what belongs to what is
  * peft_read.c's. Output types are the base's, tensor by tensor, unless one is asked for.
  */
 #include "hanmix/qlora/adapter_merge.h"
@@ -56,6 +56,10 @@ static int plan_tensors(struct job *job)
     job->sums = hm_calloc(HM_MEM_OTHER, job->n_slots, sizeof *job->sums);
     if (!job->spec || !job->sums)
         return hm_fail_nomem(job->err, "planning %zu tensors", job->n_slots);
+    for (size_t i = 0; job->ckpt.arch.quant.present && i < job->ckpt.n_files; i++) {
+        const struct hm_map *map = &job->ckpt.file[i].map; /* codes come past it */
+        hm_map_advise(map, 0, map->size_bytes, HM_MAP_ROWS);
+    }
     for (size_t i = 0; i < job->n_slots; i++) {
         struct hm_tensor_spec *spec = &job->spec[i];
         struct hm_weight *weight = NULL;
@@ -96,13 +100,17 @@ static int write_tensor(struct job *job, struct hm_folder_writer *writer, size_t
     }
     HM_TRY(open_weight(job, index, &slot, name, &weight));
     source.weight = weight;
-    source.reader = hm_weight_is_nf4(weight) ? NULL : job->reader;
-    status = hm_merge_rows_write(job->rows, &source, writer, &job->sums[index], job->err);
+    source.reader = hm_merge_rows_streamed(weight) ? job->reader : NULL;
+    status = hm_weight_fetch_scales(weight, job->err);
+    if (status == HM_OK)
+        status = hm_merge_rows_write(job->rows, &source, writer, &job->sums[index], job->err);
+    if (hm_weight_is_nf4(weight))
+        hm_weight_drop_pages(weight);
     hm_weight_free(weight);
     return status;
 }
 
-/* The dense weights among `order`, as they will be read. */
+/* The weights among `order` that a reader brings, as they will be read. */
 static int add_ranges(const struct job *job, const size_t *order, size_t count,
                       struct hm_read_range *range, size_t *ret_n)
 {
@@ -113,9 +121,11 @@ static int add_ranges(const struct job *job, const size_t *order, size_t count,
         char name[HM_SLOT_NAME_BYTES];
 
         HM_TRY(open_weight(job, order[i], &slot, name, &weight));
-        if (hm_weight_range(weight, &range[*ret_n]))
-            range[(*ret_n)++].piece_bytes = (size_t)hm_merge_window_rows(slot.cols) * slot.cols *
-                                            hm_dtype_bytes(hm_weight_dtype(weight));
+        if (hm_merge_rows_streamed(weight)) {
+            uint64_t window = (uint64_t)hm_merge_window_rows(slot.cols) * slot.cols;
+            hm_weight_range(weight, &range[*ret_n]);
+            range[(*ret_n)++].piece_bytes = (size_t)hm_weight_value_bytes(weight, window);
+        }
         hm_weight_free(weight);
     }
     return HM_OK;
@@ -258,8 +268,8 @@ void hm_adapter_merge_memory(const struct hm_arch *arch, enum hm_dtype written, 
         hm_arch_slot(arch, i, &slot, name);
         uint64_t buffers, window, pages = ((uint64_t)slot.rows + slot.cols) * rank * sizeof(float);
         hm_merge_rows_memory(slot.rows, slot.cols, rank, threads, size, &buffers, &window);
-        if (arch->quant.present)
-            pages += window * source;
+        if (arch->quant.present) /* scales, of the smallest blocks and not nested */
+            pages += (uint64_t)slot.rows * slot.cols / 32 * sizeof(float);
         if (slot.kind == HM_WEIGHT_EMBED || slot.kind == HM_WEIGHT_HEAD)
             pages += window * sizeof(float); /* a whole matrix of the adapter takes its place */
         heap = buffers > heap ? buffers : heap;
@@ -268,8 +278,7 @@ void hm_adapter_merge_memory(const struct hm_arch *arch, enum hm_dtype written, 
         all += (uint64_t)slot.rows * slot.cols;
         tables += 1024;
     }
-    if (!arch->quant.present)
-        heap += hm_reader_bytes(all * source, piece * source);
+    heap += hm_reader_bytes(all * source, piece * source);
     *ret_heap_bytes = heap + tables + hm_writer_bytes(all * size, HM_DIRECT_BYTES);
     *ret_mapped_bytes = mapped;
 }

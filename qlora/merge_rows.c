@@ -196,12 +196,10 @@ static const uint8_t *load_rows(const struct hm_merge_rows *m, uint32_t row, uin
         hm_weight_decode(source->weight, m->kernels, row, n, 0, m->cols, HM_ROUND_NONE, w, m->cols);
         return NULL;
     }
-    const uint8_t *in = m->piece + (size_t)(row - m->window_row) * m->cols * hm_dtype_bytes(from);
-    if (from == HM_DTYPE_BF16)
-        m->kernels->bf16_to_f32(in, (size_t)n * m->cols, w);
-    else
-        hm_floats_load(from, in, (size_t)n * m->cols, w);
-    return from == source->dtype ? in : NULL;
+    hm_weight_decode_piece(source->weight, m->kernels, m->piece, m->window_row, row, n, w);
+    if (hm_weight_is_nf4(source->weight) || from != source->dtype)
+        return NULL;
+    return m->piece + (size_t)(row - m->window_row) * m->cols * hm_dtype_bytes(from);
 }
 
 static void merge_unit(struct hm_merge_rows *m, size_t index, int worker)
@@ -332,12 +330,19 @@ uint32_t hm_merge_window_rows(uint32_t cols)
     return UNIT_ROWS * (units < 1 ? 1 : units > WINDOW_UNITS ? WINDOW_UNITS : units);
 }
 
+bool hm_merge_rows_streamed(const struct hm_weight *weight)
+{
+    uint32_t cols = hm_weight_cols(weight);
+
+    return (uint64_t)hm_merge_window_rows(cols) * cols % hm_weight_blocksize(weight) == 0;
+}
+
 static int next_piece(struct hm_merge_rows *m, uint32_t n, struct hm_error *err)
 {
     size_t bytes = 0;
 
     HM_TRY(hm_reader_next(m->source->reader, &m->piece, &bytes, err));
-    HM_BUG(bytes != (size_t)n * m->cols * hm_dtype_bytes(hm_weight_dtype(m->source->weight)));
+    HM_BUG(bytes != hm_weight_value_bytes(m->source->weight, (uint64_t)n * m->cols));
     return HM_OK;
 }
 

@@ -43,6 +43,8 @@ void hm_merge_rows_memory(uint32_t rows, uint32_t cols, uint32_t rank, int threa
                           uint64_t *ret_window_values);
 
 uint32_t hm_merge_window_rows(uint32_t cols); /* worked on at once */
+/* Whether windows of the weight begin with a block, so that a reader can bring them. */
+bool hm_merge_rows_streamed(const struct hm_weight *weight);
 
 /* All rows of source into the writer's current tensor, with its sums as a note. */
 int hm_merge_rows_write(struct hm_merge_rows *rows, const struct hm_merge_source *source,

@@ -239,8 +239,7 @@ static int open_reader(struct job *job)
         const struct hm_weight *weight = plan->module[part->slot].weight;
         if (part->kind != HM_PART_DENSE && part->kind != HM_PART_CODES)
             continue;
-        bool dense = hm_weight_range(weight, &range[n]); /* the source is no 4-bit model */
-        HM_BUG(!dense);
+        hm_weight_range(weight, &range[n]);
         range[n++].piece_bytes =
             hm_stream_window_values() * hm_dtype_bytes(hm_weight_dtype(weight));
     }

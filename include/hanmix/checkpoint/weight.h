@@ -57,7 +57,18 @@ size_t hm_weight_places(const struct hm_weight *weight,
 /* tell the kernel its mapped pages are no longer needed */
 void hm_weight_drop_pages(const struct hm_weight *weight);
 
-/* Where the values of a dense weight lie, row after row; false when it is a 4-bit one. */
-bool hm_weight_range(const struct hm_weight *weight, struct hm_read_range *ret_range);
+/* Where the values or codes lie, row after row: for a reader. piece_bytes is the caller's to set.
+ */
+void hm_weight_range(const struct hm_weight *weight, struct hm_read_range *ret_range);
+uint32_t hm_weight_blocksize(const struct hm_weight *weight); /* values; 1: dense */
+/* Of so many values from a row's start on, as stored. */
+uint64_t hm_weight_value_bytes(const struct hm_weight *weight, uint64_t n);
+/* Whole rows row0.. unrounded, from a piece that begins with row piece_row, at the start of a
+ * block; scales come from the mapping. */
+void hm_weight_decode_piece(const struct hm_weight *weight, const struct hm_kernels *kernels,
+                            const uint8_t *piece, uint32_t piece_row, uint32_t row0,
+                            uint32_t n_rows, float *out);
+/* The scales of a 4-bit weight into the mapping, in one stretch each. */
+int hm_weight_fetch_scales(const struct hm_weight *weight, struct hm_error *err);
 
 #endif
