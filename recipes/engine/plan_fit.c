@@ -22,13 +22,12 @@ static int compare_lines(const void *a, const void *b)
     return (x->bytes < y->bytes) - (x->bytes > y->bytes);
 }
 
-/* Pages of files count or not. */
-static int fail_memory(const struct hm_recipe_stage *entry, const struct hm_planned_stage *planned,
-                       bool with_mapped, uint64_t limit_bytes, struct hm_error *err)
+int hm_fail_memory(struct hm_error *err, const char *id, const struct hm_planned_stage *planned,
+                   bool with_mapped, uint64_t limit_bytes, const char *by)
 {
     struct hm_stage_plan sorted = planned->plan;
     uint64_t needed = planned->memory_bytes - (with_mapped ? 0 : planned->mapped_bytes);
-    char largest[300] = "";
+    char largest[300] = "", allowed[60];
     size_t used = 0, told = 0;
 
     qsort(sorted.memory, sorted.n_memory, sizeof(*sorted.memory), compare_lines);
@@ -39,11 +38,11 @@ static int fail_memory(const struct hm_recipe_stage *entry, const struct hm_plan
                                  told++ == 0 ? "" : ", ", sorted.memory[i].purpose,
                                  (double)sorted.memory[i].bytes / 1048576.0);
     }
-    return hm_fail(err, HM_ERR_NOFIT,
-                   "stage '%s' needs %.1f MiB of memory%s, %.1f MiB are allowed; most goes to: %s",
-                   entry->id, (double)needed / 1048576.0,
-                   with_mapped ? "" : " beside pages of files", (double)limit_bytes / 1048576.0,
-                   largest);
+    snprintf(allowed, sizeof(allowed), by ? "%s allows %.1f MiB" : "%s%.1f MiB are allowed",
+             by ? by : "", (double)limit_bytes / 1048576.0);
+    return hm_fail(err, HM_ERR_NOFIT, "stage '%s' needs %.1f MiB of memory%s, %s; most goes to: %s",
+                   id, (double)needed / 1048576.0, with_mapped ? "" : " beside pages of files",
+                   allowed, largest);
 }
 
 static int check_disk(const struct hm_recipe *recipe, uint64_t needed, struct hm_error *err)
@@ -72,9 +71,10 @@ int hm_run_plan_fits(const struct hm_recipe *recipe, const struct hm_run_plan *p
             continue;
         disk += planned->plan.disk_bytes;
         if (limits->memory_bytes > 0 && planned->memory_bytes > limits->memory_bytes)
-            return fail_memory(&recipe->stage[i], planned, true, limits->memory_bytes, err);
+            return hm_fail_memory(err, recipe->stage[i].id, planned, true, limits->memory_bytes,
+                                  NULL);
         if (machine > 0 && planned->memory_bytes - planned->mapped_bytes > machine)
-            return fail_memory(&recipe->stage[i], planned, false, machine, err);
+            return hm_fail_memory(err, recipe->stage[i].id, planned, false, machine, NULL);
     }
     return limits->machine ? check_disk(recipe, disk, err) : HM_OK;
 }

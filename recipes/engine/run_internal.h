@@ -113,4 +113,9 @@ struct hm_stage_turn { /* all borrowed */
 int hm_stage_exec(const struct hm_recipe *recipe, const struct hm_stage_turn *turn,
                   const struct hm_ctl *ctl, struct hm_error *err);
 
+/* The sentence for a stage that needs more than limit_bytes: how much, what most of it is for.
+ * Pages of files count or not; `by` names the setting that limits, or NULL. HM_ERR_NOFIT. */
+int hm_fail_memory(struct hm_error *err, const char *id, const struct hm_planned_stage *planned,
+                   bool with_mapped, uint64_t limit_bytes, const char *by);
+
 #endif

@@ -193,10 +193,7 @@ static int check_memory(const struct hm_stage_run *run, const struct hm_planned_
 
     if (run->memory_bytes == 0 || taken <= run->memory_bytes)
         return HM_OK;
-    return hm_fail(err, HM_ERR_NOFIT,
-                   "stage '%s' needs %.1f MiB of memory beside mapped files, set.memory allows "
-                   "%.1f MiB; `hanmix plan` tells for what",
-                   run->id, (double)taken / 1048576.0, (double)run->memory_bytes / 1048576.0);
+    return hm_fail_memory(err, run->id, planned, false, run->memory_bytes, "set.memory");
 }
 
 int hm_stage_plan_make(const struct hm_stage *stage, const struct hm_stage_run *run,

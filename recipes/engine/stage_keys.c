@@ -38,7 +38,17 @@ const char *hm_input_type_name(enum hm_input_type type)
     return name[type];
 }
 
-/* The nearest of the names if it is near enough to be meant. */
+static size_t common_prefix(const char *a, const char *b)
+{
+    size_t n = 0;
+
+    while (a[n] && a[n] == b[n])
+        n++;
+    return n;
+}
+
+/* The nearest of the names if it is near enough to be meant; of equally near ones that which begins
+ * most like it. */
 static const char *nearest_name(const char *name, const char *const *names, size_t n)
 {
     const char *best = NULL;
@@ -46,7 +56,9 @@ static const char *nearest_name(const char *name, const char *const *names, size
 
     for (size_t i = 0; i < n; i++) {
         unsigned distance = hm_edit_distance(name, names[i]);
-        if (!best || distance < best_distance) {
+        if (!best || distance < best_distance ||
+            (distance == best_distance &&
+             common_prefix(name, names[i]) > common_prefix(name, best))) {
             best = names[i];
             best_distance = distance;
         }
