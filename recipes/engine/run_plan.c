@@ -201,8 +201,8 @@ int hm_stage_plan_make(const struct hm_stage *stage, const struct hm_stage_run *
 {
     uint64_t program = hm_rss_bytes() + PROGRAM_GROWTH_BYTES;
 
+    HM_TRY(stage->plan(run, &planned->plan, err)); /* its lines alone: set.ram counts the program */
     HM_TRY(hm_stage_plan_memory(&planned->plan, "program and libraries", program, err));
-    HM_TRY(stage->plan(run, &planned->plan, err));
     planned->memory_bytes = 0;
     planned->mapped_bytes = 0;
     for (size_t i = 0; i < planned->plan.n_memory; i++) {

@@ -5,6 +5,7 @@
 #include "stage_runtime.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "hanmix/base/alloc.h"
@@ -99,15 +100,17 @@ int hm_stage_ram_plan(const struct hm_stage_run *run, uint64_t ram_bytes,
     uint64_t least = hm_memory_plan_limit(memory, arch, tokens, backward, beside_bytes, ram_bytes);
     if (least <= ram_bytes)
         return HM_OK;
-    return hm_fail(
-        err, HM_ERR_NOFIT,
-        "stage '%s': set.ram allows %.1f MiB, at least %.1f MiB are needed: one layer of "
-        "weights beside %.1f MiB of activations, %.1f MiB of gradients and optimizer and "
-        "the rest; raise set.ram to %" PRIu64 "M%s, or leave it out",
-        run->id, (double)ram_bytes / 1048576, (double)least / 1048576,
-        (double)memory->activations / 1048576,
-        (double)(memory->gradients + memory->optimizer) / 1048576, (least >> 20) + 1,
-        backward && memory->activations > least / 3 ? ", shorten the micro-batch" : "");
+    char trained[80] = "";
+    if (backward)
+        snprintf(trained, sizeof(trained), ", %.1f MiB of gradients and optimizer",
+                 (double)(memory->gradients + memory->optimizer) / 1048576);
+    return hm_fail(err, HM_ERR_NOFIT,
+                   "stage '%s': set.ram allows %.1f MiB, at least %.1f MiB are needed: one layer "
+                   "of weights beside %.1f MiB of activations%s and the rest; raise set.ram to "
+                   "%" PRIu64 "M%s, or leave it out",
+                   run->id, (double)ram_bytes / 1048576, (double)least / 1048576,
+                   (double)memory->activations / 1048576, trained, (least >> 20) + 1,
+                   backward && memory->activations > least / 3 ? ", shorten the micro-batch" : "");
 }
 
 int hm_stage_stream(const struct hm_stage_run *run,
