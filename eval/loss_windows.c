@@ -3,9 +3,10 @@
  * eval.loss: documents cut into windows that overlap, every token scored once, with the most
  * context a window gives it.
  *
- * Windows of short documents go through the model side by side in one sequence, each seeing only
- * itself (doc_start), so that frozen weights are decoded once for many of them. Packed windows go
- * one by one, as training sees them.
+ * Windows go through the model side by side in one sequence, each seeing only itself (doc_start),
+ * so that frozen weights are read and decoded once for many of them; how many is fixed by the
+ * window alone, so that results do not depend on memory. Packed windows are whole segments of their
+ * own.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -24,14 +25,20 @@ struct scorer {
     struct hm_workspace *workspace;
     const struct hm_ctl *ctl;
     uint32_t window, step; /* tokens; step < window */
-    int32_t *ids;          /* [window], the sequence under way */
-    uint8_t *starts;       /* [window] */
-    double *token_loss;    /* [window] */
+    uint32_t cap;          /* tokens of a sequence */
+    int32_t *ids;          /* [cap], the sequence under way */
+    uint8_t *starts;       /* [cap] */
+    double *token_loss;    /* [cap] */
     uint32_t filled;
-    struct segment *segment; /* [window] */
+    struct segment *segment; /* [cap] */
     size_t n_segments;
     struct hm_sums sums;
 };
+
+uint32_t hm_eval_sequence(uint32_t window)
+{
+    return window < HM_EVAL_TOKENS / 2 ? HM_EVAL_TOKENS / window * window : window;
+}
 
 static void scorer_release(struct scorer *scorer)
 {
@@ -53,13 +60,14 @@ static int scorer_new(struct hm_model *model, uint32_t window, uint32_t stride,
         return hm_fail(err, HM_ERR_USAGE, "stride is 0; it must be at least 1");
     /* the last token of a window is the context of the next one's first target */
     scorer->step = stride < window ? stride : window - 1;
-    scorer->ids = hm_alloc_array(HM_MEM_OTHER, window, sizeof(*scorer->ids));
-    scorer->starts = hm_calloc(HM_MEM_OTHER, window, 1);
-    scorer->token_loss = hm_alloc_array(HM_MEM_OTHER, window, sizeof(*scorer->token_loss));
-    scorer->segment = hm_alloc_array(HM_MEM_OTHER, window, sizeof(*scorer->segment));
+    const uint32_t cap = scorer->cap = hm_eval_sequence(window);
+    scorer->ids = hm_alloc_array(HM_MEM_OTHER, cap, sizeof(*scorer->ids));
+    scorer->starts = hm_calloc(HM_MEM_OTHER, cap, 1);
+    scorer->token_loss = hm_alloc_array(HM_MEM_OTHER, cap, sizeof(*scorer->token_loss));
+    scorer->segment = hm_alloc_array(HM_MEM_OTHER, cap, sizeof(*scorer->segment));
     if (!scorer->ids || !scorer->starts || !scorer->token_loss || !scorer->segment)
         return hm_fail_nomem(err, "for a window of %u tokens", window);
-    return hm_workspace_new(model, 1, window, false, false, &scorer->workspace, err);
+    return hm_workspace_new(model, 1, cap, false, false, &scorer->workspace, err);
 }
 
 /* Run the sequence under way and hand its losses to the documents. */
@@ -87,20 +95,26 @@ static int scorer_flush(struct scorer *scorer, struct hm_error *err)
     }
     scorer->filled = 0;
     scorer->n_segments = 0;
-    memset(scorer->starts, 0, scorer->window);
+    memset(scorer->starts, 0, scorer->cap);
     return HM_OK;
+}
+
+/* The ids of the segment stand behind what is filled. */
+static void segment_end(struct scorer *scorer, struct segment segment)
+{
+    segment.at = scorer->filled;
+    scorer->starts[segment.at] = 1;
+    scorer->filled += segment.len;
+    scorer->segment[scorer->n_segments++] = segment;
 }
 
 static int segment_add(struct scorer *scorer, const int32_t *ids, struct segment segment,
                        struct hm_error *err)
 {
-    if (scorer->filled + segment.len > scorer->window)
+    if (scorer->filled + segment.len > scorer->cap)
         HM_TRY(scorer_flush(scorer, err));
-    segment.at = scorer->filled;
-    memcpy(scorer->ids + segment.at, ids, segment.len * sizeof(*ids));
-    scorer->starts[segment.at] = 1;
-    scorer->filled += segment.len;
-    scorer->segment[scorer->n_segments++] = segment;
+    memcpy(scorer->ids + scorer->filled, ids, segment.len * sizeof(*ids));
+    segment_end(scorer, segment);
     return HM_OK;
 }
 
@@ -167,23 +181,40 @@ int hm_eval_loss_text(struct hm_model *model, struct hm_text_source *source,
     return status;
 }
 
-/* One window as it is: its first token is context, the sizes are those of the others. */
-static int window_score(struct scorer *scorer, const struct hm_packed *packed, uint64_t index,
-                        size_t set, struct hm_error *err)
+static int windows_flush(struct scorer *scorer, const struct hm_packed *packed, uint64_t first,
+                         struct hm_error *err)
 {
-    struct segment segment = { .len = packed->seq_len, .first_target = 1, .set = set };
-    struct hm_window window;
-
-    HM_TRY(hm_packed_window(packed, index, scorer->ids, NULL, &window, err));
-    HM_TRY(hm_sums_document(&scorer->sums, set, window.utf8_bytes, window.chars, &segment.document,
-                            err));
-    scorer->starts[0] = 1;
-    scorer->filled = segment.len;
-    scorer->segment[scorer->n_segments++] = segment;
+    uint64_t last = first + scorer->n_segments - 1;
     int status = scorer_flush(scorer, err);
-    if (status < 0)
-        hm_error_prefix(err, "'%s', window %" PRIu64, packed->path, index);
+
+    if (status < 0 && status != HM_ERR_STOPPED)
+        hm_error_prefix(err, "'%s', windows %" PRIu64 " to %" PRIu64, packed->path, first, last);
     return status;
+}
+
+/* Every window as it is: its first token is context, the sizes are those of the others. */
+static int windows_score(struct scorer *scorer, const struct hm_packed *packed, size_t set,
+                         struct hm_error *err)
+{
+    uint64_t first = 0; /* of those under way */
+
+    for (uint64_t i = 0; i < packed->windows; i++) {
+        struct segment segment = { .len = packed->seq_len, .first_target = 1, .set = set };
+        struct hm_window window;
+        HM_TRY(hm_packed_window(packed, i, scorer->ids + scorer->filled, NULL, &window, err));
+        HM_TRY(hm_sums_document(&scorer->sums, set, window.utf8_bytes, window.chars,
+                                &segment.document, err));
+        segment_end(scorer, segment);
+        if (i + 1 < packed->windows && scorer->filled + segment.len <= scorer->cap)
+            continue;
+        HM_TRY(windows_flush(scorer, packed, first, err));
+        first = i + 1;
+        hm_ctl_progress(scorer->ctl, &(struct hm_progress){ .what = "score",
+                                                            .unit = "windows",
+                                                            .done = i + 1,
+                                                            .total = packed->windows });
+    }
+    return HM_OK;
 }
 
 int hm_eval_loss_packed(struct hm_model *model, const struct hm_packed *packed, const char *name,
@@ -197,12 +228,8 @@ int hm_eval_loss_packed(struct hm_model *model, const struct hm_packed *packed, 
     int status = scorer_new(model, packed->seq_len, packed->seq_len, ctl, &scorer, err);
     if (status == HM_OK)
         status = hm_sums_set(&scorer.sums, name, &set, err);
-    for (uint64_t i = 0; i < packed->windows && status == HM_OK; i++) {
-        status = window_score(&scorer, packed, i, set, err);
-        hm_ctl_progress(
-            ctl, &(struct hm_progress){
-                     .what = "score", .unit = "windows", .done = i + 1, .total = packed->windows });
-    }
+    if (status == HM_OK)
+        status = windows_score(&scorer, packed, set, err);
     if (status == HM_OK)
         status = hm_sums_report(&scorer.sums, &sets, &n, err);
     if (status == HM_OK) {

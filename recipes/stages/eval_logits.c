@@ -38,10 +38,11 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     if (!hm_stage_pending(run, "ids"))
         HM_TRY(hm_ids_file_open(path, &ids, err));
     uint32_t seq_len = ids.seq_len;
+    uint64_t rows = ids.rows;
     ret_plan->work = ids.rows;
     ret_plan->work_unit = "rows";
     hm_ids_file_close(&ids);
-    return hm_stage_eval_plan(run, (enum hm_round)config->compute, config->ram, seq_len, true,
+    return hm_stage_eval_plan(run, (enum hm_round)config->compute, config->ram, seq_len, rows, true,
                               ret_plan, err);
 }
 

@@ -202,7 +202,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
         HM_TRY(hm_stage_input_bytes(run, "text", &ret_plan->work, err));
         ret_plan->work_unit = "bytes";
     }
-    return hm_stage_eval_plan(run, (enum hm_round)config->compute, config->ram, (uint32_t)window,
+    return hm_stage_eval_plan(run, (enum hm_round)config->compute, config->ram, (uint32_t)window, 0,
                               false, ret_plan, err);
 }
 

@@ -10,6 +10,7 @@
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/hash.h"
+#include "hanmix/eval/eval.h"
 #include "stage_model.h"
 #include "stage_util.h"
 
@@ -160,9 +161,10 @@ static int adapter_bytes(const struct hm_stage_run *run, uint64_t *ret_bytes, st
 }
 
 int hm_stage_eval_plan(const struct hm_stage_run *run, enum hm_round round, uint64_t ram_bytes,
-                       uint32_t seq_len, bool with_logits, struct hm_stage_plan *ret_plan,
-                       struct hm_error *err)
+                       uint32_t tokens, uint64_t rows, bool with_logits,
+                       struct hm_stage_plan *ret_plan, struct hm_error *err)
 {
+    uint32_t seq_len = tokens ? tokens : 1, side_by_side = 1;
     struct hm_memory_plan memory = { 0 };
     struct stage_model model = { 0 };
     struct hm_kernels kernels;
@@ -172,19 +174,25 @@ int hm_stage_eval_plan(const struct hm_stage_run *run, enum hm_round round, uint
     HM_TRY(hm_stage_model_plan(run, "model", &model, err));
     if (!model.known)
         return HM_OK;
+    if (with_logits)
+        side_by_side = hm_eval_rows(seq_len, model.arch.vocab_size);
+    else
+        seq_len = hm_eval_sequence(seq_len);
+    if (rows > 0 && rows < side_by_side)
+        side_by_side = (uint32_t)rows;
     int r = adapter_bytes(run, &adapter, err);
     if (r == HM_OK)
-        r = hm_memory_plan_eval(&model.arch, 1, seq_len ? seq_len : 1,
-                                hm_model_packs(&kernels, round), run->threads, &memory, err);
+        r = hm_memory_plan_eval(&model.arch, side_by_side, seq_len, hm_model_packs(&kernels, round),
+                                run->threads, &memory, err);
     memory.weights_mapped = model.file_bytes;
     memory.adapter += adapter;
     if (with_logits)
         memory.activations +=
-            (uint64_t)seq_len *
+            (uint64_t)seq_len * side_by_side *
             (4ull * model.arch.vocab_size + 4ull * model.arch.experts * model.arch.layers + 8);
     if (r == HM_OK)
-        r = hm_stage_ram_plan(run, ram_bytes, &model.arch, seq_len, false, planned_bytes(ret_plan),
-                              &memory, err);
+        r = hm_stage_ram_plan(run, ram_bytes, &model.arch, (uint64_t)seq_len * side_by_side, false,
+                              planned_bytes(ret_plan), &memory, err);
     if (r == HM_OK)
         r = hm_stage_plan_lines(ret_plan, &memory, err);
     hm_stage_model_release(&model);

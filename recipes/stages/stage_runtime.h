@@ -58,11 +58,11 @@ int hm_stage_stream(const struct hm_stage_run *run,
                     int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                                 struct hm_error *err),
                     struct hm_model *model, struct hm_error *err);
-/* Memory of one forward pass of `rows` sequences of seq_len; with_logits keeps a row's logits as
- * well. */
+/* Memory of a forward pass of a sequence of windows (hm_eval_sequence), or, with_logits, of rows
+ * (hm_eval_rows, at most so many as there are) whose logits are kept. 0 tokens or rows: unknown. */
 int hm_stage_eval_plan(const struct hm_stage_run *run, enum hm_round round, uint64_t ram_bytes,
-                       uint32_t seq_len, bool with_logits, struct hm_stage_plan *ret_plan,
-                       struct hm_error *err);
+                       uint32_t tokens, uint64_t rows, bool with_logits,
+                       struct hm_stage_plan *ret_plan, struct hm_error *err);
 /* The lines of a memory plan, weights as mapped pages. */
 int hm_stage_plan_lines(struct hm_stage_plan *plan, const struct hm_memory_plan *memory,
                         struct hm_error *err);

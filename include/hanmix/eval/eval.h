@@ -12,9 +12,19 @@
 #include "hanmix/model/model.h"
 
 /* logits.safetensors: logits F32 [B,T,V], loss F32 [B,T-1], router_logits.<layer> F32 [B*T,E]. ids
- * file: I64 `input_ids` or `ids` [B,T], optional attention_mask. Row by row, streamed. */
+ * file: I64 `input_ids` or `ids` [B,T], optional attention_mask. hm_eval_rows at a time, streamed.
+ */
 int hm_eval_logits(struct hm_model *model, const char *ids_path, const char *out_path,
                    const struct hm_ctl *ctl, struct hm_error *err);
+
+/* Tokens that go through the model at once, about: windows or rows side by side, so that weights
+   are read and decoded once for all of them. Fixed, for the bits of a result depend on it. */
+#define HM_EVAL_TOKENS 2048u
+/* Tokens of the sequence in which windows of so many (> 0) are scored: whole windows. */
+uint32_t hm_eval_sequence(uint32_t window);
+/* Rows of seq_len (> 0) tokens that eval.logits takes at once; their logits stay below 64 MiB
+   unless one row's are more. */
+uint32_t hm_eval_rows(uint32_t seq_len, uint32_t vocab_size);
 
 struct hm_loss_set {
     char *name;
