@@ -207,15 +207,17 @@ uint64_t hm_memory_plan_limit(struct hm_memory_plan *plan, const struct hm_arch 
 {
     const struct layer_bytes layer = layer_bytes(arch);
     const uint64_t page = 4096, rows = tokens < arch->vocab_size ? tokens : arch->vocab_size;
+    const uint64_t embed = arch->tied ? 0 : rows * (layer.embed_row + 2 * page);
     uint64_t beside = hm_memory_plan_total(plan) - plan->weights_mapped + beside_bytes +
-                      PROCESS_BYTES + (arch->tied ? 0 : rows * (layer.embed_row + 2 * page));
+                      PROCESS_BYTES + embed;
     /* units do not end at the blocks of weight_stream.c */
     uint64_t edges = layer.largest / 8 < EDGE_BYTES ? layer.largest / 8 : EDGE_BYTES;
     uint64_t least = beside + layer.largest + edges;
 
     if (ram_bytes < least || ram_bytes - beside >= plan->weights_mapped)
         return least;
-    plan->weights_budget = plan->weights_mapped = ram_bytes - beside;
+    plan->weights_budget = ram_bytes - beside;
+    plan->weights_mapped = plan->weights_budget + embed;
     uint64_t absent = layer.all > plan->weights_budget ? layer.all - plan->weights_budget : 0;
     plan->weights_read = (backward ? 2 : 1) * absent;
     return least;

@@ -182,7 +182,9 @@ static void test_limit(void **state)
     assert_memory_equal(&plan, &before, sizeof plan);
     assert_true(least > gib && least < 5 * gib);
     assert_true(hm_memory_plan_limit(&plan, &arch, 2048, true, 0, 12 * gib) == least);
-    assert_true(plan.weights_budget > 7 * gib && plan.weights_mapped == plan.weights_budget);
+    assert_true(plan.weights_budget > 7 * gib && plan.weights_mapped >= plan.weights_budget);
+    /* rows of the embedding are mapped beside the budget */
+    assert_true(plan.weights_mapped - plan.weights_budget < gib / 8);
     assert_true(hm_memory_plan_total(&plan) <= 12 * gib);
     assert_true(hm_memory_plan_total(&plan) > 12 * gib - gib / 8);
     assert_true(plan.weights_read > 2 * (before.weights_mapped - 13 * gib) &&
