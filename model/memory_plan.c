@@ -208,8 +208,8 @@ uint64_t hm_memory_plan_limit(struct hm_memory_plan *plan, const struct hm_arch 
     const struct layer_bytes layer = layer_bytes(arch);
     const uint64_t page = 4096, rows = tokens < arch->vocab_size ? tokens : arch->vocab_size;
     const uint64_t embed = arch->tied ? 0 : rows * (layer.embed_row + 2 * page);
-    uint64_t beside = hm_memory_plan_total(plan) - plan->weights_mapped + beside_bytes +
-                      PROCESS_BYTES + embed;
+    uint64_t beside =
+        hm_memory_plan_total(plan) - plan->weights_mapped + beside_bytes + PROCESS_BYTES + embed;
     /* units do not end at the blocks of weight_stream.c */
     uint64_t edges = layer.largest / 8 < EDGE_BYTES ? layer.largest / 8 : EDGE_BYTES;
     uint64_t least = beside + layer.largest + edges;
