@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shapes of the measured rivals' models and of the whole Mixtral; see bench_preset.h.
+ * Shapes of the measured rivals' models and of the whole Mixtral, and folders made of them; see
+ * bench_preset.h.
  */
 #include "bench_preset.h"
 
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "hanmix/base/file.h"
+#include "hanmix/checkpoint/synthetic.h"
 
 int bench_preset(const char *name, struct hm_arch *ret_arch, struct hm_error *err)
 {
@@ -46,4 +53,31 @@ int bench_preset(const char *name, struct hm_arch *ret_arch, struct hm_error *er
         return HM_OK;
     }
     return hm_fail(err, HM_ERR_USAGE, "no preset '%s': tiny, small, wide1 or mixtral-8x7b", name);
+}
+
+int bench_folder_open(struct bench_folder *folder, const char *dir, const struct hm_arch *arch,
+                      struct hm_error *err)
+{
+    bool found = false;
+
+    *folder = (struct bench_folder){ .dir = dir };
+    if (!dir) {
+        strcpy(folder->own, "/tmp/hanmix-bench-XXXXXX");
+        if (!(folder->dir = mkdtemp(folder->own))) {
+            folder->own[0] = '\0';
+            return hm_fail(err, HM_ERR_IO, "cannot make a folder in /tmp: %s", strerror(errno));
+        }
+    } else if (hm_path_is_dir(dir)) {
+        HM_TRY(hm_dir_holds(dir, "config.json", &found, err));
+    }
+    int status = found ? HM_OK : hm_synthetic_make(folder->dir, arch, 1, NULL, err);
+    if (status < 0)
+        bench_folder_close(folder);
+    return status;
+}
+
+void bench_folder_close(struct bench_folder *folder)
+{
+    if (folder->own[0])
+        (void)hm_dir_remove(folder->own, NULL);
 }

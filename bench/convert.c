@@ -6,7 +6,8 @@
  * (reading, writing, each of both at the same time), then the stages run as processes of their own
  * on a cold cache; all is removed again. One CSV row a stage: seconds of the stage and of the
  * command (with the digest of the inputs), MB of source a second, its ratio to the slower of
- * reading and writing and to both at once, peak memory of the process and what the stage planned.
+ * reading and writing and to both at once, peak memory of the process, what the stage planned, and
+ * what the command read from the disk as a share of the source.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bench_args.h"
 #include "bench_preset.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/direct.h"
@@ -48,28 +50,13 @@ struct place { /* what lies in the folder for one size */
 
 static int arguments(int argc, char **argv, struct settings *settings, struct hm_error *err)
 {
-    const struct {
-        const char *name;
-        const char **text;
-        uint64_t *number;
-    } option[] = {
-        { "--program", &settings->program, NULL }, { "--dir", &settings->dir, NULL },
-        { "--layers", &settings->layers, NULL },   { "--stages", &settings->stages, NULL },
-        { "--rank", NULL, &settings->rank },       { "--threads", NULL, &settings->threads },
+    const struct bench_option option[] = {
+        { "--program", .text = &settings->program }, { "--dir", .text = &settings->dir },
+        { "--layers", .text = &settings->layers },   { "--stages", .text = &settings->stages },
+        { "--rank", .count = &settings->rank },      { "--threads", .count = &settings->threads },
     };
-    const size_t n = sizeof(option) / sizeof(option[0]);
 
-    for (int i = 1; i < argc; i += 2) {
-        size_t at = 0;
-        while (at < n && strcmp(argv[i], option[at].name) != 0)
-            at++;
-        if (at == n || i + 1 == argc)
-            return hm_fail(err, HM_ERR_USAGE, "'%s' is no option with a value", argv[i]);
-        if (option[at].text)
-            *option[at].text = argv[i + 1];
-        else
-            HM_TRY(hm_parse_count(argv[i + 1], option[at].number, err));
-    }
+    HM_TRY(bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), NULL, err));
     if (!settings->program || !settings->dir)
         return hm_fail(err, HM_ERR_USAGE,
                        "usage: convert --program HANMIX --dir FOLDER [--layers 2,4,7] "
@@ -256,8 +243,12 @@ static void clear_place(struct place *place)
 
 /* --- one stage --- */
 
-static int run(char *const *argv, uint64_t *ret_rss_bytes, double *ret_seconds,
-               struct hm_error *err)
+struct used { /* by a command */
+    double seconds;
+    uint64_t rss_bytes, read_bytes; /* read from the disk: 0 where the system does not tell */
+};
+
+static int run(char *const *argv, struct used *ret_used, struct hm_error *err)
 {
     struct rusage usage;
     double start = hm_clock_seconds();
@@ -270,8 +261,9 @@ static int run(char *const *argv, uint64_t *ret_rss_bytes, double *ret_seconds,
     while (wait4(child, &state, 0, &usage) < 0)
         if (errno != EINTR)
             return hm_fail(err, HM_ERR_IO, "cannot wait for '%s'", argv[0]);
-    *ret_seconds = hm_clock_seconds() - start;
-    *ret_rss_bytes = (uint64_t)usage.ru_maxrss * 1024;
+    *ret_used = (struct used){ .seconds = hm_clock_seconds() - start,
+                               .rss_bytes = (uint64_t)usage.ru_maxrss * 1024,
+                               .read_bytes = (uint64_t)usage.ru_inblock * 512 };
     if (!WIFEXITED(state) || WEXITSTATUS(state) != 0)
         return hm_fail(err, HM_ERR_CHECK, "'%s %s' failed", argv[0], argv[2]);
     return HM_OK;
@@ -299,8 +291,9 @@ static int convert(const struct settings *settings, struct place *place, const c
     static char verb[] = "stage", out_option[] = "--out", quiet[] = "--quiet",
                 threads_option[] = "--threads";
     char *name = NULL, *model = NULL, *adapter = NULL, *threads = NULL, *program = NULL;
-    uint64_t rss = 0, planned = 0, bytes = 0;
-    double command_s = 0, stage_s = 0;
+    struct used used = { 0 };
+    uint64_t planned = 0, bytes = 0;
+    double stage_s = 0;
     bool merge = strcmp(stage, "merge") == 0;
     int status = make_cold(place->model, &bytes, NULL, err);
 
@@ -318,17 +311,18 @@ static int convert(const struct settings *settings, struct place *place, const c
         char *argv[] = { program,    verb,  name,           model,   out_option,
                          place->out, quiet, threads_option, threads, merge ? adapter : NULL,
                          NULL };
-        status = run(argv, &rss, &command_s, err);
+        status = run(argv, &used, err);
     }
     if (status == HM_OK)
         status = stage_record(place->out, &stage_s, &planned, err);
     if (status == HM_OK) {
         double mb = (double)place->source_bytes / 1e6;
         double limit = place->read_mb_s < place->write_mb_s ? place->read_mb_s : place->write_mb_s;
-        printf("%s,%" PRIu64 ",%.0f,%.0f,%.0f,%.0f,%.2f,%.0f,%.2f,%.2f,%.2f,%.2f,%.0f,%.0f\n", name,
-               settings->rank, mb, place->read_mb_s, place->write_mb_s, place->both_mb_s, stage_s,
-               mb / stage_s, mb / stage_s / limit, mb / stage_s / place->both_mb_s, command_s,
-               mb / command_s / limit, (double)rss / 1048576, (double)planned / 1048576);
+        printf("%s,%" PRIu64 ",%.0f,%.0f,%.0f,%.0f,%.2f,%.0f,%.2f,%.2f,%.2f,%.2f,%.0f,%.0f,%.2f\n",
+               name, settings->rank, mb, place->read_mb_s, place->write_mb_s, place->both_mb_s,
+               stage_s, mb / stage_s, mb / stage_s / limit, mb / stage_s / place->both_mb_s,
+               used.seconds, mb / used.seconds / limit, (double)used.rss_bytes / 1048576,
+               (double)planned / 1048576, (double)used.read_bytes / 1e6 / mb);
         fflush(stdout);
     }
     if (status == HM_OK)
@@ -364,7 +358,8 @@ int main(int argc, char **argv)
         hm_threads_set((int)settings.threads);
         printf(
             "stage,rank,source_mb,disk_read_mb_s,disk_write_mb_s,disk_both_mb_s,stage_s,stage_mb_s,"
-            "stage_ratio,stage_both_ratio,command_s,command_ratio,peak_rss_mib,planned_mib\n");
+            "stage_ratio,stage_both_ratio,command_s,command_ratio,peak_rss_mib,planned_mib,read_"
+            "share\n");
     }
     for (const char *at = settings.layers; status == HM_OK && *at;) {
         char *end = NULL;

@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench_args.h"
 #include "bench_preset.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/rng.h"
-#include "hanmix/checkpoint/synthetic.h"
 #include "model/internal.h"
 
 #define MAX_REPEATS 100u
@@ -165,45 +165,32 @@ static int bench_run(const char *dir, uint32_t tokens, uint32_t rank, uint32_t r
 int main(int argc, char **argv)
 {
     uint32_t tokens = 512, rank = 8, repeats = 5;
-    enum hm_round round = HM_ROUND_BF16;
-    char folder[] = "/tmp/hanmix-bench-XXXXXX", config[4096];
-    const char *dir = NULL;
+    const char *dir = NULL, *compute = "bf16";
+    const struct bench_option option[] = {
+        { "--tokens", .number = &tokens },   { "--rank", .number = &rank },
+        { "--repeats", .number = &repeats }, { "--compute", .text = &compute },
+        { "--dir", .text = &dir },
+    };
+    struct bench_folder folder = { 0 };
     struct hm_error err = { 0 };
     struct hm_arch arch;
+    int status = bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), NULL, &err);
 
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--tokens") == 0)
-            tokens = (uint32_t)strtoul(argv[i + 1], NULL, 10);
-        else if (strcmp(argv[i], "--rank") == 0)
-            rank = (uint32_t)strtoul(argv[i + 1], NULL, 10);
-        else if (strcmp(argv[i], "--repeats") == 0)
-            repeats = (uint32_t)strtoul(argv[i + 1], NULL, 10);
-        else if (strcmp(argv[i], "--compute") == 0)
-            round = strcmp(argv[i + 1], "f32") == 0 ? HM_ROUND_NONE : HM_ROUND_BF16;
-        else if (strcmp(argv[i], "--dir") == 0)
-            dir = argv[i + 1];
-    }
-    if (tokens == 0 || rank == 0 || repeats == 0 || repeats > MAX_REPEATS) {
+    if (status < 0 || tokens == 0 || rank == 0 || repeats == 0 || repeats > MAX_REPEATS) {
         fprintf(stderr,
                 "usage: expert_layer [--tokens N] [--rank R] [--repeats 1..%u]"
                 " [--compute bf16|f32] [--dir FOLDER]\n",
                 MAX_REPEATS);
         return 2;
     }
-    bool temporary = dir == NULL;
-    if (temporary && !(dir = mkdtemp(folder))) {
-        perror(folder);
-        return 6;
-    }
-    int status = bench_preset("wide1", &arch, &err);
-    snprintf(config, sizeof config, "%s/config.json", dir);
-    if (status == HM_OK && !hm_path_exists(config))
-        status = hm_synthetic_make(dir, &arch, 1, NULL, &err);
+    enum hm_round round = strcmp(compute, "f32") == 0 ? HM_ROUND_NONE : HM_ROUND_BF16;
+    status = bench_preset("wide1", &arch, &err);
     if (status == HM_OK)
-        status = bench_run(dir, tokens, rank, repeats, round, &err);
+        status = bench_folder_open(&folder, dir, &arch, &err);
+    if (status == HM_OK)
+        status = bench_run(folder.dir, tokens, rank, repeats, round, &err);
     if (status < 0)
         fprintf(stderr, "%s\n", err.text);
-    if (temporary)
-        hm_dir_remove(dir, NULL);
+    bench_folder_close(&folder);
     return hm_status_exit_code(status);
 }

@@ -10,9 +10,9 @@
  * are weighted by FLOPs.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "bench_args.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/cpu.h"
 #include "hanmix/base/file.h"
@@ -32,7 +32,7 @@
 #define MAX_THREADS 256
 
 struct settings {
-    size_t m;
+    uint64_t m;
     uint32_t rows, cols;
     const char *side;
     double seconds;
@@ -216,38 +216,34 @@ static int bench_open(struct bench *bench)
     return 0;
 }
 
-static int settings_read(struct settings *settings, int argc, char **argv)
+static int settings_read(struct settings *settings, int argc, char **argv, struct hm_error *err)
 {
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--no-dense") == 0) {
-            settings->dense = false;
-            continue;
-        }
-        if (i + 1 == argc)
-            return -1;
-        const char *value = argv[i + 1];
-        if (strcmp(argv[i], "--m") == 0)
-            settings->m = strtoul(value, NULL, 10);
-        else if (strcmp(argv[i], "--side") == 0)
-            settings->side = value;
-        else if (strcmp(argv[i], "--seconds") == 0)
-            settings->seconds = strtod(value, NULL);
-        else if (strcmp(argv[i], "--shape") != 0 ||
-                 sscanf(value, "%ux%u", &settings->rows, &settings->cols) != 2)
-            return -1;
-        i++;
-    }
-    return settings->m > MAX_M ? -1 : 0;
+    const char *shape = NULL;
+    bool no_dense = false;
+    const struct bench_option option[] = {
+        { "--m", .count = &settings->m },
+        { "--side", .text = &settings->side },
+        { "--seconds", .real = &settings->seconds },
+        { "--shape", .text = &shape },
+        { "--no-dense", .flag = &no_dense },
+    };
+
+    HM_TRY(bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), NULL, err));
+    settings->dense = !no_dense;
+    if (shape && sscanf(shape, "%ux%u", &settings->rows, &settings->cols) != 2)
+        return hm_fail(err, HM_ERR_USAGE, "--shape '%s' is not ROWSxCOLS", shape);
+    return settings->m > MAX_M ? hm_fail(err, HM_ERR_USAGE, "--m: at most %d", MAX_M) : HM_OK;
 }
 
 int main(int argc, char **argv)
 {
     static const size_t m_sizes[] = { 1, 8, 16, 32, 64, 128, 256, 512, 2048 };
-    struct settings settings = { .seconds = 0.1, .dense = true };
+    struct settings settings = { .seconds = 0.1 };
     static struct bench bench;
     struct hm_error err = { 0 };
 
-    if (settings_read(&settings, argc, argv) != 0) {
+    if (settings_read(&settings, argc, argv, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
         fprintf(stderr, "usage: frozen [--m M] [--shape ROWSxCOLS] [--side forward|backward]"
                         " [--seconds S] [--no-dense]\n");
         return 2;

@@ -9,14 +9,13 @@
  */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "bench_args.h"
 #include "bench_preset.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
-#include "hanmix/base/str.h"
 #include "hanmix/checkpoint/synthetic.h"
 #include "hanmix/model/generate.h"
 
@@ -193,15 +192,7 @@ static int row_run(struct bench *bench, const struct settings *settings, struct 
 static int bench_run(const struct settings *settings, struct hm_error *err)
 {
     struct bench bench = { .n_heard = 0 };
-    struct hm_arch arch;
-    char config[4096];
 
-    HM_TRY(bench_preset(settings->preset, &arch, err));
-    if (settings->layers)
-        arch.layers = (uint32_t)settings->layers;
-    snprintf(config, sizeof config, "%s/config.json", settings->dir);
-    if (!hm_path_exists(config))
-        HM_TRY(hm_synthetic_make(settings->dir, &arch, 1, NULL, err));
     HM_TRY(hm_kernels_choose(&bench.kernels, NULL, err));
     int status = bench_open(&bench, settings, err);
     printf("preset,layers,rank,kernels,compute,threads,prompt,prompt_tokens_s,prompt_gflops,"
@@ -222,30 +213,15 @@ static int usage(void)
 
 static int arguments(int argc, char **argv, struct settings *settings, struct hm_error *err)
 {
-    const struct {
-        const char *name;
-        const char **text;
-        uint64_t *number;
-    } option[] = {
-        { "--preset", &settings->preset, NULL },   { "--dir", &settings->dir, NULL },
-        { "--compute", &settings->compute, NULL }, { "--layers", NULL, &settings->layers },
-        { "--prompt", NULL, &settings->prompt },   { "--tokens", NULL, &settings->tokens },
-        { "--rank", NULL, &settings->rank },       { "--repeats", NULL, &settings->repeats },
-        { "--threads", NULL, &settings->threads },
+    const struct bench_option option[] = {
+        { "--preset", .text = &settings->preset },    { "--dir", .text = &settings->dir },
+        { "--compute", .text = &settings->compute },  { "--layers", .count = &settings->layers },
+        { "--prompt", .count = &settings->prompt },   { "--tokens", .count = &settings->tokens },
+        { "--rank", .count = &settings->rank },       { "--repeats", .count = &settings->repeats },
+        { "--threads", .count = &settings->threads },
     };
-    const size_t n = sizeof(option) / sizeof(option[0]);
 
-    for (int i = 1; i < argc; i += 2) {
-        size_t at = 0;
-        while (at < n && strcmp(argv[i], option[at].name) != 0)
-            at++;
-        if (at == n || i + 1 == argc)
-            return hm_fail(err, HM_ERR_USAGE, "'%s' is no option with a value", argv[i]);
-        if (option[at].text)
-            *option[at].text = argv[i + 1];
-        else
-            HM_TRY(hm_parse_count(argv[i + 1], option[at].number, err));
-    }
+    HM_TRY(bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), NULL, err));
     if (settings->prompt < 1 || settings->prompt > 32768 || settings->tokens < 2 ||
         settings->tokens > 32768 || settings->layers > 1000 || settings->rank > 4096)
         return hm_fail(err, HM_ERR_USAGE, "1 to 32768 prompt tokens, 2 to 32768 new ones");
@@ -257,7 +233,8 @@ int main(int argc, char **argv)
     struct settings settings = {
         .preset = "tiny", .compute = "bf16", .prompt = 512, .tokens = 64, .repeats = 2
     };
-    char folder[] = "/tmp/hanmix-bench-XXXXXX";
+    struct bench_folder folder = { 0 };
+    struct hm_arch arch;
     struct hm_error err = { 0 };
     int status = arguments(argc, argv, &settings, &err);
 
@@ -266,15 +243,16 @@ int main(int argc, char **argv)
         return usage();
     }
     hm_threads_set((int)settings.threads);
-    bool temporary = settings.dir == NULL;
-    if (temporary && !(settings.dir = mkdtemp(folder))) {
-        perror(folder);
-        return 6;
-    }
-    status = bench_run(&settings, &err);
+    status = bench_preset(settings.preset, &arch, &err);
+    if (settings.layers)
+        arch.layers = (uint32_t)settings.layers;
+    if (status == HM_OK)
+        status = bench_folder_open(&folder, settings.dir, &arch, &err);
+    settings.dir = folder.dir;
+    if (status == HM_OK)
+        status = bench_run(&settings, &err);
     if (status < 0)
         fprintf(stderr, "%s\n", err.text);
-    if (temporary)
-        hm_dir_remove(folder, NULL);
+    bench_folder_close(&folder);
     return hm_status_exit_code(status);
 }

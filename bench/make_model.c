@@ -8,14 +8,13 @@
  * CSV row: bytes, seconds and the rate of writing, with the peak of this process's memory.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "bench_args.h"
 #include "bench_preset.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
-#include "hanmix/base/str.h"
 #include "hanmix/checkpoint/synthetic.h"
 
 struct settings {
@@ -33,29 +32,14 @@ static int usage(void)
 
 static int arguments(int argc, char **argv, struct settings *settings, struct hm_error *err)
 {
-    const struct {
-        const char *name;
-        const char **text;
-        uint64_t *number;
-    } option[] = {
-        { "--out", &settings->out, NULL },         { "--preset", &settings->preset, NULL },
-        { "--dtype", &settings->dtype, NULL },     { "--layers", NULL, &settings->layers },
-        { "--vocab", NULL, &settings->vocab },     { "--seed", NULL, &settings->seed },
-        { "--threads", NULL, &settings->threads },
+    const struct bench_option option[] = {
+        { "--out", .text = &settings->out },          { "--preset", .text = &settings->preset },
+        { "--dtype", .text = &settings->dtype },      { "--layers", .count = &settings->layers },
+        { "--vocab", .count = &settings->vocab },     { "--seed", .count = &settings->seed },
+        { "--threads", .count = &settings->threads },
     };
-    const size_t n = sizeof(option) / sizeof(option[0]);
 
-    for (int i = 1; i < argc; i += 2) {
-        size_t at = 0;
-        while (at < n && strcmp(argv[i], option[at].name) != 0)
-            at++;
-        if (at == n || i + 1 == argc)
-            return hm_fail(err, HM_ERR_USAGE, "'%s' is no option with a value", argv[i]);
-        if (option[at].text)
-            *option[at].text = argv[i + 1];
-        else
-            HM_TRY(hm_parse_count(argv[i + 1], option[at].number, err));
-    }
+    HM_TRY(bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), NULL, err));
     if (!settings->out)
         return hm_fail(err, HM_ERR_USAGE, "--out is missing");
     if (strcmp(settings->dtype, "nf4") != 0 && strcmp(settings->dtype, "bf16") != 0)

@@ -8,9 +8,9 @@
  * there.
  */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "bench_args.h"
 #include "bench_preset.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/cpu.h"
@@ -235,30 +235,6 @@ static int recipe_run(struct settings *s, struct hm_error *err)
     return status;
 }
 
-static bool option_take(struct settings *s, const char *name, const char *value)
-{
-    const struct {
-        const char *name;
-        const char **text;
-        uint32_t *number;
-    } options[] = { { "--preset", &s->preset, NULL },  { "--store", &s->store, NULL },
-                    { "--rows", &s->rows, NULL },      { "--moments", &s->moments, NULL },
-                    { "--layers", NULL, &s->layers },  { "--vocab", NULL, &s->vocab },
-                    { "--rank", NULL, &s->rank },      { "--old-vocab", NULL, &s->old_vocab },
-                    { "--updates", NULL, &s->updates } };
-
-    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
-        if (strcmp(name, options[i].name) != 0)
-            continue;
-        if (options[i].text)
-            *options[i].text = value;
-        else
-            *options[i].number = (uint32_t)strtoul(value, NULL, 10);
-        return true;
-    }
-    return false;
-}
-
 int main(int argc, char **argv)
 {
     struct settings settings = {
@@ -266,13 +242,26 @@ int main(int argc, char **argv)
     };
     struct hm_error err = { 0 };
 
-    for (int i = 1; i < argc; i += 2)
-        if (i + 1 == argc || !option_take(&settings, argv[i], argv[i + 1])) {
-            fprintf(stderr, "usage: optimizer [--updates N [--preset P] [--layers N] [--vocab N] "
-                            "[--old-vocab N] [--rank N] [--rows all|new] [--moments f32|8bit] "
-                            "[--store FOLDER]]\n");
-            return 2;
-        }
+    const struct bench_option option[] = {
+        { "--preset", .text = &settings.preset },
+        { "--store", .text = &settings.store },
+        { "--rows", .text = &settings.rows },
+        { "--moments", .text = &settings.moments },
+        { "--layers", .number = &settings.layers },
+        { "--vocab", .number = &settings.vocab },
+        { "--rank", .number = &settings.rank },
+        { "--old-vocab", .number = &settings.old_vocab },
+        { "--updates", .number = &settings.updates },
+    };
+
+    if (bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), NULL, &err) < 0) {
+        fprintf(stderr,
+                "%s\nusage: optimizer [--updates N [--preset P] [--layers N] [--vocab N] "
+                "[--old-vocab N] [--rank N] [--rows all|new] [--moments f32|8bit] "
+                "[--store FOLDER]]\n",
+                err.text);
+        return 2;
+    }
     fprintf(stderr, "# %s, %d threads\n", hm_cpu_model(), hm_threads());
     if (settings.updates == 0)
         return passes_print();

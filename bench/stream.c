@@ -8,9 +8,9 @@
  * layers that fits into memory; without it the seconds of the phases). Limits of 0 stream nothing.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "bench_args.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
@@ -194,26 +194,21 @@ static int limits_parse(const char *list, struct settings *settings, struct hm_e
 
 static int arguments(int argc, char **argv, struct settings *settings, struct hm_error *err)
 {
-    for (int i = 1; i < argc; i += 2) {
-        const char *value = i + 1 < argc ? argv[i + 1] : "";
-        uint32_t number = (uint32_t)strtoul(value, NULL, 10);
-        if (strcmp(argv[i], "--dir") == 0)
-            settings->dir = value;
-        else if (strcmp(argv[i], "--compute-dir") == 0)
-            settings->compute_dir = value;
-        else if (strcmp(argv[i], "--ram") == 0)
-            HM_TRY(limits_parse(value, settings, err));
-        else if (strcmp(argv[i], "--tokens") == 0)
-            settings->tokens = number;
-        else if (strcmp(argv[i], "--rank") == 0)
-            settings->rank = number;
-        else if (strcmp(argv[i], "--repeats") == 0)
-            settings->repeats = number;
-        else if (strcmp(argv[i], "--threads") == 0)
-            hm_threads_set((int)number);
-        else
-            return hm_fail(err, HM_ERR_USAGE, "unknown option '%s'", argv[i]);
-    }
+    const char *ram = "";
+    uint64_t threads = 0;
+    const struct bench_option option[] = {
+        { "--dir", .text = &settings->dir },
+        { "--compute-dir", .text = &settings->compute_dir },
+        { "--ram", .text = &ram },
+        { "--tokens", .number = &settings->tokens },
+        { "--rank", .number = &settings->rank },
+        { "--repeats", .number = &settings->repeats },
+        { "--threads", .count = &threads },
+    };
+
+    HM_TRY(bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), NULL, err));
+    HM_TRY(limits_parse(ram, settings, err));
+    hm_threads_set((int)threads);
     if (!settings->dir)
         return hm_fail(err, HM_ERR_USAGE,
                        "usage: stream --dir FOLDER [--ram SIZE,...] [--tokens N] [--rank R] "

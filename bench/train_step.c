@@ -9,10 +9,10 @@
  * the products alone; other holds everything else, waiting at the ends of loops included.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "bench_args.h"
 #include "bench_preset.h"
 #include "frozen_rate.h"
 #include "hanmix/base/alloc.h"
@@ -209,55 +209,39 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-    struct settings settings = { "tiny", 512, 8, 3, 0, true, HM_ROUND_BF16 };
-    char folder[] = "/tmp/hanmix-bench-XXXXXX";
-    const char *dir = NULL;
+    struct settings settings = { .preset = "tiny", .tokens = 512, .rank = 8, .repeats = 3 };
+    const char *dir = NULL, *compute = "bf16";
+    bool keep_layers = false;
+    uint64_t threads = 0;
+    const struct bench_option option[] = {
+        { "--preset", .text = &settings.preset },
+        { "--tokens", .number = &settings.tokens },
+        { "--rank", .number = &settings.rank },
+        { "--repeats", .number = &settings.repeats },
+        { "--threads", .count = &threads },
+        { "--dropout", .real = &settings.dropout },
+        { "--keep-layers", .flag = &keep_layers },
+        { "--compute", .text = &compute },
+        { "--dir", .text = &dir },
+    };
+    struct bench_folder folder = { 0 };
     struct hm_error err = { 0 };
     struct hm_arch arch;
 
-    for (int i = 1; i < argc; i++) {
-        const char *value = i + 1 < argc ? argv[i + 1] : "";
-        if (strcmp(argv[i], "--keep-layers") == 0) {
-            settings.recompute = false;
-            continue;
-        }
-        if (i + 1 == argc)
-            return usage();
-        if (strcmp(argv[i], "--preset") == 0)
-            settings.preset = value;
-        else if (strcmp(argv[i], "--tokens") == 0)
-            settings.tokens = (uint32_t)strtoul(value, NULL, 10);
-        else if (strcmp(argv[i], "--rank") == 0)
-            settings.rank = (uint32_t)strtoul(value, NULL, 10);
-        else if (strcmp(argv[i], "--repeats") == 0)
-            settings.repeats = (uint32_t)strtoul(value, NULL, 10);
-        else if (strcmp(argv[i], "--threads") == 0)
-            hm_threads_set((int)strtol(value, NULL, 10));
-        else if (strcmp(argv[i], "--dropout") == 0)
-            settings.dropout = strtod(value, NULL);
-        else if (strcmp(argv[i], "--compute") == 0)
-            settings.round = strcmp(value, "f32") == 0 ? HM_ROUND_NONE : HM_ROUND_BF16;
-        else if (strcmp(argv[i], "--dir") == 0)
-            dir = value;
-        else
-            return usage();
-        i++;
+    if (bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), NULL, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return usage();
     }
-    bool temporary = dir == NULL;
-    if (temporary && !(dir = mkdtemp(folder))) {
-        perror(folder);
-        return 6;
-    }
+    settings.recompute = !keep_layers;
+    settings.round = strcmp(compute, "f32") == 0 ? HM_ROUND_NONE : HM_ROUND_BF16;
+    hm_threads_set((int)threads);
     int status = bench_preset(settings.preset, &arch, &err);
-    char config[4096];
-    snprintf(config, sizeof config, "%s/config.json", dir);
-    if (status == HM_OK && !hm_path_exists(config))
-        status = hm_synthetic_make(dir, &arch, 1, NULL, &err);
     if (status == HM_OK)
-        status = bench_run(dir, &settings, &err);
+        status = bench_folder_open(&folder, dir, &arch, &err);
+    if (status == HM_OK)
+        status = bench_run(folder.dir, &settings, &err);
     if (status < 0)
         fprintf(stderr, "%s\n", err.text);
-    if (temporary)
-        hm_dir_remove(dir, NULL);
+    bench_folder_close(&folder);
     return hm_status_exit_code(status);
 }

@@ -8,9 +8,8 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "bench_args.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
@@ -113,42 +112,24 @@ static int usage(void)
     return 2;
 }
 
-static int settings_parse(int argc, char **argv, struct settings *settings)
-{
-    struct hm_error err = { 0 };
-
-    for (int i = 1; i < argc; i++) {
-        uint64_t value = 0;
-        if (strncmp(argv[i], "--", 2) != 0) {
-            settings->file[settings->n_files++] = argv[i];
-            continue;
-        }
-        if (i + 1 == argc || hm_parse_count(argv[i + 1], &value, &err) < 0)
-            return usage();
-        if (strcmp(argv[i], "--merges") == 0)
-            settings->merges = value;
-        else if (strcmp(argv[i], "--threads") == 0)
-            hm_threads_set((int)value);
-        else if (strcmp(argv[i], "--repeats") == 0)
-            settings->repeats = value;
-        else
-            return usage();
-        i++;
-    }
-    return settings->n_files > 0 ? 0 : usage();
-}
-
 int main(int argc, char **argv)
 {
     struct settings settings = { .merges = 18600, .repeats = 3 };
     struct hm_error err = { 0 };
+    uint64_t threads = 0;
     int status = HM_OK;
+    const struct bench_option option[] = {
+        { "--merges", .count = &settings.merges },
+        { "--threads", .count = &threads },
+        { "--repeats", .count = &settings.repeats },
+    };
 
-    settings.file = calloc((size_t)argc, sizeof(*settings.file));
-    if (!settings.file || settings_parse(argc, argv, &settings) != 0) {
-        free(settings.file);
-        return 2;
-    }
+    if (bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), &settings.n_files,
+                   &err) < 0 ||
+        settings.n_files == 0)
+        return usage();
+    settings.file = argv + 1;
+    hm_threads_set((int)threads);
     printf(
         "threads,repeat,merges,text_mb,han_characters,distinct_runs,read_s,read_mb_per_s,count_s,"
         "count_mb_per_s,train_s,total_s,heap_peak_mb,last_count\n");
@@ -160,6 +141,5 @@ int main(int argc, char **argv)
     }
     if (status < 0)
         fprintf(stderr, "vocab_train: %s\n", err.text);
-    free(settings.file);
     return hm_status_exit_code(status);
 }
