@@ -3,7 +3,8 @@
  * Attention over tiles of HM_Q_TILE queries and HM_K_TILE keys (Dao et al. 2022): grouped query
  * heads, sliding window, padded keys, documents. Forward keeps the log-sum-exp of each row;
  * backward computes the tiles again. A unit is one query tile of one head (out, dq) or one key tile
- * of one kv head (dk, dv): no sum crosses units. A query that sees no key has output 0 and no
+ * of one kv head (dk, dv): no sum crosses units. Where a sequence has one query, as when tokens are
+ * generated, the heads that share keys are one tile. A query that sees no key has output 0 and no
  * gradient.
  *
  * Visible keys of query t: first_key[t] <= key <= t, where first_key joins window and document
@@ -78,9 +79,9 @@ void hm_attention_prepare(const struct hm_step *step, uint32_t first_pos, uint32
     tile_of[step->B] = count;
 }
 
-/* Query tile at row q0 of the batch against keys [key0, key_end). */
-static void tile_set(const struct hm_step *step, size_t q0, size_t n_q, int32_t key0,
-                     int32_t key_end, struct tile *ret_tile)
+/* Queries row_step rows apart from row q0 of the batch on against keys [key0, key_end). */
+static void tile_set(const struct hm_step *step, size_t q0, size_t n_q, size_t row_step,
+                     int32_t key0, int32_t key_end, struct tile *ret_tile)
 {
     const int32_t *pos = hm_i32(step->ws, HM_BUF_POS) + q0;
     const int32_t *first_key = hm_i32(step->ws, HM_BUF_FIRST_KEY) + q0;
@@ -89,9 +90,10 @@ static void tile_set(const struct hm_step *step, size_t q0, size_t n_q, int32_t 
     ret_tile->n_k = (size_t)(key_end - key0);
     ret_tile->any = false;
     for (size_t i = 0; i < n_q; i++) {
-        ret_tile->first[i] = first_key[i] - key0;
-        ret_tile->end[i] = pos[i] + 1 - key0;
-        ret_tile->any |= pos[i] >= key0 && first_key[i] < key_end;
+        size_t row = i * row_step;
+        ret_tile->first[i] = first_key[row] - key0;
+        ret_tile->end[i] = pos[row] + 1 - key0;
+        ret_tile->any |= pos[row] >= key0 && first_key[row] < key_end;
     }
 }
 
@@ -131,13 +133,15 @@ void hm_rope_rows(const struct hm_step *step, float *x, uint32_t heads, float si
 struct unit {           /* where a query tile lies */
     size_t b, head, q0; /* q0: row in the batch */
     size_t n_q;
+    size_t row_step; /* from one query to the next, rows of the batch: 1, or 0 for heads of one */
 };
 
 static struct unit query_unit(const struct attention_loop *loop, size_t index)
 {
     const struct hm_step *step = loop->step;
     struct unit unit = { .head = index / loop->q_tiles % step->arch->heads,
-                         .b = index / loop->q_tiles / step->arch->heads };
+                         .b = index / loop->q_tiles / step->arch->heads,
+                         .row_step = 1 };
     size_t first = (loop->q_tiles - 1 - index % loop->q_tiles) * HM_Q_TILE; /* long tiles first */
 
     unit.n_q = step->T - first < HM_Q_TILE ? step->T - first : HM_Q_TILE;
@@ -145,17 +149,25 @@ static struct unit query_unit(const struct attention_loop *loop, size_t index)
     return unit;
 }
 
-static void forward_unit(void *context, size_t index, int worker)
+/* Of one query a sequence: the heads that share keys are the queries of a tile. */
+static struct unit group_unit(const struct attention_loop *loop, size_t index)
 {
-    const struct attention_loop *loop = context;
+    const struct hm_arch *arch = loop->step->arch;
+    size_t group = arch->heads / arch->kv_heads, b = index / arch->kv_heads;
+
+    return (struct unit){ b, index % arch->kv_heads * group, b, group, 0 };
+}
+
+static void forward_tile(const struct attention_loop *loop, const struct unit u, int worker)
+{
     const struct hm_step *step = loop->step;
     const struct hm_kernels *kernels = step->kernels;
     const struct hm_arch *arch = step->arch;
-    const struct unit u = query_unit(loop, index);
-    const size_t c = arch->head_dim, ldq = arch->heads * c;
+    const size_t c = arch->head_dim, ldq = u.row_step ? arch->heads * c : c;
     const size_t kv_head = u.head / (arch->heads / arch->kv_heads);
-    const float *q = loop->a->q + u.q0 * ldq + u.head * c;
-    float *out = loop->a->out + u.q0 * ldq + u.head * c;
+    const size_t ld_lse = u.row_step ? 1 : step->N;
+    const float *q = loop->a->q + (u.q0 * arch->heads + u.head) * c;
+    float *out = loop->a->out + (u.q0 * arch->heads + u.head) * c;
     float *lse = loop->a->lse + u.head * step->N + u.q0;
     float *score = hm_worker_scratch(step->ws, worker);
     float *row_max = score + 2 * SCORE_VALUES, *row_sum = row_max + HM_Q_TILE,
@@ -164,7 +176,7 @@ static void forward_unit(void *context, size_t index, int worker)
                   *tile_of = hm_i32(step->ws, HM_BUF_TILE_OF);
     double mark = hm_clock_seconds();
     const struct hm_query_side queries =
-        hm_tile_queries(step, &loop->sides, HM_SLOT_QUERIES, false, q, u.n_q, worker);
+        hm_tile_queries(step, &loop->sides, HM_SLOT_QUERIES, false, q, u.n_q, ldq, worker);
 
     for (size_t i = 0; i < u.n_q; i++) {
         row_max[i] = -INFINITY;
@@ -173,7 +185,7 @@ static void forward_unit(void *context, size_t index, int worker)
     }
     for (int32_t t = tile_of[u.b]; t < tile_of[u.b + 1]; t++) {
         struct tile tile;
-        tile_set(step, u.q0, u.n_q, tiles[2 * t], tiles[2 * t + 1], &tile);
+        tile_set(step, u.q0, u.n_q, u.row_step, tiles[2 * t], tiles[2 * t + 1], &tile);
         if (!tile.any)
             continue;
         const struct hm_key_tile keys = { kv_head, u.b * step->context + (size_t)tiles[2 * t],
@@ -183,14 +195,28 @@ static void forward_unit(void *context, size_t index, int worker)
                               row_max, row_sum, alpha);
         for (size_t i = 0; i < u.n_q; i++)
             kernels->scale(alpha[i], out + i * ldq, c);
-        hm_tile_apply(step, &loop->sides.value, &keys, score, u.n_q, out, worker);
+        hm_tile_apply(step, &loop->sides.value, &keys, score, u.n_q, out, ldq, worker);
     }
     for (size_t i = 0; i < u.n_q; i++) {
         bool blind = row_sum[i] == 0;
-        lse[i] = blind ? -INFINITY : row_max[i] + logf(row_sum[i]);
+        lse[i * ld_lse] = blind ? -INFINITY : row_max[i] + logf(row_sum[i]);
         kernels->scale(blind ? 0.0f : 1.0f / row_sum[i], out + i * ldq, c);
     }
     hm_step_lap(step, worker, HM_PHASE_ATTENTION, &mark);
+}
+
+static void forward_unit(void *context, size_t index, int worker)
+{
+    const struct attention_loop *loop = context;
+
+    forward_tile(loop, query_unit(loop, index), worker);
+}
+
+static void forward_group_unit(void *context, size_t index, int worker)
+{
+    const struct attention_loop *loop = context;
+
+    forward_tile(loop, group_unit(loop, index), worker);
 }
 
 static struct attention_loop attention_loop(const struct hm_step *step,
@@ -206,8 +232,12 @@ static struct attention_loop attention_loop(const struct hm_step *step,
 void hm_attention_forward(const struct hm_step *step, const struct hm_attention *attention)
 {
     struct attention_loop loop = attention_loop(step, attention);
+    const struct hm_arch *arch = step->arch;
 
-    hm_parallel_for((size_t)step->B * step->arch->heads * loop.q_tiles, forward_unit, &loop);
+    if (step->T == 1 && arch->heads / arch->kv_heads <= HM_Q_TILE)
+        hm_parallel_for((size_t)step->B * arch->kv_heads, forward_group_unit, &loop);
+    else
+        hm_parallel_for((size_t)step->B * arch->heads * loop.q_tiles, forward_unit, &loop);
 }
 
 /* --- backward --------------------------------------------------------------------------------- */
@@ -225,13 +255,13 @@ static struct query_tile query_tile(const struct attention_loop *loop, size_t b,
     const struct hm_step *step = loop->step;
     const size_t c = step->arch->head_dim, q0 = b * step->T + i * HM_Q_TILE;
     const size_t at = (q0 * step->arch->heads + head) * c;
-    const size_t n = hm_least(HM_Q_TILE, step->T - i * HM_Q_TILE);
+    const size_t n = hm_least(HM_Q_TILE, step->T - i * HM_Q_TILE), ldq = step->arch->heads * c;
 
     return (struct query_tile){ q0, head,
                                 hm_tile_queries(step, &loop->sides, HM_SLOT_QUERIES, gathered,
-                                                loop->a->q + at, n, worker),
+                                                loop->a->q + at, n, ldq, worker),
                                 hm_tile_queries(step, &loop->sides, HM_SLOT_GRADIENTS, gathered,
-                                                loop->a->dout + at, n, worker) };
+                                                loop->a->dout + at, n, ldq, worker) };
 }
 
 /* A query tile against key tile t: dq, or dk and dv, or all, from P and dS. */
@@ -250,7 +280,7 @@ static void pair_gradient(const struct attention_loop *loop, size_t b, const str
     float *score = hm_worker_scratch(step->ws, worker), *dscore = score + SCORE_VALUES;
     struct tile tile;
 
-    tile_set(step, q->q0, n_q, tiles[0], tiles[1], &tile);
+    tile_set(step, q->q0, n_q, 1, tiles[0], tiles[1], &tile);
     if (!tile.any)
         return;
     hm_tile_score(step, &loop->sides.key, &keys, &q->queries, score, worker);
@@ -261,7 +291,7 @@ static void pair_gradient(const struct attention_loop *loop, size_t b, const str
                          loop->a->delta + q->head * step->N + q->q0);
     if (into & INTO_QUERIES)
         hm_tile_apply(step, &loop->sides.key, &keys, dscore, n_q,
-                      loop->a->dq + (q->q0 * arch->heads + q->head) * c, worker);
+                      loop->a->dq + (q->q0 * arch->heads + q->head) * c, q->queries.ldq, worker);
     if (!(into & INTO_KEYS))
         return;
     hm_tile_gather(step, &keys, score, &q->dout, loop->a->dv + at_k, worker);

@@ -86,12 +86,12 @@ size_t hm_tile_room(uint32_t head_dim)
 
 struct hm_query_side hm_tile_queries(const struct hm_step *step, const struct hm_tile_sides *sides,
                                      enum hm_query_slot slot, bool gathered, const float *x,
-                                     size_t n, int worker)
+                                     size_t n, size_t ldq, int worker)
 {
     const struct hm_kernels *kernels = step->kernels;
     const uint32_t c = step->arch->head_dim;
-    const size_t ldq = step->arch->heads * c, room = (size_t)HM_Q_TILE * c;
-    struct hm_query_side side = { .f32 = x, .n = n };
+    const size_t room = (size_t)HM_Q_TILE * c;
+    struct hm_query_side side = { .f32 = x, .n = n, .ldq = ldq };
 
     if (!sides->key.bf16)
         return side;
@@ -112,9 +112,8 @@ void hm_tile_score(const struct hm_step *step, const struct hm_tile_side *side,
     const size_t c = step->arch->head_dim;
 
     if (!x->packed) {
-        step->kernels->gemm_nt(x->n, tile->n, c, 1.0f, x->f32, step->arch->heads * c,
-                               tile_f32(step, side, tile), step->arch->kv_heads * c, 0.0f, out,
-                               HM_K_TILE);
+        step->kernels->gemm_nt(x->n, tile->n, c, 1.0f, x->f32, x->ldq, tile_f32(step, side, tile),
+                               step->arch->kv_heads * c, 0.0f, out, HM_K_TILE);
         return;
     }
     struct hm_frozen w = frozen_tile(step, side, tile);
@@ -129,8 +128,7 @@ void hm_tile_gather(const struct hm_step *step, const struct hm_key_tile *tile, 
     const size_t c = step->arch->head_dim, ldk = step->arch->kv_heads * c;
 
     if (!x->bf16) {
-        kernels->gemm_tn(tile->n, c, x->n, 1.0f, score, HM_K_TILE, x->f32, step->arch->heads * c,
-                         1.0f, out, ldk);
+        kernels->gemm_tn(tile->n, c, x->n, 1.0f, score, HM_K_TILE, x->f32, x->ldq, 1.0f, out, ldk);
         return;
     }
     uint16_t *packed = hm_worker_tile(step->ws, worker);
@@ -146,10 +144,10 @@ void hm_tile_gather(const struct hm_step *step, const struct hm_key_tile *tile, 
 
 void hm_tile_apply(const struct hm_step *step, const struct hm_tile_side *side,
                    const struct hm_key_tile *tile, const float *score, size_t n_q, float *out,
-                   int worker)
+                   size_t ldq, int worker)
 {
     const struct hm_kernels *kernels = step->kernels;
-    const size_t c = step->arch->head_dim, ldq = step->arch->heads * c;
+    const size_t c = step->arch->head_dim;
 
     if (!side->bf16) {
         kernels->gemm_nn(n_q, c, tile->n, 1.0f, score, HM_K_TILE, tile_f32(step, side, tile),

@@ -351,10 +351,10 @@ struct hm_key_tile {
 
 enum hm_query_slot { HM_SLOT_QUERIES, HM_SLOT_GRADIENTS, HM_SLOTS };
 struct hm_query_side { /* queries of one head, or gradients of their outputs */
-    const float *f32;  /* [n] rows H*C apart */
+    const float *f32;  /* [n] rows ldq apart */
     uint16_t *packed;  /* as a left operand [n][C], or NULL: products in f32 */
     uint16_t *bf16;    /* [n][C] */
-    size_t n;
+    size_t n, ldq;
 };
 
 /* bf16 values of a worker's room for tiles: hm_worker_tile. */
@@ -369,7 +369,7 @@ struct hm_tile_sides hm_tile_sides(const struct hm_step *step, const float *keys
    hm_tile_gather, too. */
 struct hm_query_side hm_tile_queries(const struct hm_step *step, const struct hm_tile_sides *sides,
                                      enum hm_query_slot slot, bool gathered, const float *x,
-                                     size_t n, int worker);
+                                     size_t n, size_t ldq, int worker);
 /* out = x side^T */
 void hm_tile_score(const struct hm_step *step, const struct hm_tile_side *side,
                    const struct hm_key_tile *tile, const struct hm_query_side *x, float *out,
@@ -377,10 +377,10 @@ void hm_tile_score(const struct hm_step *step, const struct hm_tile_side *side,
 /* out[n_k] += score^T x, rows Hkv*C apart */
 void hm_tile_gather(const struct hm_step *step, const struct hm_key_tile *tile, const float *score,
                     const struct hm_query_side *x, float *out, int worker);
-/* out += score side; rows of one query head, H*C apart */
+/* out += score side; rows ldq apart */
 void hm_tile_apply(const struct hm_step *step, const struct hm_tile_side *side,
                    const struct hm_key_tile *tile, const float *score, size_t n_q, float *out,
-                   int worker);
+                   size_t ldq, int worker);
 
 /* --- attention.c: softmax(q k^T / sqrt(C)) v over tiles, no T x T matrix ---------------------- */
 
