@@ -177,8 +177,11 @@ void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_j
         hm_expert_inner(moe, job, cut, worker);
     else
         activate(moe, job, cut, worker);
+    hm_fan_a_gradients(step, &job->out, cut, worker); /* m is in the cache */
     hm_fan_input_gradient(step, &job->out, cut, dm, ld, worker);
     double mark = hm_clock_seconds();
+    for (unsigned b = 0; b < 2; b++)
+        hm_fan_fetch(&job->in, b, cut);
     for (size_t row = 0; row < job->in.n; row++, dm += ld) {
         size_t at = row * f + col0;
         float *a1 = job->in.branch[0].y + at, *a3 = job->in.branch[1].y + at;
@@ -190,7 +193,6 @@ void hm_expert_inner_gradient(const struct hm_moe *moe, const struct hm_expert_j
     pack_inner(moe, job, col0, width, worker);
     for (unsigned b = 0; b < 2; b++)
         hm_fan_low_sums(step, &job->in, b, HM_PACK_BACKWARD, cut, worker);
-    hm_fan_a_gradients(step, &job->out, cut, worker);
     for (unsigned b = 0; b < 2; b++)
         hm_fan_weight_gradient(step, &job->in, b, cut, worker);
 }

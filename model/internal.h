@@ -310,6 +310,8 @@ void hm_fan_pack_gradient(const struct hm_step *step, const struct hm_fan *fan, 
 /* y */
 void hm_fan_product(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
                     size_t cut, int worker);
+/* B and dB of a cut are wanted soon. */
+void hm_fan_fetch(const struct hm_fan *fan, unsigned branch, size_t cut);
 /* What a cut of the inner dimension, packed and still in the cache, adds to u or v; nothing where
  * they are computed in one piece. */
 void hm_fan_low_sums(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,

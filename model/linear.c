@@ -190,6 +190,19 @@ static size_t cuts_of(uint32_t width)
     return hm_units(width, hm_cut(width));
 }
 
+void hm_fan_fetch(const struct hm_fan *fan, unsigned which, size_t cut)
+{
+    const struct hm_linear *w = &fan->branch[which].w;
+    size_t row0 = cut * hm_cut(w->rows), n = hm_least(hm_cut(w->rows), w->rows - row0) * w->rank;
+
+    if (w->rank > HM_LOW_SUM_MOST) /* then products take longer than memory */
+        return;
+    for (size_t i = 0; i < n; i += 16) { /* a cache line */
+        __builtin_prefetch(w->b->value + row0 * w->rank + i, 0, 2);
+        __builtin_prefetch(w->b->grad + row0 * w->rank + i, 1, 2);
+    }
+}
+
 void hm_fan_low_sums(const struct hm_step *step, const struct hm_fan *fan, unsigned which,
                      enum hm_pack side, size_t cut, int worker)
 {

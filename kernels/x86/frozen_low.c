@@ -98,6 +98,7 @@ void hm_low_add_few(const struct hm_low_rank *low, uint32_t row0, uint32_t n_row
 struct columns { /* [first, end) of a packed operand [m][k]; rows [row0, row0 + n) */
     const uint16_t *x;
     size_t m, k, row0, n, first, end;
+    bool cold; /* not in the cache: what comes next is fetched */
 };
 
 /* What is left of the chunk at column `at`. */
@@ -120,12 +121,14 @@ static void forward_sums(const float *a, uint32_t rank, const struct columns *c,
         struct frozen_ahead ahead = { .at = (uintptr_t)a + piece * sizeof(*a),
                                       .stride = c->k * sizeof(*a),
                                       .bytes = CHUNK * sizeof(*a),
-                                      .n = at + piece < c->end ? rank : 0,
+                                      .n = c->cold && at + piece < c->end ? rank : 0,
                                       .each = 8 };
         hm_low_rows(a, c->k, rank, piece, CHUNK, scratch->panel);
         for (size_t i = 0; i < c->n; i += 2 * LANES) {
-            ahead.left = (uintptr_t)lanes + (i + 2 * LANES) * width * sizeof(*lanes);
-            ahead.left_each = round_up(2 * LANES * width * sizeof(*lanes) / tiles, 64);
+            if (c->cold) {
+                ahead.left = (uintptr_t)lanes + (i + 2 * LANES) * width * sizeof(*lanes);
+                ahead.left_each = round_up(2 * LANES * width * sizeof(*lanes) / tiles, 64);
+            }
             hm_frozen_strip_run(STRIP_FORWARD, c->n - i > LANES ? 2 : 1, height,
                                 (struct frozen_tile){ .main = { .row = scratch->panel,
                                                                 .row_step = 2,
@@ -208,7 +211,7 @@ static void backward_sums(const float *b, size_t ldb, uint32_t rank, const struc
         quads_make(b, ldb, piece, rank, quads, scratch->panel);
         for (uint32_t v = 0; v < vectors; v += 2) {
             struct frozen_ahead ahead = { 0 };
-            if (v == 0)
+            if (c->cold && v == 0)
                 ahead = rows_ahead(rows, width, vectors);
             hm_frozen_strip_run(
                 STRIP_QUADS, vectors - v > 1 ? 2 : 1, round_up(c->n, 4),
@@ -266,7 +269,7 @@ void hm_low_project_avx512bf16(enum hm_pack side, const float *factor, uint32_t 
     for (size_t i = 0; i < n; i += BLOCK_M)
         for (uint32_t r = 0; r < rank; r += RANKS) {
             const uint32_t ranks = (uint32_t)least(RANKS, rank - r);
-            const struct columns c = { x, m, k, row0 + i, least(BLOCK_M, n - i), 0, k };
+            const struct columns c = { x, m, k, row0 + i, least(BLOCK_M, n - i), 0, k, true };
             if (side == HM_PACK_FORWARD)
                 forward_sums(factor + (size_t)r * k, ranks, &c, sum, s);
             else
@@ -280,7 +283,7 @@ void hm_low_sums_avx512bf16(enum hm_pack side, const float *factor, uint32_t ran
                             float *sums, void *scratch)
 {
     for (size_t i = 0; i < m; i += BLOCK_M) {
-        const struct columns c = { x, m, k, i, least(BLOCK_M, m - i), col0, col0 + n_cols };
+        const struct columns c = { x, m, k, i, least(BLOCK_M, m - i), col0, col0 + n_cols, false };
         if (side == HM_PACK_FORWARD)
             forward_sums(factor + col0, rank, &c, sums + i * round_up(rank, 4), scratch);
         else
