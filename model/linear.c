@@ -227,16 +227,17 @@ static void down_again(const struct hm_step *step, const struct hm_fan *fan,
                        const struct hm_branch *branch, size_t row0, size_t n, int worker)
 {
     const struct hm_linear *w = &branch->w;
-    const size_t m = fan->n <= HM_ROW_BLOCK ? n : hm_units(n, HM_PACK_ROWS) * HM_PACK_ROWS;
+    /* Few rows alone would be packed in an order of their own: those before come along. */
+    const size_t skip = fan->n > n && n < HM_PACK_ROWS ? HM_PACK_ROWS : 0, m = skip + n;
     uint16_t *packed = (uint16_t *)(void *)hm_worker_scratch(step->ws, worker);
     uint16_t *u = low_values(branch->u) + 2 * row0;
     void *scratch = hm_worker_panel(step->ws, worker);
 
-    step->kernels->frozen_pack(HM_PACK_FORWARD, m, w->cols, 0, n, 0, w->cols,
-                               fan->x + row0 * w->cols, w->cols, packed);
+    step->kernels->frozen_pack(HM_PACK_FORWARD, m, w->cols, 0, m, 0, w->cols,
+                               fan->x + (row0 - skip) * w->cols, w->cols, packed);
     if (!branch->u_sums) {
         step->kernels->low_project(HM_PACK_FORWARD, w->a->value, w->rank, w->scale, packed, m,
-                                   w->cols, 0, n, u, hm_low_ld(fan->n), scratch);
+                                   w->cols, skip, n, u, hm_low_ld(fan->n), scratch);
         return;
     }
     float *sums = branch->u_sums + hm_low_sums(row0, w->rank);
@@ -246,8 +247,8 @@ static void down_again(const struct hm_step *step, const struct hm_fan *fan,
                                 (uint32_t)hm_least(hm_cut(w->cols), w->cols - col0),
                                 sums + cut * branch->sums_stride, scratch);
     }
-    step->kernels->low_join(sums, branch->sums_stride, cuts_of(w->cols), w->rank, w->scale, 0, n, u,
-                            hm_low_ld(fan->n));
+    step->kernels->low_join(sums, branch->sums_stride, cuts_of(w->cols), w->rank, w->scale, skip, n,
+                            u, hm_low_ld(fan->n));
 }
 
 static void down_packed(const struct hm_step *step, const struct hm_fan *fan,

@@ -5,7 +5,7 @@
  *
  * Packed operands are cut along k into chunks of CHUNK values, [chunk][m][chunk's k]. "Rows" keeps
  * rows as they are; "lanes" turns groups of 16 rows so that a vector holds one pair (k, k + 1) of
- * each: [group][k / 2][16][2].
+ * each: [group][k / 2][16][2]; see tail_rows for the last group.
  */
 #ifndef HANMIX_KERNELS_X86_FROZEN_H
 #define HANMIX_KERNELS_X86_FROZEN_H
@@ -90,6 +90,13 @@ void hm_frozen_panel_rows(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
 void hm_frozen_panel_strips(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                             uint32_t col0, uint32_t n_cols, const float *scale, uint32_t ahead_rows,
                             uint16_t *panel);
+/* Rows of x behind the last whole group that are packed as rows, not as lanes, where others are
+ * lanes; 0: none. Of each 32 columns such a row's values lie together, [k / 32][16 rows][32]. */
+INLINE size_t tail_rows(size_t m)
+{
+    return m > FEW && m % LANES <= FEW ? m % LANES : 0;
+}
+
 /* n_rows of n values, ldx apart, as rows of bf16 that are ld apart, a zero behind an odd n. */
 void hm_low_rows(const float *x, size_t ldx, size_t n_rows, size_t n, size_t ld, uint16_t *out);
 /* n rows of n_cols values, ldx apart, as strips like those of a panel. */

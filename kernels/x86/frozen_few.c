@@ -7,6 +7,7 @@
  */
 #include "frozen.h"
 #include "frozen_decode.h"
+#include "frozen_lanes.h"
 
 #define RANGE      8192u /* values of k at most */
 #define X_IN_CACHE 20480u
@@ -19,27 +20,6 @@ struct few {
     float *y;
     size_t ldy;
 };
-
-/* Lane i becomes the sum of vector i. */
-INLINE __m512 sums_of_lanes(const __m512 v[16])
-{
-    __m512 quad[4];
-
-    UNROLL for (int e = 0; e < 4; e++)
-    {
-        __m512 a = _mm512_add_ps(_mm512_shuffle_f32x4(v[e], v[e + 4], 0x88),
-                                 _mm512_shuffle_f32x4(v[e], v[e + 4], 0xdd));
-        __m512 b = _mm512_add_ps(_mm512_shuffle_f32x4(v[e + 8], v[e + 12], 0x88),
-                                 _mm512_shuffle_f32x4(v[e + 8], v[e + 12], 0xdd));
-        quad[e] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-    }
-    __m512d low = _mm512_castps_pd(
-        _mm512_add_ps(_mm512_unpacklo_ps(quad[0], quad[1]), _mm512_unpackhi_ps(quad[0], quad[1])));
-    __m512d high = _mm512_castps_pd(
-        _mm512_add_ps(_mm512_unpacklo_ps(quad[2], quad[3]), _mm512_unpackhi_ps(quad[2], quad[3])));
-    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
-                         _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
-}
 
 /* Sums of m rows of x and `rows` rows of W, of which n exist. */
 INLINE void sums_store(size_t m, size_t rows, size_t n, const __m512 *sum, const struct few *few,

@@ -111,7 +111,7 @@ static size_t piece_width(const struct columns *c, size_t at)
 static void forward_sums(const float *a, uint32_t rank, const struct columns *c, float *sum,
                          struct frozen_scratch *scratch)
 {
-    const size_t height = round_up(rank, 4), tiles = units(rank, 12);
+    const size_t height = round_up(rank, 4);
     size_t piece;
 
     for (size_t at = c->first; at < c->end; at += piece, a += piece) {
@@ -124,24 +124,18 @@ static void forward_sums(const float *a, uint32_t rank, const struct columns *c,
                                       .n = c->cold && at + piece < c->end ? rank : 0,
                                       .each = 8 };
         hm_low_rows(a, c->k, rank, piece, CHUNK, scratch->panel);
-        for (size_t i = 0; i < c->n; i += 2 * LANES) {
-            if (c->cold) {
-                ahead.left = (uintptr_t)lanes + (i + 2 * LANES) * width * sizeof(*lanes);
-                ahead.left_each = round_up(2 * LANES * width * sizeof(*lanes) / tiles, 64);
-            }
-            hm_frozen_strip_run(STRIP_FORWARD, c->n - i > LANES ? 2 : 1, height,
-                                (struct frozen_tile){ .main = { .row = scratch->panel,
-                                                                .row_step = 2,
-                                                                .lane = lanes + i * width,
-                                                                .pair_step = PAIRS,
-                                                                .vector_step = width * LANES,
-                                                                .pairs = piece / 2 },
-                                                      .row_ld = CHUNK,
-                                                      .sum = sum + i * height,
-                                                      .sum_ld = 32,
-                                                      .first = at == c->first },
-                                &ahead);
-        }
+        hm_frozen_forward_strips(height, c->n, c->row0 + c->n == c->m ? tail_rows(c->m) : 0,
+                                 (struct frozen_tile){ .main = { .row = scratch->panel,
+                                                                 .row_step = 2,
+                                                                 .lane = lanes,
+                                                                 .pair_step = PAIRS,
+                                                                 .vector_step = width * LANES,
+                                                                 .pairs = piece / 2 },
+                                                       .row_ld = CHUNK,
+                                                       .sum = sum,
+                                                       .sum_ld = 32,
+                                                       .first = at == c->first },
+                                 height, c->cold, &ahead);
     }
 }
 

@@ -56,7 +56,10 @@ void hm_frozen_pack_avx512bf16(enum hm_pack side, size_t m, size_t k, size_t row
             size_t rows = least(LANES, n_rows - i), cols = n_cols - j, col = col0 + j;
             size_t width = chunk_width(k, col);
             uint16_t *out = packed + chunk_begin(m, col) + (row0 + i) * width;
-            if (side == HM_PACK_FORWARD)
+            if (side == HM_PACK_FORWARD && rows == tail_rows(m) && row0 + i + rows == m)
+                rows_copy(from, ldx, rows, least(cols, PAIRS), false, PAIRS,
+                          out + col % CHUNK * LANES);
+            else if (side == HM_PACK_FORWARD)
                 group_turn(from, ldx, rows, cols, out + col % CHUNK * LANES);
             else
                 rows_copy(from, ldx, rows, least(cols, PAIRS), turned, width, out + col % CHUNK);

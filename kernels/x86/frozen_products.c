@@ -53,14 +53,6 @@ static struct frozen_ahead ahead_rows(const struct hm_frozen *w, uint32_t row0, 
                                   .each = lines / n_tiles + 1 };
 }
 
-/* n values of the left operand, `skip` values after `now`, are wanted next. */
-static void left_ahead(struct frozen_ahead *ahead, const uint16_t *now, size_t skip, size_t n,
-                       size_t n_tiles)
-{
-    ahead->left = (uintptr_t)now + skip * sizeof(*now);
-    ahead->left_each = round_up(n * sizeof(*now) / n_tiles, 64);
-}
-
 /* --- low-rank products beside these --- */
 
 /* Chunks of k that take LOW_RANK ranks each until all have joined. */
@@ -165,26 +157,20 @@ static void forward_block(const struct hm_frozen *w, uint32_t row0, uint32_t n_r
         if (width > 0)
             hm_frozen_panel_rows(w, row0, n_rows, k, width, scratch->scale + k % range / 64,
                                  least(range, w->cols - k / range * range) / 64, scratch->panel);
-        for (size_t i = 0; i < m;) {
-            size_t vectors = m - i > LANES ? 2 : 1;
-            left_ahead(&ahead, lanes, (i + vectors * LANES) * width, vectors * LANES * width,
-                       units(n_rows, 12));
-            hm_frozen_strip_run(
-                STRIP_FORWARD, vectors, round_up(n_rows, 4),
-                (struct frozen_tile){ .main = { .row = scratch->panel,
-                                                .row_step = 2,
-                                                .lane = lanes + i * width,
-                                                .pair_step = PAIRS,
-                                                .vector_step = (size_t)width * LANES,
-                                                .pairs = width / 2 },
-                                      .row_ld = CHUNK,
-                                      .low = low_lane(part, i * 2),
-                                      .sum = scratch->sum + i * PANEL_N,
-                                      .sum_ld = 32,
-                                      .first = k == 0 },
-                &ahead);
-            i += vectors * LANES;
-        }
+        hm_frozen_forward_strips(
+            round_up(n_rows, 4), m, m0 + m == m_all ? tail_rows(m_all) : 0,
+            (struct frozen_tile){ .main = { .row = scratch->panel,
+                                            .row_step = 2,
+                                            .lane = lanes,
+                                            .pair_step = PAIRS,
+                                            .vector_step = (size_t)width * LANES,
+                                            .pairs = width / 2 },
+                                  .row_ld = CHUNK,
+                                  .low = part,
+                                  .sum = scratch->sum,
+                                  .sum_ld = 32,
+                                  .first = k == 0 },
+            PANEL_N, true, &ahead);
     }
 }
 
@@ -251,7 +237,8 @@ static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_
         if (m > DECODE_M)
             ahead =
                 ahead_block(w, k + CHUNK, CHUNK, col0, n_cols, units(n_cols, 32) * units(m, 12));
-        left_ahead(&ahead, rows, m_all * width, m * width, units(n_cols, 32) * units(m, 12));
+        hm_frozen_left_ahead(&ahead, rows, m_all * width, m * width,
+                             units(n_cols, 32) * units(m, 12));
         hm_frozen_panel_scales(w, k, depth, col0, n_cols, scratch->scale);
         memset(scratch->scale + (size_t)depth * (n_cols / 64), 0, n_cols / 64 * sizeof(float));
         hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale, m <= DECODE_M ? AHEAD : 0,

@@ -61,8 +61,21 @@ INLINE void ahead_fetch(struct frozen_ahead *ahead)
 /* The next tile's height of n rows, a multiple of 4, that may lie in tiles of `most` = 12 or 24
  * rows; avoids tiles of 4, whose sums are too few to hide the latency. */
 size_t hm_frozen_tile_height(size_t n, size_t most);
+/* n values of the left operand, `skip` values after `now`, are wanted over the next n_tiles. */
+INLINE void hm_frozen_left_ahead(struct frozen_ahead *ahead, const uint16_t *now, size_t skip,
+                                 size_t n, size_t n_tiles)
+{
+    ahead->left = (uintptr_t)now + skip * sizeof(*now);
+    ahead->left_each = round_up(n * sizeof(*now) / n_tiles, 64);
+}
+
 /* All n_rows, a multiple of 4, of one or two vectors; backward and low: two. */
 void hm_frozen_strip_run(enum frozen_strip strip, size_t vectors, size_t n_rows,
                          struct frozen_tile tile, struct frozen_ahead *ahead);
+
+/* Forward strips of m rows of x, of which the last `tail` are packed as rows: the tile's operands
+ * begin at the first of them, sums [m / 32][sum_rows][32] likewise. Fetches ahead in x if cold. */
+void hm_frozen_forward_strips(size_t n_rows, size_t m, size_t tail, struct frozen_tile tile,
+                              size_t sum_rows, bool cold, struct frozen_ahead *ahead);
 
 #endif

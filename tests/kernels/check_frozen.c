@@ -235,7 +235,7 @@ static void overflowing(const struct hm_kernels *k)
 
 static void all(const struct hm_kernels *k)
 {
-    static const size_t m_sizes[] = { 1, 2, 3, 5, 8, 9, 15, 16, 17, 31, 40, 65, 130 };
+    static const size_t m_sizes[] = { 1, 2, 3, 5, 8, 9, 15, 16, 17, 23, 27, 31, 40, 44, 65, 130 };
     static const struct {
         uint32_t rows, cols, blocksize;
         bool nested;

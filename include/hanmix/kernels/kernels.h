@@ -221,8 +221,7 @@ struct hm_kernels {
     /* A block x[n_rows][n_cols] of the left operand [m][k], beginning at its row0 (a multiple of
        HM_PACK_ROWS) and col0 (of HM_PACK_COLS); a block that ends inside the operand ends at such a
        multiple. The order of packed values is the path's own and depends on side, m and k; blocks
-       write disjoint parts, padding belongs to the block that reaches the edge. The
-       last rows of an operand may be left out, then its group ends with zeros. BACKWARD_TURNED
+       write disjoint parts, padding belongs to the block that reaches the edge. BACKWARD_TURNED
        reads x as [n_cols][n_rows], rows ldx apart, and packs what BACKWARD would. */
     void (*frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t row0, size_t n_rows,
                         size_t col0, size_t n_cols, const float *x, size_t ldx, uint16_t *packed);
