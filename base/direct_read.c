@@ -255,8 +255,7 @@ int hm_reader_next(struct hm_reader *r, const uint8_t **ret_data, size_t *ret_by
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
     if (code < 0)
-        return hm_fail(err, HM_ERR_IO, "'%s' is shorter than when it was opened",
-                       r->range[slot->range].path);
+        return hm_fail_cut(err, r->range[slot->range].path);
     if (code > 0) {
         errno = code;
         return hm_fail_errno(err, "read", r->range[slot->range].path);

@@ -16,10 +16,18 @@
 
 #define BLOCK_BYTES ((size_t)4 << 20)
 
+/* errno says why where it is false. */
+static bool whole(ssize_t moved, int if_short)
+{
+    if (moved >= 0 && moved < (ssize_t)BLOCK_BYTES)
+        errno = if_short;
+    return moved == (ssize_t)BLOCK_BYTES;
+}
+
 static bool written(int fd, const uint8_t *block, uint64_t bytes)
 {
     for (uint64_t done = 0; done < bytes; done += BLOCK_BYTES)
-        if (write(fd, block, BLOCK_BYTES) != (ssize_t)BLOCK_BYTES)
+        if (!whole(write(fd, block, BLOCK_BYTES), ENOSPC))
             return false;
     return fsync(fd) == 0;
 }
@@ -27,7 +35,7 @@ static bool written(int fd, const uint8_t *block, uint64_t bytes)
 static bool read_back(int fd, uint8_t *block, uint64_t bytes)
 {
     for (uint64_t done = 0; done < bytes; done += BLOCK_BYTES)
-        if (pread(fd, block, BLOCK_BYTES, (off_t)done) != (ssize_t)BLOCK_BYTES)
+        if (!whole(pread(fd, block, BLOCK_BYTES, (off_t)done), EIO))
             return false;
     return true;
 }

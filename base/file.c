@@ -29,6 +29,14 @@ int hm_fail_errno_reading(struct hm_error *err, const char *action, const char *
     return hm_fail_errno(err, action, path);
 }
 
+int hm_fail_cut(struct hm_error *err, const char *path)
+{
+    return hm_fail(err, HM_ERR_FORMAT,
+                   "'%s' was cut short while it was read; whoever replaces a file in use must "
+                   "rename, not overwrite",
+                   path);
+}
+
 static int fail_not_regular(const char *path, mode_t mode, struct hm_error *err)
 {
     return hm_fail(err, HM_ERR_USAGE, "'%s' is %s, not a regular file", path,
@@ -136,7 +144,7 @@ int hm_file_read(const char *path, uint64_t max_bytes, struct hm_buf *ret_buf, s
             goto out;
         }
         if (got == 0) {
-            status = hm_fail(err, HM_ERR_IO, "'%s' shrank while being read", path);
+            status = hm_fail_cut(err, path);
             goto out;
         }
         buf.len += (size_t)got;

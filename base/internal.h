@@ -19,6 +19,8 @@
  */
 int hm_fail_errno(struct hm_error *err, const char *action, const char *path);
 int hm_fail_errno_reading(struct hm_error *err, const char *action, const char *path);
+/* A file that ended before the size it had when it was opened: HM_ERR_FORMAT. */
+int hm_fail_cut(struct hm_error *err, const char *path);
 
 struct hm_cpu_leaves {   /* of cpuid */
     unsigned c1;         /* leaf 1, ecx */

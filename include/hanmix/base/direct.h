@@ -33,8 +33,8 @@ int hm_reader_new(const struct hm_read_range *ranges, size_t n, struct hm_reader
  * little out. */
 int hm_reader_new_digesting(const struct hm_read_range *ranges, size_t n,
                             struct hm_reader **ret_reader, struct hm_error *err);
-/* The next piece, valid until the next but one is asked for: two are in use at most. HM_ERR_IO: the
- * file is shorter than it was, or cannot be read. */
+/* The next piece, valid until the next but one is asked for: two are in use at most.
+ * HM_ERR_FORMAT: the file is shorter than it was; HM_ERR_IO: it cannot be read. */
 int hm_reader_next(struct hm_reader *reader, const uint8_t **ret_data, size_t *ret_bytes,
                    struct hm_error *err);
 /* After the last piece: adds the files that were read whole; others are not named. */

@@ -3,7 +3,8 @@
  * Arrays in a file of their own instead of on the heap, for what is larger than memory: a shared
  * mapping that is touched piece by piece and given back behind. The file has no name once it is
  * open, so nothing is left of it however the process ends; its disk space is taken before it is
- * used. Thread class: one owner takes; fetch, drop and zero are thread safe on disjoint ranges.
+ * used. Thread class: one owner takes; fetch, drop, discard and zero are thread safe on
+ * disjoint ranges.
  */
 #ifndef HANMIX_BASE_SCRATCH_H
 #define HANMIX_BASE_SCRATCH_H

@@ -71,8 +71,8 @@ static void test_shrunk(void **state)
     assert_int_equal(truncate(path, 100000), 0);
     assert_ok(hm_reader_new(&range, 1, &reader, &err), err);
     assert_ok(hm_reader_next(reader, &piece, &len, &err), err);
-    assert_fails(hm_reader_next(reader, &piece, &len, &err), HM_ERR_IO,
-                 "shorter than when it was opened", err);
+    assert_fails(hm_reader_next(reader, &piece, &len, &err), HM_ERR_FORMAT,
+                 "was cut short while it was read", err);
     hm_reader_free(reader);
     close(fd);
 }
@@ -151,7 +151,7 @@ static void test_digests_given_up(void **state)
     assert_int_equal(truncate(path, 6000), 0);
     assert_ok(hm_reader_new_digesting(&range, 1, &reader, &err), err);
     assert_ok(hm_reader_next(reader, &piece, &len, &err), err);
-    assert_fails(hm_reader_next(reader, &piece, &len, &err), HM_ERR_IO, "shorter", err);
+    assert_fails(hm_reader_next(reader, &piece, &len, &err), HM_ERR_FORMAT, "cut short", err);
     assert_ok(hm_reader_digests(reader, &digests, &err), err);
     assert_int_equal(digests.count, 0);
     hm_reader_free(reader);
