@@ -210,7 +210,7 @@ uint64_t hm_memory_plan_limit(struct hm_memory_plan *plan, const struct hm_arch 
     const uint64_t embed = arch->tied ? 0 : rows * (layer.embed_row + 2 * page);
     uint64_t beside =
         hm_memory_plan_total(plan) - plan->weights_mapped + beside_bytes + PROCESS_BYTES + embed;
-    /* units do not end at the blocks of weight_stream.c */
+    /* units do not end at the blocks of weight_units.c */
     uint64_t edges = layer.largest / 8 < EDGE_BYTES ? layer.largest / 8 : EDGE_BYTES;
     uint64_t least = beside + layer.largest + edges;
 
