@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * BPE over segments of text: symbols of a segment are gathered, merged (segment_merge.h) and given
- * out as ids.
+ * BPE over segments of text. A segment that is a piece is one id, where that piece encodes to
+ * itself (a table made once tells); others are merged (segment_merge.h). ASCII has small tables of
+ * its own.
  */
 #include "piece_encoder.h"
 #include "segment_merge.h"
@@ -9,18 +10,33 @@
 #define REPLACEMENT  0xfffdu
 #define BUFFERED_IDS 512u
 #define FIRST_ROOM   96u /* symbols */
+#define WHOLE_MOST   24u /* symbols of a piece that is looked up as a whole */
+#define NOT_ASCII    128u
+
+struct whole {      /* a piece of 2 to WHOLE_MOST characters that encodes to itself */
+    uint64_t hash;  /* of its symbols; 0 is empty */
+    uint32_t first; /* in whole_symbol */
+    int32_t id;
+};
 
 struct hm_piece_encoder {
     struct hm_piece_table table;
     const struct hm_span_cuts *cuts;
     int32_t byte_id[256]; /* -1 without byte fallback */
     int32_t unk_id;
+    struct whole *whole; /* open addressing */
+    size_t whole_mask;
+    unsigned whole_shift;
+    int32_t *whole_symbol;
+    int32_t ascii_symbol[128];   /* ' ' is U+2581 */
+    uint64_t ascii_join[128][2]; /* bit b of row a: a piece holds a and then b */
 };
 
 struct run { /* one call of encode */
     const struct hm_piece_encoder *encoder;
     int32_t *symbol; /* the segment; owned */
     size_t n, cap;
+    uint64_t hash; /* of the segment */
     int32_t buffered[BUFFERED_IDS];
     size_t n_buffered;
     bool last_unknown; /* the last id is unk: without byte fallback a run of them is one id */
@@ -42,6 +58,120 @@ bool hm_piece_encoder_fits(const struct hm_spm_model *model)
     return true;
 }
 
+static uint64_t hash_step(uint64_t hash, int32_t symbol)
+{
+    return (hash ^ (uint32_t)symbol) * 0x9e3779b97f4a7c15u;
+}
+
+/* NULL when the segment is no piece that encodes to itself. */
+static const struct whole *whole_find(const struct hm_piece_encoder *encoder, uint64_t hash,
+                                      const int32_t *symbol, size_t n)
+{
+    size_t place = (size_t)(hash >> encoder->whole_shift);
+
+    for (; encoder->whole[place].hash != 0; place = (place + 1) & encoder->whole_mask) {
+        const struct whole *whole = &encoder->whole[place];
+        if (whole->hash != hash)
+            continue;
+        const int32_t *own = encoder->whole_symbol + whole->first;
+        size_t i = 0;
+        while (i < n && own[i] == symbol[i])
+            i++;
+        if (i == n && own[n] < 0)
+            return whole;
+    }
+    return NULL;
+}
+
+static uint32_t rule_rank(const void *context, int32_t left, int32_t right, int32_t *ret_result)
+{
+    return hm_piece_table_merge(context, left, right, ret_result);
+}
+
+static void rule_merged(void *context, int32_t left, int32_t right, int32_t result)
+{
+    (void)context, (void)left, (void)right, (void)result;
+}
+
+static const struct hm_segment_rule rule = { rule_rank, rule_merged };
+
+/* The symbols of a piece, ended by -1; 0 when it is not one to look up. */
+static size_t piece_symbols(const struct hm_piece_encoder *encoder, const struct hm_piece *piece,
+                            int32_t *symbol)
+{
+    size_t n = 0;
+    uint32_t code = 0;
+
+    if (piece->type != HM_PIECE_NORMAL)
+        return 0;
+    for (size_t at = 0; at < piece->text.len; n++) {
+        if (n == WHOLE_MOST)
+            return 0;
+        at += hm_utf8_decode(piece->text.ptr + at, piece->text.len - at, &code);
+        symbol[n] = hm_piece_table_symbol(&encoder->table, code);
+    }
+    symbol[n] = -1;
+    return n > 1 ? n : 0;
+}
+
+static void whole_put(struct hm_piece_encoder *encoder, const int32_t *symbol, size_t n, int32_t id,
+                      size_t *used)
+{
+    uint64_t hash = 0;
+
+    for (size_t i = 0; i < n; i++)
+        hash = hash_step(hash, symbol[i]);
+    size_t place = (size_t)(hash >> encoder->whole_shift);
+    while (encoder->whole[place].hash != 0)
+        place = (place + 1) & encoder->whole_mask;
+    if (hash == 0 || *used > UINT32_MAX)
+        return; /* it is merged like others */
+    encoder->whole[place] = (struct whole){ hash, (uint32_t)*used, id };
+    memcpy(encoder->whole_symbol + *used, symbol, (n + 1) * sizeof(*symbol));
+    *used += n + 1;
+}
+
+static int whole_make(const struct hm_spm_model *model, struct hm_piece_encoder *encoder,
+                      struct hm_error *err)
+{
+    int32_t symbol[WHOLE_MOST + 1], work[WHOLE_MOST];
+    size_t slots = 64, room = 0, used = 0;
+
+    for (encoder->whole_shift = 64 - 6; slots < 2 * model->count; encoder->whole_shift--)
+        slots *= 2;
+    encoder->whole_mask = slots - 1;
+    for (size_t i = 0; i < model->count; i++)
+        room += hm_utf8_count(model->piece[i].text) + 1;
+    encoder->whole = hm_calloc(HM_MEM_VOCAB, slots, sizeof(*encoder->whole));
+    encoder->whole_symbol = hm_alloc_array(HM_MEM_VOCAB, room, sizeof(*encoder->whole_symbol));
+    if (!encoder->whole || !encoder->whole_symbol)
+        return hm_fail_nomem(err, "for an encoder");
+    for (size_t i = 0; i < model->count; i++) {
+        size_t n = piece_symbols(encoder, &model->piece[i], symbol);
+        if (n == 0)
+            continue;
+        memcpy(work, symbol, n * sizeof(*work));
+        if (hm_segment_merge_short(rule, &encoder->table, work, n) == 1 && work[0] == (int32_t)i)
+            whole_put(encoder, symbol, n, (int32_t)i, &used);
+    }
+    return HM_OK;
+}
+
+static uint32_t ascii_code(uint32_t byte)
+{
+    return byte == ' ' ? HM_SPM_SPACE_CODE : byte;
+}
+
+static void ascii_make(struct hm_piece_encoder *encoder)
+{
+    for (uint32_t a = 0; a < NOT_ASCII; a++) {
+        encoder->ascii_symbol[a] = hm_piece_table_symbol(&encoder->table, ascii_code(a));
+        for (uint32_t b = 0; b < NOT_ASCII; b++)
+            if (hm_span_joins(encoder->cuts, ascii_code(a), ascii_code(b)))
+                encoder->ascii_join[a][b / 64] |= (uint64_t)1 << b % 64;
+    }
+}
+
 int hm_piece_encoder_make(const struct hm_spm_model *model, const struct hm_span_cuts *cuts,
                           struct hm_piece_encoder **ret_encoder, struct hm_error *err)
 {
@@ -57,9 +187,13 @@ int hm_piece_encoder_make(const struct hm_spm_model *model, const struct hm_span
             encoder->byte_id[hm_spm_byte_of(model->piece[i].text)] = (int32_t)i;
     int status = hm_piece_table_make(model, &encoder->table, err);
     if (status == HM_OK)
+        status = whole_make(model, encoder, err);
+    if (status == HM_OK) {
+        ascii_make(encoder);
         *ret_encoder = encoder;
-    else
+    } else {
         hm_piece_encoder_free(encoder);
+    }
     return status;
 }
 
@@ -68,6 +202,8 @@ void hm_piece_encoder_free(struct hm_piece_encoder *encoder)
     if (!encoder)
         return;
     hm_piece_table_release(&encoder->table);
+    hm_free(encoder->whole);
+    hm_free(encoder->whole_symbol);
     hm_free(encoder);
 }
 
@@ -117,37 +253,41 @@ static int emit_symbols(struct run *run, const int32_t *symbol, size_t n)
     return HM_OK;
 }
 
-static uint32_t rule_rank(const void *context, int32_t left, int32_t right, int32_t *ret_result)
-{
-    return hm_piece_table_merge(context, left, right, ret_result);
-}
-
-static void rule_merged(void *context, int32_t left, int32_t right, int32_t result)
-{
-    (void)context, (void)left, (void)right, (void)result;
-}
-
 static int flush_segment(struct run *run)
 {
-    const struct hm_segment_rule rule = { rule_rank, rule_merged };
     size_t n = run->n;
 
-    HM_TRY(hm_segment_merge(rule, (void *)&run->encoder->table, run->symbol, &n, run->err));
-    HM_TRY(emit_symbols(run, run->symbol, n));
     run->n = 0;
+    if (n > 1 && n <= WHOLE_MOST) {
+        const struct whole *whole = whole_find(run->encoder, run->hash, run->symbol, n);
+        if (whole)
+            return emit_id(run, whole->id);
+    }
+    HM_TRY(hm_segment_merge(rule, (void *)&run->encoder->table, run->symbol, &n, run->err));
+    return emit_symbols(run, run->symbol, n);
+}
+
+static int room_grow(struct run *run)
+{
+    int32_t *grown = hm_realloc(HM_MEM_SCRATCH, run->symbol, 2 * run->cap * sizeof(*run->symbol));
+
+    if (!grown)
+        return hm_fail_nomem(run->err, "for %zu characters in a row", 2 * run->cap);
+    run->symbol = grown;
+    run->cap *= 2;
     return HM_OK;
 }
 
-static int push_symbol(struct run *run, int32_t symbol)
+/* The next character; `joins`: a piece holds it behind the one before. */
+static inline int char_add(struct run *run, uint32_t code, int32_t symbol, bool joins)
 {
-    if (run->n == run->cap) {
-        int32_t *grown =
-            hm_realloc(HM_MEM_SCRATCH, run->symbol, 2 * run->cap * sizeof(*run->symbol));
-        if (!grown)
-            return hm_fail_nomem(run->err, "for %zu characters in a row", 2 * run->cap);
-        run->symbol = grown;
-        run->cap *= 2;
-    }
+    if (run->n > 0 && (symbol < 0 || !joins))
+        HM_TRY(flush_segment(run));
+    if (symbol < 0)
+        return emit_unknown(run, code);
+    if (run->n == run->cap)
+        HM_TRY(room_grow(run));
+    run->hash = hash_step(run->n > 0 ? run->hash : 0, symbol);
     run->symbol[run->n++] = symbol;
     return HM_OK;
 }
@@ -155,23 +295,30 @@ static int push_symbol(struct run *run, int32_t symbol)
 static int encode_text(struct run *run, bool prefix, struct hm_str text)
 {
     const struct hm_piece_encoder *encoder = run->encoder;
+    uint32_t ascii = NOT_ASCII; /* the character before, where it is one; ' ' for U+2581 */
     uint32_t before = HM_SPM_SPACE_CODE;
 
-    for (size_t at = 0; at < text.len || prefix;) {
-        uint32_t code = HM_SPM_SPACE_CODE;
-        if (!prefix) {
-            unsigned len = hm_utf8_decode(text.ptr + at, text.len - at, &code);
-            at += len ? len : 1;
-            code = len == 0 ? REPLACEMENT : code == ' ' ? HM_SPM_SPACE_CODE : code;
+    if (prefix) {
+        ascii = ' ';
+        HM_TRY(char_add(run, before, encoder->ascii_symbol[' '], false));
+    }
+    for (size_t at = 0; at < text.len;) {
+        uint32_t code = (unsigned char)text.ptr[at];
+        if (code < NOT_ASCII) {
+            bool joins = ascii < NOT_ASCII ? encoder->ascii_join[ascii][code / 64] >> code % 64 & 1
+                                           : hm_span_joins(encoder->cuts, before, ascii_code(code));
+            HM_TRY(char_add(run, ascii_code(code), encoder->ascii_symbol[code], joins));
+            ascii = code;
+            at++;
+            continue;
         }
-        prefix = false;
-        int32_t symbol = hm_piece_table_symbol(&encoder->table, code);
-        if (run->n > 0 && (symbol < 0 || !hm_span_joins(encoder->cuts, before, code)))
-            HM_TRY(flush_segment(run));
-        if (symbol < 0)
-            HM_TRY(emit_unknown(run, code));
-        else
-            HM_TRY(push_symbol(run, symbol));
+        unsigned len = hm_utf8_decode(text.ptr + at, text.len - at, &code);
+        at += len ? len : 1;
+        code = len == 0 ? REPLACEMENT : code;
+        HM_TRY(char_add(
+            run, code, hm_piece_table_symbol(&encoder->table, code),
+            hm_span_joins(encoder->cuts, ascii < NOT_ASCII ? ascii_code(ascii) : before, code)));
+        ascii = NOT_ASCII;
         before = code;
     }
     HM_TRY(flush_segment(run));
