@@ -1,30 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Continuing a prompt: the prompt in blocks, then token by token, over a key/value cache that the
- * layers write straight into. The same blocks as training run, without gradients. Greedy, or
- * temperature and nucleus sampling (Holtzman et al. 2020) with a random number that depends on seed
- * and position only.
+ * layers write straight into. The same blocks as training run, without gradients. Which token comes
+ * next is sample.c's.
  */
 #include "hanmix/model/generate.h"
 
-#include <math.h>
-
-#include "hanmix/base/rng.h"
 #include "internal.h"
-
-struct candidate {
-    int32_t id;
-    double p;
-};
+#include "sample.h"
 
 struct generation {
     struct hm_model *model;
-    const struct hm_generate_options *options;
+    const struct hm_ctl *ctl;
     struct hm_workspace *ws;
+    struct hm_sampler sampler;
     uint32_t context; /* rows of a layer's cache */
     float *keys;      /* [L][context][Hkv*C] */
     float *values;
-    struct candidate *candidate; /* [V], sampling only */
 };
 
 static void generation_release(struct generation *gen)
@@ -32,16 +24,16 @@ static void generation_release(struct generation *gen)
     hm_workspace_free(gen->ws);
     hm_free(gen->keys);
     hm_free(gen->values);
-    hm_free(gen->candidate);
+    hm_sampler_release(&gen->sampler);
 }
 
-static int generation_init(struct generation *gen, size_t n_prompt, struct hm_error *err)
+static int generation_init(struct generation *gen, size_t n_prompt,
+                           const struct hm_generate_options *options, struct hm_error *err)
 {
     const struct hm_arch *arch = &gen->model->ckpt.arch;
     struct hm_shape shape = { .arch = *arch,
                               .rows = 1,
-                              .seq_len =
-                                  n_prompt < HM_PROMPT_BLOCK ? (uint32_t)n_prompt : HM_PROMPT_BLOCK,
+                              .seq_len = hm_prompt_rows(n_prompt),
                               .context = gen->context,
                               .rank = hm_adapter_rank(gen->model->adapter),
                               .threads = hm_threads(),
@@ -51,13 +43,14 @@ static int generation_init(struct generation *gen, size_t n_prompt, struct hm_er
 
     gen->keys = hm_alloc_array(HM_MEM_ACTIVATION, rows, row);
     gen->values = hm_alloc_array(HM_MEM_ACTIVATION, rows, row);
-    gen->candidate = hm_alloc_array(HM_MEM_SCRATCH, arch->vocab_size, sizeof(struct candidate));
-    if (!gen->keys || !gen->values || !gen->candidate)
+    if (!gen->keys || !gen->values)
         return hm_fail_nomem(err, "for a cache of %u tokens", gen->context);
+    HM_TRY(hm_sampler_init(gen->model->kernels, options, arch->vocab_size, &gen->sampler, err));
     return hm_workspace_make(&shape, &gen->ws, err);
 }
 
-/* Runs n tokens at position pos; returns the logits after the last one. */
+/* Runs n tokens at position pos; returns the logits after the last one, or NULL when told to stop.
+ */
 static float *generation_feed(struct generation *gen, const int32_t *ids, uint32_t pos, uint32_t n)
 {
     static const struct hm_step_options plain;
@@ -77,6 +70,8 @@ static float *generation_feed(struct generation *gen, const int32_t *ids, uint32
     hm_weights_pass_begin(&step, HM_PASS_FORWARD, HM_PASS_FORWARD);
     for (uint32_t layer = 0; layer < arch->layers; layer++) {
         size_t base = (size_t)layer * gen->context;
+        if (hm_ctl_stopped(gen->ctl))
+            return NULL;
         state.keys = gen->keys + base * row;
         state.values = gen->values + base * row;
         state.k = gen->keys + (base + pos) * row;
@@ -94,65 +89,6 @@ static float *generation_feed(struct generation *gen, const int32_t *ids, uint32
     hm_fan_forward(&step, &fan);
     hm_head_release(gen->model);
     return logits;
-}
-
-static int candidate_order(const void *left, const void *right)
-{
-    const struct candidate *a = left, *b = right;
-
-    if (a->p != b->p)
-        return a->p < b->p ? 1 : -1;
-    return a->id < b->id ? -1 : 1;
-}
-
-/* From softmax(logits / temperature), cut to the fewest ids that hold top_p of it. */
-static int32_t sample(struct generation *gen, const float *logits, float largest, uint32_t pos)
-{
-    const uint32_t vocab = gen->model->ckpt.arch.vocab_size;
-    const struct hm_generate_options *options = gen->options;
-    struct candidate *candidate = gen->candidate;
-    double sum = 0, kept = 0;
-    uint32_t n = 0;
-
-    for (uint32_t v = 0; v < vocab; v++) {
-        candidate[v] =
-            (struct candidate){ (int32_t)v, exp((logits[v] - largest) / options->temperature) };
-        sum += candidate[v].p;
-    }
-    qsort(candidate, vocab, sizeof *candidate, candidate_order);
-    while (n < vocab && (n == 0 || kept < options->top_p * sum))
-        kept += candidate[n++].p;
-    struct hm_rng_key key = { options->seed, 0 };
-    double draw = hm_rng_uniform(key, pos) * kept;
-    for (uint32_t i = 0; i < n; i++) {
-        draw -= candidate[i].p;
-        if (draw < 0)
-            return candidate[i].id;
-    }
-    return candidate[n - 1].id;
-}
-
-static int choose(struct generation *gen, const float *logits, uint32_t pos, int32_t *ret_id,
-                  double *ret_logprob, struct hm_error *err)
-{
-    const uint32_t vocab = gen->model->ckpt.arch.vocab_size;
-    uint32_t best = 0;
-    double sum = 0;
-
-    for (uint32_t v = 0; v < vocab; v++) {
-        if (!isfinite(logits[v]))
-            return hm_fail(err, HM_ERR_NUMERIC,
-                           "'%s': the logit of token %u at position %u is not finite; the model "
-                           "or the adapter is damaged",
-                           gen->model->ckpt.dir, v, pos);
-        best = logits[v] > logits[best] ? v : best;
-    }
-    for (uint32_t v = 0; v < vocab; v++)
-        sum += exp((double)logits[v] - logits[best]);
-    *ret_id =
-        gen->options->temperature > 0 ? sample(gen, logits, logits[best], pos) : (int32_t)best;
-    *ret_logprob = (double)logits[*ret_id] - logits[best] - log(sum);
-    return HM_OK;
 }
 
 static int prompt_check(const struct hm_model *model, const int32_t *prompt, size_t n_prompt,
@@ -177,36 +113,40 @@ int hm_generate(struct hm_model *model, const int32_t *prompt, size_t n_prompt,
                 int (*token)(void *context, int32_t id, double logprob), void *context,
                 const struct hm_ctl *ctl, struct hm_error *err)
 {
-    struct generation gen = { .model = model, .options = options };
+    struct generation gen = { .model = model, .ctl = ctl };
     float *logits = NULL;
+    uint32_t pos = 0, made = 0;
     int32_t id = 0;
     double logprob = 0;
-    uint32_t pos = 0;
 
     HM_TRY(prompt_check(model, prompt, n_prompt, options, err));
     gen.context = (uint32_t)n_prompt + options->max_tokens;
-    int status = generation_init(&gen, n_prompt, err);
+    int status = generation_init(&gen, n_prompt, options, err);
     if (status < 0)
         goto out;
     while (pos < n_prompt) {
-        uint32_t n = n_prompt - pos < HM_PROMPT_BLOCK ? (uint32_t)n_prompt - pos : HM_PROMPT_BLOCK;
+        uint32_t n = (uint32_t)hm_least(n_prompt - pos, HM_PROMPT_BLOCK);
         logits = generation_feed(&gen, prompt + pos, pos, n);
+        if (!logits)
+            goto stopped;
         pos += n;
     }
-    for (uint32_t made = 0; made < options->max_tokens; made++) {
+    for (; made < options->max_tokens; made++) {
         if (made > 0)
             logits = generation_feed(&gen, &id, pos++, 1);
-        status = hm_weights_check(model, err);
-        if (status < 0)
-            goto out;
-        if (hm_ctl_stopped(ctl)) {
-            status = hm_fail(err, HM_ERR_STOPPED, "stopped after %u tokens", made);
+        if (!logits || hm_ctl_stopped(ctl))
+            goto stopped;
+        status = hm_sampler_next(&gen.sampler, logits, pos, &id, &logprob, err);
+        if (status < 0) {
+            hm_error_prefix(err, "'%s'", model->ckpt.dir);
             goto out;
         }
-        status = choose(&gen, logits, pos, &id, &logprob, err);
-        if (status < 0 || token(context, id, logprob) != 0 || id == options->eos_id)
+        if (token(context, id, logprob) != 0 || id == options->eos_id)
             goto out;
     }
+    goto out;
+stopped:
+    status = hm_fail(err, HM_ERR_STOPPED, "stopped after %u tokens", made);
 out:
     generation_release(&gen);
     return status;

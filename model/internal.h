@@ -103,9 +103,9 @@ void hm_final_norm_view(const struct hm_model *model, struct hm_norm *ret_view);
 #define HM_PANEL_ROWS \
     256u /* a decoded panel holds at most HM_PANEL_ROWS * HM_PANEL_COLS weights: it stays in L2 */
 #define HM_PANEL_COLS   512u
-#define HM_PROMPT_BLOCK 256u /* tokens of a prompt that are run at once */
-#define HM_LOW_SUM_MOST 16u  /* ranks up to which u and v of experts are summed by cuts of F */
-#define HM_Q_TILE       128u /* queries and keys of an attention tile */
+#define HM_PROMPT_BLOCK 1024u /* tokens of a prompt that are run at once */
+#define HM_LOW_SUM_MOST 16u   /* ranks up to which u and v of experts are summed by cuts of F */
+#define HM_Q_TILE       128u  /* queries and keys of an attention tile */
 #define HM_K_TILE       128u
 
 struct hm_shape {        /* what decides the size of a workspace */
@@ -200,6 +200,12 @@ struct hm_workspace {
 /* dtype, rows and cols of every buffer; data stays NULL. The only place that knows sizes. */
 void hm_workspace_table(const struct hm_shape *shape, struct hm_act table[HM_BUF_COUNT]);
 int hm_shape_check(const struct hm_shape *shape, struct hm_error *err);
+/* Rows of the workspace that runs a prompt and then single tokens, whose experts want a row each.
+ */
+static inline uint32_t hm_prompt_rows(size_t n_prompt)
+{
+    return n_prompt < 16 ? 16 : (uint32_t)hm_least(n_prompt, HM_PROMPT_BLOCK);
+}
 uint64_t hm_act_bytes(const struct hm_act *act);
 enum hm_mem_tag hm_buffer_tag(enum hm_buffer buffer);
 int hm_workspace_make(const struct hm_shape *shape, struct hm_workspace **ret_workspace,

@@ -151,8 +151,7 @@ int hm_memory_plan_generate(const struct hm_arch *arch, size_t n_prompt, uint32_
     const uint64_t context = n_prompt + max_tokens;
     const struct hm_shape shape = { .arch = *arch,
                                     .rows = 1,
-                                    .seq_len = n_prompt < HM_PROMPT_BLOCK ? (uint32_t)n_prompt
-                                                                          : HM_PROMPT_BLOCK,
+                                    .seq_len = hm_prompt_rows(n_prompt),
                                     .context = (uint32_t)context,
                                     .rank = EVAL_RANK,
                                     .threads = threads > 0 ? threads : hm_threads(),

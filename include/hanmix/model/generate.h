@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Continuing a prompt token by token with a key/value cache: greedy, or temperature and nucleus
- * sampling (counter-based, by seed).
+ * Continuing a prompt token by token with a key/value cache: greedy, or sampling with
+ * temperature, top_k and top_p (counter-based, by seed).
  * Thread class: owner thread; parallel inside.
  */
 #ifndef HANMIX_MODEL_GENERATE_H
@@ -12,7 +12,8 @@
 struct hm_generate_options {
     uint32_t max_tokens;
     double temperature; /* 0 = greedy (lowest id on a tie) */
-    double top_p;       /* 1 = all */
+    uint32_t top_k;     /* the most likely ones, before top_p; 0 = all */
+    double top_p;       /* the fewest that hold this much; 1 = all */
     uint64_t seed;
     int32_t eos_id; /* -1: never stop early */
 };
