@@ -22,6 +22,24 @@ echo 1 >1.txt; echo 2 >2.txt
 expect 0 "$HANMIX" stage test.make in.text.zh=1.txt in.text.en.files=2.txt in.text.en.weight=2 --out w; has w/report.json '"weight": 2.0'
 expect 0 "$HANMIX" stage test.make set.from=1.txt --out g; expect 0 "$HANMIX" stage test.make set.from=1.txt --out g; has err "already done"
 echo 3 >1.txt; expect 0 "$HANMIX" stage test.make set.from=1.txt --out g; has err "set.from:"
+# large inputs are digested after the stage, and must be what they were when it began
+truncate -s 17M big.txt; printf '%s\n' x >>big.txt; touch -d '1 hour ago' big.txt
+expect 0 "$HANMIX" stage test.make in.text=big.txt --out big; has big/stage.json "$(sha256sum <big.txt | cut -c1-64)"; hasnt big/stage.json '"unread"'
+expect 0 "$HANMIX" stage test.make in.text=big.txt --out big; has err "already done"
+for change in 'echo y >>big.txt' 'touch -d 2020-01-01 big.txt' 'cp -p big.txt big2.txt; mv big2.txt big.txt'; do
+    touch -d '1 hour ago' big.txt
+    "$HANMIX" stage test.make in.text=big.txt set.slow_ms=1500 --out moved --quiet >out 2>err </dev/null & pid=$!
+    wait_for 10 test -e moved.partial/tokenizer.model
+    has moved.partial/stage.json '"unread"'
+    eval "$change"
+    wait $pid; code=$?
+    [ $code -eq 6 ] || fail "$change: exit $code, expected 6"
+    has err "in.text has changed while it was read; run it again"; one_sentence; gone moved moved.partial
+done
+echo z >>big.txt # just now: digested before the stage
+"$HANMIX" stage test.make in.text=big.txt set.slow_ms=300 --out fresh --quiet & pid=$!
+wait_for 10 test -e fresh.partial/stage.json; hasnt fresh.partial/stage.json '"unread"'
+wait $pid || fail "an input that is fresh"
 mkdir mine; expect 2 "$HANMIX" stage test.make --out mine; has err "was not made by a stage"
 
 for verb in "" --help -h help "help run" "run --help" "stage --help" "help --markdown" --version; do

@@ -175,6 +175,7 @@ static const struct hm_stage stage_make = {
     .writes = "tokenizer.model",
     .product = { HM_INPUT_TOKENIZER },
     .product_path = { "" },
+    .digests_inputs = true, /* says so, but reads nothing: the engine has to */
     .check = make_check,
     .plan = make_plan,
     .run = make_run,
