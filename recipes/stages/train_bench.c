@@ -8,6 +8,7 @@
  */
 #include "train_bench.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +26,7 @@
 #define WHOLE_BYTES       ((uint64_t)1 << 30) /* the largest model made of random weights as a whole */
 #define SAVED_BYTES       ((uint64_t)1 << 30) /* larger states are not written for the clock */
 #define STEPS_LEAST       3u
-#define LONG_SECONDS      6.0       /* enough for one part */
+#define LONG_SECONDS      8.0       /* enough for one part */
 #define SHORT_SECONDS     2.0       /* micro-batches above are not evaluated, too */
 #define FORWARD_SHARE     (1.0 / 3) /* of a step with recomputation, in an evaluation */
 #define FORWARD_SHARE_ALL (1.0 / 2) /* of one without */
@@ -92,36 +93,22 @@ static int probe_run(struct bench *b, struct train_probe *probe, struct hm_error
     return hm_train_probe(b->run, probe, b->probe_dir, err);
 }
 
-/* As many steps as fit into `seconds` when one takes `step`, evaluations counted. */
-static uint64_t steps_in(double seconds, double step)
-{
-    double n = seconds / (step + 1e-6);
-
-    return n < 1 ? 1 : n > TRAIN_PROBE_STEPS ? TRAIN_PROBE_STEPS : (uint64_t)n;
-}
-
 static int part_time(struct bench *b, uint32_t layers, double expected, struct hm_error *err)
 {
     const struct train_forecast *f = &b->f;
     bool whole_batch = b->rows == f->config.micro_batch && b->seq_len == f->seq_len;
     const char *data = hm_stage_input(b->run, "ids") ? "ids" : "data";
-    double seconds = left(b) / 3 < LONG_SECONDS ? left(b) / 3 : LONG_SECONDS;
     struct train_probe probe = { .layers = layers, .rows = b->rows, .seq_len = b->seq_len };
 
-    if (expected < SHORT_SECONDS && f->eval_seq_len > 0) {
+    if (expected < SHORT_SECONDS && f->eval_seq_len > 0)
         probe.eval_seq_len = b->seq_len == f->seq_len ? f->eval_seq_len : b->seq_len;
-        expected *= 1.5;
-    }
-    probe.steps = steps_in(seconds, expected);
+    /* A single step touches its memory for the first time and is slow: more if there is time. */
+    probe.steps = TRAIN_PROBE_STEPS;
+    probe.least = STEPS_LEAST * expected < left(b) * WHOLE_SHARE ? STEPS_LEAST : 1;
+    probe.ends = hm_clock_seconds() + fmin(left(b) / 3, LONG_SECONDS);
     probe.own_data = whole_batch && !hm_stage_pending(b->run, data);
     probe.save = f->saved_bytes < SAVED_BYTES;
     HM_TRY(probe_run(b, &probe, err));
-    /* A single step touches its memory for the first time and is slow: again if there is time. */
-    double again = STEPS_LEAST * (probe.micro + probe.optimizer + probe.evaluation);
-    if (probe.steps < STEPS_LEAST && again < left(b) * WHOLE_SHARE) {
-        probe.steps = STEPS_LEAST;
-        HM_TRY(probe_run(b, &probe, err));
-    }
     b->part = probe;
     return HM_OK;
 }
@@ -141,7 +128,7 @@ static void batch_shrink(struct bench *b, double layer_token)
 static int parts_time(struct bench *b, struct hm_error *err)
 {
     const uint32_t layers = b->f.model.arch.layers;
-    struct train_probe first = { .layers = 1, .rows = 1, .steps = 2 };
+    struct train_probe first = { .layers = 1, .rows = 1, .steps = 2, .least = 2 };
 
     first.seq_len = b->f.seq_len < FIRST_TOKENS ? b->f.seq_len : FIRST_TOKENS;
     HM_TRY(probe_run(b, &first, err));
@@ -225,8 +212,10 @@ static void predict(const struct bench *b, struct hm_stage_bench *bench)
         hm_stage_bench_add(bench, "save", save,
                            (double)due(config->save_every, done, config->steps));
     hm_stage_bench_add(bench, "end", STAGE_PEAK_SECONDS + save / 3, 1);
-    snprintf(bench->how, sizeof(bench->how), "%u of %u layers, %u x %u of %u x %u tokens",
-             p->layers, f->model.arch.layers, p->rows, p->seq_len, config->micro_batch, f->seq_len);
+    snprintf(bench->how, sizeof(bench->how),
+             "%u of %u layers, %u x %u of %u x %u tokens, %" PRIu64 " step%s%s", p->layers,
+             f->model.arch.layers, p->rows, p->seq_len, config->micro_batch, f->seq_len, p->steps,
+             p->steps == 1 ? "" : "s", p->steps < STEPS_LEAST ? ": rough, time was short" : "");
 }
 
 int hm_train_bench(const struct hm_stage_run *run, const struct hm_bench_limits *limits,

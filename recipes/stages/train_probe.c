@@ -6,6 +6,7 @@
  */
 #include "train_probe.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,14 +17,19 @@
 #include "train_log.h"
 
 #define DRAWN_BATCHES 4u /* micro-batches of drawn ids, so that steps differ */
+#define EVAL_EVERY    4u /* steps, where there are many */
 
 struct watch { /* callbacks around those of the log */
     struct hm_train_callbacks inner;
-    double mark; /* when the last event ended */
+    double begun, mark; /* when the first step began, when the last event ended */
     double micro[TRAIN_PROBE_STEPS], head[TRAIN_PROBE_STEPS], optimizer[TRAIN_PROBE_STEPS];
     double evaluation[TRAIN_PROBE_STEPS + 1];
     size_t n_steps, n_evals;
-    size_t enough; /* steps after which to end without a state; 0: the loop ends by itself */
+    uint64_t most, least, eval_every;   /* steps; eval_every 0: no evaluation */
+    double ends;                        /* on the clock */
+    bool save;                          /* ends as a run that is stopped: with a state */
+    const volatile sig_atomic_t *asked; /* whoever waits for the prediction wants no more of it */
+    volatile sig_atomic_t stop;
 };
 
 struct session { /* everything that is open */
@@ -40,10 +46,17 @@ struct session { /* everything that is open */
 
 /* --- the clock --- */
 
-/* A code that makes the loop return at once and save nothing; the caller knows it. */
-static int end_here(struct hm_error *err)
+/* Ends the loop when it has run long enough: with a state as if it were stopped, or at once by a
+ * code that the caller knows. */
+static int end_if_enough(struct watch *watch, struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_CHECK, "timed enough");
+    bool asked = watch->asked && *watch->asked;
+    bool enough = watch->n_steps >= watch->most ||
+                  (watch->n_steps >= watch->least && hm_clock_seconds() >= watch->ends);
+
+    if (watch->save)
+        watch->stop = asked || enough;
+    return enough && !watch->save ? hm_fail(err, HM_ERR_CHECK, "timed enough") : HM_OK;
 }
 
 static int on_step(void *context, const struct hm_train_metrics *metrics, struct hm_error *err)
@@ -61,7 +74,8 @@ static int on_step(void *context, const struct hm_train_metrics *metrics, struct
     if (sum > 0)
         watch->head[i] = watch->micro[i] * metrics->phase_seconds[HM_PHASE_HEAD] / sum;
     watch->mark = now;
-    return watch->n_steps == watch->enough && watch->n_evals == 0 ? end_here(err) : HM_OK;
+    bool evaluates = watch->eval_every > 0 && watch->n_steps % watch->eval_every == 0;
+    return evaluates ? HM_OK : end_if_enough(watch, err);
 }
 
 static int on_eval(void *context, uint64_t step, const struct hm_eval_metrics *sets, size_t n,
@@ -73,7 +87,7 @@ static int on_eval(void *context, uint64_t step, const struct hm_eval_metrics *s
     double now = hm_clock_seconds();
     watch->evaluation[watch->n_evals++] = now - watch->mark;
     watch->mark = now;
-    return watch->enough > 0 && watch->n_steps == watch->enough ? end_here(err) : HM_OK;
+    return watch->n_steps > 0 ? end_if_enough(watch, err) : HM_OK;
 }
 
 static int on_resume(void *context, uint64_t step, struct hm_error *err)
@@ -81,7 +95,7 @@ static int on_resume(void *context, uint64_t step, struct hm_error *err)
     struct watch *watch = context;
 
     HM_TRY(watch->inner.on_resume(watch->inner.context, step, err));
-    watch->mark = hm_clock_seconds();
+    watch->begun = watch->mark = hm_clock_seconds();
     return HM_OK;
 }
 
@@ -92,10 +106,10 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Of all but the first, which warms up, when there are others. Sorts. */
+/* Of the later half: memory is touched and the processor's clock has settled. Sorts. */
 static double median(double *value, size_t n)
 {
-    size_t skip = n > 1;
+    size_t skip = n / 2;
 
     if (n == 0)
         return 0;
@@ -235,14 +249,23 @@ static void session_release(struct session *s)
 static int steps_run(const struct hm_stage_run *run, const struct train_probe *probe,
                      const char *dir, struct session *s, struct hm_error *err)
 {
-    const struct hm_ctl quiet = { .stop = run->ctl ? run->ctl->stop : NULL };
+    const volatile sig_atomic_t *asked = run->ctl ? run->ctl->stop : NULL;
+    struct watch *watch = &s->watch;
+    const struct hm_ctl quiet = { .stop = probe->save ? &watch->stop : asked };
     struct hm_train_config config = probe->forecast->config;
     struct hm_train_report report = { 0 };
 
+    watch->most = probe->steps;
+    watch->least = probe->least;
+    watch->ends = probe->ends;
+    watch->save = probe->save;
+    watch->asked = asked;
+    if (probe->eval_seq_len > 0) /* steps mostly follow steps, as in a run */
+        watch->eval_every = probe->steps >= 2 * EVAL_EVERY ? EVAL_EVERY : 1;
     config.micro_batch = probe->rows;
     config.accumulate = 1;
     config.steps = probe->save ? probe->steps : probe->steps + 1;
-    config.eval_every = probe->eval_seq_len > 0 ? 1 : 0;
+    config.eval_every = watch->eval_every;
     config.save_every = 0;
     config.keep = 1;
     config.dump_gradients = 0;
@@ -256,13 +279,13 @@ static int steps_run(const struct hm_stage_run *run, const struct train_probe *p
                                       .config = config,
                                       .state_dir = dir,
                                       .config_digest = "",
-                                      .callbacks = { .context = &s->watch,
+                                      .callbacks = { .context = watch,
                                                      .on_step = on_step,
                                                      .on_eval = on_eval,
                                                      .on_resume = on_resume } };
-    s->watch.enough = probe->save ? 0 : probe->steps;
     int r = hm_train(&job, &quiet, &report, err);
-    return r == HM_ERR_CHECK && !probe->save ? HM_OK : r;
+    bool ended = r == HM_ERR_STOPPED ? !(asked && *asked) : r == HM_ERR_CHECK && !probe->save;
+    return ended ? HM_OK : r;
 }
 
 int hm_train_probe(const struct hm_stage_run *run, struct train_probe *probe, const char *dir,
@@ -271,14 +294,15 @@ int hm_train_probe(const struct hm_stage_run *run, struct train_probe *probe, co
     struct session s = { 0 };
     double start = hm_clock_seconds();
 
-    HM_BUG(probe->steps == 0 || probe->steps > TRAIN_PROBE_STEPS);
+    HM_BUG(probe->steps == 0 || probe->steps > TRAIN_PROBE_STEPS || probe->least > probe->steps);
     HM_TRY(hm_dir_make(dir, err));
     int r = session_open(run, probe, dir, &s, err);
-    probe->open = hm_clock_seconds() - start;
     if (r == HM_OK)
         r = steps_run(run, probe, dir, &s, err);
     if (r == HM_OK) {
+        probe->open = s.watch.begun - start;
         probe->saving = hm_clock_seconds() - s.watch.mark;
+        probe->steps = s.watch.n_steps;
         probe->micro = median(s.watch.micro, s.watch.n_steps);
         probe->head = median(s.watch.head, s.watch.n_steps);
         probe->optimizer = median(s.watch.optimizer, s.watch.n_steps);

@@ -8,7 +8,7 @@
 
 #include "train_config.h"
 
-#define TRAIN_PROBE_STEPS 31u
+#define TRAIN_PROBE_STEPS 127u
 
 struct train_probe {
     /* what to time */
@@ -16,9 +16,11 @@ struct train_probe {
     const char *model_dir;                 /* borrowed; may hold fewer layers than the forecast */
     uint32_t layers, rows, seq_len;        /* of the model, of a micro-batch */
     uint32_t eval_seq_len;                 /* 0: no evaluation */
-    uint64_t steps;                        /* at most TRAIN_PROBE_STEPS */
-    bool own_data;                         /* the stage's samples, else drawn ones */
-    bool save;                             /* the last step's state */
+    uint64_t steps; /* at most, TRAIN_PROBE_STEPS; then how many were timed */
+    uint64_t least; /* as many even when `ends` is over */
+    double ends;    /* on the clock: no further step begins */
+    bool own_data;  /* the stage's samples, else drawn ones */
+    bool save;      /* the last step's state */
     /* what was found; seconds */
     double open;       /* model, adapter, buffers */
     double micro;      /* a micro-batch of one step */
