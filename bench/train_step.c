@@ -6,7 +6,9 @@
  * run: tokens/s, GFLOP/s by the formula 2 * active weights * tokens * passes, the rate of the same
  * products alone (frozen_rate.c; f32: the best sgemm of 2048 and 4096 cubed) and its fraction, and
  * the phases, which add up to the step: decode is the time saved if it were left out, measured on
- * the products alone; other holds everything else, waiting at the ends of loops included.
+ * the products alone; other holds everything else, waiting at the ends of loops included. LoRA
+ * terms that join the sums of frozen products count at the time those take for as many terms;
+ * lora_share and lora_flop_share are of the whole step.
  */
 #include <stdio.h>
 #include <string.h>
@@ -127,6 +129,26 @@ static double cpu_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+struct low_flops {
+    double all, joined; /* of these in the sums of frozen products: y += u B^T, dx += v A */
+};
+
+static struct low_flops low_flops(const struct bench *bench, const struct settings *settings)
+{
+    const struct hm_arch *arch = hm_model_arch(bench->model);
+    const double d = arch->hidden, f = arch->ffn, q = (double)arch->heads * arch->head_dim,
+                 kv = (double)arch->kv_heads * arch->head_dim;
+    const double widths = 2 * (d + q) + 2 * (d + kv) + arch->top_k * 3 * (d + f); /* in + out */
+    const double in = 3 * d + q + arch->top_k * (2 * d + f), out = widths - in;
+    const double each = 2.0 * settings->rank * settings->tokens * arch->layers;
+    const double again = settings->recompute ? 1 : 0;
+    const bool joins = hm_model_packs(&bench->kernels, settings->round) &&
+                       bench->kernels.low_project && settings->dropout == 0;
+
+    return (struct low_flops){ each * (3 + again) * widths,
+                               joins ? each * (in + (1 + again) * out) : 0 };
+}
+
 static void row_print(const struct bench *bench, const struct settings *settings, double seconds,
                       double cpu, double update, const struct hm_step_result *result)
 {
@@ -137,6 +159,9 @@ static void row_print(const struct bench *bench, const struct settings *settings
            products = phase[HM_PHASE_DECODE] + phase[HM_PHASE_PRODUCT];
     bool packs = hm_model_packs(&bench->kernels, settings->round);
     double decode = packs ? bench->decode_share * products : phase[HM_PHASE_DECODE];
+    const struct low_flops low = low_flops(bench, settings);
+    double joined = (products - decode) * low.joined / (flops + low.joined);
+    double lora = phase[HM_PHASE_LORA] + joined;
     double other = seconds - products - phase[HM_PHASE_ATTENTION] - phase[HM_PHASE_LORA] -
                    phase[HM_PHASE_HEAD] - update;
 
@@ -144,8 +169,9 @@ static void row_print(const struct bench *bench, const struct settings *settings
            settings->rank, hm_threads(), settings->round == HM_ROUND_BF16 ? "bf16" : "f32",
            bench->kernels.name, settings->recompute ? "recomputed" : "kept", seconds, cpu,
            settings->tokens / seconds, rate, bench->peak, rate / bench->peak);
-    printf(",%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f\n", decode, products - decode,
-           phase[HM_PHASE_ATTENTION], phase[HM_PHASE_LORA], phase[HM_PHASE_HEAD], update, other);
+    printf(",%.3f,%.3f,%.3f,%.4f,%.3f,%.3f,%.3f,%.4f,%.4f\n", decode, products - decode - joined,
+           phase[HM_PHASE_ATTENTION], lora, phase[HM_PHASE_HEAD], update, other, lora / seconds,
+           low.all / (flops + low.all));
     fflush(stdout);
 }
 
@@ -184,7 +210,7 @@ static int bench_run(const char *dir, const struct settings *settings, struct hm
                                              .train = settings->dropout > 0 };
     printf("preset,tokens,rank,threads,compute,kernels,layers,seconds,cpu_seconds,tokens_s,gflops,"
            "kernel_gflops,fraction,decode_s,product_s,attention_s,lora_s,head_s,optimizer_s,"
-           "other_s\n");
+           "other_s,lora_share,lora_flop_share\n");
     for (uint32_t run = 0; run <= settings->repeats; run++) { /* the first one warms up */
         double start = hm_clock_seconds(), cpu = cpu_seconds(), update;
         status = step_run(&bench, &batch, &options, &result, &update, err);
