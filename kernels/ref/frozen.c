@@ -53,36 +53,38 @@ static float value_at(const struct hm_frozen *w, uint32_t row, uint32_t col)
     return hm_round_bf16(hm_nf4_code[code] * absmax);
 }
 
+/* Outputs [first, first + n): rows of W forward, its columns backward. */
+static void product(enum hm_pack side, const struct hm_frozen *w, uint32_t first, uint32_t n,
+                    const uint16_t *x, size_t m, const struct hm_low_rank *low, bool add,
+                    float *out, size_t ld)
+{
+    const bool forward = side == HM_PACK_FORWARD;
+    const uint32_t depth = forward ? w->cols : w->rows;
+    const size_t ldx = round_up(depth, HM_PACK_COLS);
+
+    for (uint32_t j = 0; j < n; j++)
+        for (size_t i = 0; i < m; i++) {
+            float sum = 0.0f;
+            for (uint32_t l = 0; l < depth; l++)
+                sum += hm_bf16_to_f32(x[i * ldx + l]) *
+                       (forward ? value_at(w, first + j, l) : value_at(w, l, first + j));
+            out[i * ld + j] = add ? out[i * ld + j] + sum : sum;
+        }
+    hm_low_add_ref(low, side, first, w->cols, m, n, out, ld);
+}
+
 void hm_frozen_forward_ref(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                            const uint16_t *x, size_t m, const struct hm_low_rank *low, bool add,
                            float *y, size_t ldy, void *scratch)
 {
-    size_t ld = round_up(w->cols, HM_PACK_COLS);
-
     (void)scratch;
-    for (uint32_t j = 0; j < n_rows; j++)
-        for (size_t i = 0; i < m; i++) {
-            float sum = 0.0f;
-            for (uint32_t l = 0; l < w->cols; l++)
-                sum += hm_bf16_to_f32(x[i * ld + l]) * value_at(w, row0 + j, l);
-            y[i * ldy + j] = add ? y[i * ldy + j] + sum : sum;
-        }
-    hm_low_add_ref(low, HM_PACK_FORWARD, row0, w->cols, m, n_rows, y, ldy);
+    product(HM_PACK_FORWARD, w, row0, n_rows, x, m, low, add, y, ldy);
 }
 
 void hm_frozen_backward_ref(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
                             const uint16_t *dy, size_t m, const struct hm_low_rank *low, bool add,
                             float *dx, size_t lddx, void *scratch)
 {
-    size_t ld = round_up(w->rows, HM_PACK_COLS);
-
     (void)scratch;
-    for (size_t i = 0; i < m; i++)
-        for (uint32_t j = 0; j < n_cols; j++) {
-            float sum = 0.0f;
-            for (uint32_t l = 0; l < w->rows; l++)
-                sum += hm_bf16_to_f32(dy[i * ld + l]) * value_at(w, l, col0 + j);
-            dx[i * lddx + j] = add ? dx[i * lddx + j] + sum : sum;
-        }
-    hm_low_add_ref(low, HM_PACK_BACKWARD, col0, w->cols, m, n_cols, dx, lddx);
+    product(HM_PACK_BACKWARD, w, col0, n_cols, dy, m, low, add, dx, lddx);
 }

@@ -314,44 +314,40 @@ static void product_run(struct product *p, void *scratch)
     tile_release();
 }
 
+static void product_any(enum hm_pack side, const struct hm_frozen *w, uint32_t first,
+                        uint32_t count, const uint16_t *x, size_t m, const struct hm_low_rank *low,
+                        bool add, float *out, size_t ld, void *scratch)
+{
+    struct product product = { .w = w,
+                               .side = side,
+                               .first = first,
+                               .count = count,
+                               .x = x,
+                               .m = m,
+                               .add = add,
+                               .out = out,
+                               .ld = ld };
+
+    if (m > VECTOR_ROWS)
+        product_run(&product, scratch);
+    else if (side == HM_PACK_FORWARD)
+        hm_frozen_forward_avx512bf16(w, first, count, x, m, low, add, out, ld, scratch);
+    else
+        hm_frozen_backward_avx512bf16(w, first, count, x, m, low, add, out, ld, scratch);
+}
+
 static void HM_AMX(frozen_forward)(const struct hm_frozen *w, uint32_t row0, uint32_t n_rows,
                                    const uint16_t *x, size_t m, const struct hm_low_rank *low,
                                    bool add, float *y, size_t ldy, void *scratch)
 {
-    struct product product = { .w = w,
-                               .side = HM_PACK_FORWARD,
-                               .first = row0,
-                               .count = n_rows,
-                               .x = x,
-                               .m = m,
-                               .add = add,
-                               .out = y,
-                               .ld = ldy };
-
-    if (m <= VECTOR_ROWS)
-        hm_frozen_forward_avx512bf16(w, row0, n_rows, x, m, low, add, y, ldy, scratch);
-    else
-        product_run(&product, scratch);
+    product_any(HM_PACK_FORWARD, w, row0, n_rows, x, m, low, add, y, ldy, scratch);
 }
 
 static void HM_AMX(frozen_backward)(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
                                     const uint16_t *dy, size_t m, const struct hm_low_rank *low,
                                     bool add, float *dx, size_t lddx, void *scratch)
 {
-    struct product product = { .w = w,
-                               .side = HM_PACK_BACKWARD,
-                               .first = col0,
-                               .count = n_cols,
-                               .x = dy,
-                               .m = m,
-                               .add = add,
-                               .out = dx,
-                               .ld = lddx };
-
-    if (m <= VECTOR_ROWS)
-        hm_frozen_backward_avx512bf16(w, col0, n_cols, dy, m, low, add, dx, lddx, scratch);
-    else
-        product_run(&product, scratch);
+    product_any(HM_PACK_BACKWARD, w, col0, n_cols, dy, m, low, add, dx, lddx, scratch);
 }
 
 static __m512i pack_row(const float *x, size_t n)
