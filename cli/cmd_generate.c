@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The verb generate: a prompt continued on standard output, token by token, with or without an
- * adapter.
+ * The verb generate: a prompt continued on standard output, token by token or as one JSON object,
+ * with or without an adapter; how fast it went on standard error.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,18 +15,24 @@
 
 #define VOCAB_BYTES      ((uint64_t)24 << 20) /* the tokenizer in memory */
 #define PROMPT_MAX_BYTES (16u << 20)
+#define UNSET            UINT64_MAX
+#define MAX_TOKENS       128u /* unless told, or fewer where the model has fewer positions left */
 
 struct generation {
     const char *model_dir, *adapter_dir, *tokenizer_path, *prompt, *prompt_file, *compute;
-    uint64_t max_tokens, seed, threads, ram;
+    uint64_t max_tokens, top_k, seed, threads, ram;
     double temperature, top_p;
+    bool json, quiet;
     enum hm_round round;
     struct hm_kernels table;
     struct hm_model *model;
     struct hm_adapter *adapter;
     struct hm_tokenizer *tokenizer;
-    struct hm_ids ids;  /* prompt and what came after */
-    struct hm_buf text; /* of ids, as far as printed */
+    struct hm_ids ids;         /* prompt and what came after */
+    size_t n_prompt, made;     /* made: the end of the text counts */
+    double *logprob;           /* [max_tokens] */
+    double began, first, last; /* seconds; of the first and the last token made */
+    struct hm_buf text;        /* of ids, as far as printed */
     size_t printed;
     struct hm_error *err; /* of the callback */
     int status;
@@ -39,6 +45,7 @@ static void generation_release(struct generation *run)
     hm_tokenizer_free(run->tokenizer);
     hm_ids_release(&run->ids);
     hm_buf_release(&run->text);
+    hm_free(run->logprob);
 }
 
 /* How much of the text is whole characters: byte tokens may leave the last one open. */
@@ -59,6 +66,8 @@ static int show(struct generation *run, bool all, struct hm_error *err)
 {
     hm_buf_clear(&run->text);
     HM_TRY(hm_tokenizer_decode(run->tokenizer, run->ids.id, run->ids.count, &run->text, err));
+    if (run->json)
+        return HM_OK;
     size_t end = all ? run->text.len : whole_bytes((struct hm_str){ run->text.ptr, run->text.len });
     if (end > run->printed) {
         fwrite(run->text.ptr + run->printed, 1, end - run->printed, stdout);
@@ -72,11 +81,14 @@ static int on_token(void *context, int32_t id, double logprob)
 {
     struct generation *run = context;
 
-    (void)logprob;
+    run->last = hm_clock_seconds();
+    if (run->made == 0)
+        run->first = run->last;
+    run->logprob[run->made++] = logprob;
     if (id == run->tokenizer->model.eos_id)
         return 0;
     run->status = hm_ids_append(&run->ids, &id, 1, run->err);
-    if (run->status == HM_OK)
+    if (run->status == HM_OK && !run->json)
         run->status = show(run, false, run->err);
     return run->status < 0;
 }
@@ -160,33 +172,123 @@ static int ram_limit(const struct generation *run, struct hm_error *err)
     return plan.weights_budget > 0 ? hm_model_stream(run->model, plan.weights_budget, err) : HM_OK;
 }
 
-static int generate(struct generation *run, const struct hm_ctl *ctl, struct hm_error *err)
+/* How many tokens are made, and that the model has positions for them. */
+static int positions_check(struct generation *run, struct hm_error *err)
 {
-    HM_TRY(open_all(run, err));
-    HM_TRY(read_prompt(run, err));
-    HM_TRY(ram_limit(run, err));
-    HM_TRY(show(run, false, err));
-    struct hm_generate_options options = {
+    const uint64_t positions = hm_model_arch(run->model)->max_positions;
+    const size_t n = run->ids.count;
+
+    if (n >= positions)
+        return hm_fail(err, HM_ERR_USAGE,
+                       "'%s': the prompt has %zu tokens, the model %" PRIu64
+                       " positions (max_position_embeddings); at least one must be left",
+                       run->model_dir, n, positions);
+    if (run->max_tokens == UNSET)
+        run->max_tokens = hm_least(MAX_TOKENS, positions - n);
+    if (run->max_tokens > positions - n)
+        return hm_fail(err, HM_ERR_USAGE,
+                       "'%s': a prompt of %zu tokens and %" PRIu64
+                       " new ones do not fit the model's %" PRIu64
+                       " positions (max_position_embeddings); --max-tokens: at most %" PRIu64,
+                       run->model_dir, n, run->max_tokens, positions, positions - n);
+    return HM_OK;
+}
+
+/* --- results ---------------------------------------------------------------------------------- */
+
+/* Tokens a second, up to the first one made and after it; 0 where none was. */
+static double prompt_rate(const struct generation *run)
+{
+    return run->made > 0 ? (double)run->n_prompt / (run->first - run->began) : 0;
+}
+
+static double made_rate(const struct generation *run)
+{
+    return run->made > 1 ? (double)(run->made - 1) / (run->last - run->first) : 0;
+}
+
+static void print_speed(const struct generation *run)
+{
+    if (run->quiet || run->made == 0)
+        return;
+    fprintf(stderr, "prompt: %zu tokens, %.1f tokens/s", run->n_prompt, prompt_rate(run));
+    if (run->made > 1)
+        fprintf(stderr, "; generated: %zu tokens, %.1f tokens/s", run->made, made_rate(run));
+    fputc('\n', stderr);
+}
+
+/* The text as far as it is characters: an end that was cut within one is left out. */
+static int print_result(struct generation *run, struct hm_error *err)
+{
+    const bool ended = run->ids.count < run->n_prompt + run->made;
+    json_t *ids = json_array(), *logprobs = json_array();
+    struct hm_str text = { run->text.ptr, run->text.len };
+    size_t bad = text.len;
+    int failed = !ids || !logprobs;
+
+    for (size_t i = run->n_prompt; i < run->ids.count && !failed; i++)
+        failed = json_array_append_new(ids, json_integer(run->ids.id[i])) ||
+                 json_array_append_new(logprobs, json_real(run->logprob[i - run->n_prompt]));
+    if (!hm_utf8_valid(text, &bad))
+        text.len = bad;
+    json_t *value =
+        failed ? NULL
+               : json_pack("{s:s%, s:I, s:O, s:O, s:s, s:f, s:f}", "text", text.ptr ? text.ptr : "",
+                           text.len, "prompt_tokens", (json_int_t)run->n_prompt, "ids", ids,
+                           "logprobs", logprobs, "finish", ended ? "end_of_text" : "max_tokens",
+                           "prompt_tokens_per_s", prompt_rate(run), "tokens_per_s", made_rate(run));
+    json_decref(ids);
+    json_decref(logprobs);
+    return value ? hm_print_json(value, err) : hm_fail_nomem(err, "for the result");
+}
+
+/* --- the verb --------------------------------------------------------------------------------- */
+
+/* The prompt is a copy: ids grow while it is read. */
+static int run_prompt(struct generation *run, const struct hm_ctl *ctl, struct hm_error *err)
+{
+    const struct hm_generate_options options = {
         .max_tokens = (uint32_t)run->max_tokens,
         .temperature = run->temperature,
+        .top_k = (uint32_t)run->top_k,
         .top_p = run->top_p,
         .seed = run->seed,
         .eos_id = run->tokenizer->model.eos_id,
     };
-    size_t n_prompt = run->ids.count;
-    int32_t *prompt = hm_alloc_array(HM_MEM_TEXT, n_prompt, sizeof(*prompt));
-    if (!prompt)
-        return hm_fail_nomem(err, "for a prompt of %zu tokens", n_prompt);
-    memcpy(prompt, run->ids.id, n_prompt * sizeof(*prompt));
+    int32_t *prompt = hm_alloc_array(HM_MEM_TEXT, run->n_prompt, sizeof(*prompt));
+
+    run->logprob = hm_alloc_array(HM_MEM_TEXT, run->max_tokens + 1, sizeof(*run->logprob));
+    if (!prompt || !run->logprob) {
+        hm_free(prompt);
+        return hm_fail_nomem(err, "for a prompt of %zu tokens", run->n_prompt);
+    }
+    memcpy(prompt, run->ids.id, run->n_prompt * sizeof(*prompt));
     run->err = err;
-    int status = hm_generate(run->model, prompt, n_prompt, &options, on_token, run, ctl, err);
+    run->began = hm_clock_seconds();
+    int status = hm_generate(run->model, prompt, run->n_prompt, &options, on_token, run, ctl, err);
     hm_free(prompt);
+    return run->status < 0 ? run->status : status;
+}
+
+static int generate(struct generation *run, const struct hm_ctl *ctl, struct hm_error *err)
+{
+    HM_TRY(open_all(run, err));
+    HM_TRY(read_prompt(run, err));
+    HM_TRY(positions_check(run, err));
+    HM_TRY(ram_limit(run, err));
+    HM_TRY(show(run, false, err));
+    run->n_prompt = run->ids.count;
+    int status = run_prompt(run, ctl, err);
     if (run->status < 0)
-        return run->status;
+        return status;
     if (status == HM_OK)
         status = show(run, true, err);
-    putchar('\n');
-    return status == HM_OK ? hm_print_flush(err) : status;
+    if (!run->json)
+        putchar('\n');
+    HM_TRY(status);
+    HM_TRY(run->json ? print_result(run, err) : hm_print_flush(err));
+    print_speed(run);
+    return HM_OK;
 }
 
 static int check(const struct generation *run, struct hm_error *err)
@@ -195,8 +297,11 @@ static int check(const struct generation *run, struct hm_error *err)
         return hm_fail(err, HM_ERR_USAGE, "generate: --model DIR is missing");
     if (!run->prompt == !run->prompt_file)
         return hm_fail(err, HM_ERR_USAGE, "generate: give --prompt TEXT or --prompt-file FILE");
-    if (run->max_tokens > 1000000)
+    if (run->max_tokens != UNSET && run->max_tokens > 1000000)
         return hm_fail(err, HM_ERR_USAGE, "--max-tokens: at most 1000000");
+    if (run->top_k > UINT32_MAX)
+        return hm_fail(err, HM_ERR_USAGE, "--top-k: at most %" PRIu32 " (0: all tokens)",
+                       UINT32_MAX);
     if (run->temperature < 0 || run->temperature > 100)
         return hm_fail(err, HM_ERR_USAGE, "--temperature: from 0 (greedy) to 100");
     if (run->top_p <= 0 || run->top_p > 1)
@@ -212,7 +317,7 @@ int hm_cmd_generate(int argc, char **argv, struct hm_error *err)
 {
     struct hm_terminal terminal = { 0 };
     struct hm_ctl ctl = hm_terminal_ctl(&terminal);
-    struct generation run = { .max_tokens = 128, .seed = 1, .top_p = 1 };
+    struct generation run = { .max_tokens = UNSET, .seed = 1, .top_p = 1 };
     const struct hm_arg table[] = {
         { "model", HM_ARG_TEXT, &run.model_dir },
         { "adapter", HM_ARG_TEXT, &run.adapter_dir },
@@ -221,12 +326,14 @@ int hm_cmd_generate(int argc, char **argv, struct hm_error *err)
         { "prompt-file", HM_ARG_TEXT, &run.prompt_file },
         { "max-tokens", HM_ARG_COUNT, &run.max_tokens },
         { "temperature", HM_ARG_DOUBLE, &run.temperature },
+        { "top-k", HM_ARG_COUNT, &run.top_k },
         { "top-p", HM_ARG_DOUBLE, &run.top_p },
         { "seed", HM_ARG_COUNT, &run.seed },
         { "compute", HM_ARG_TEXT, &run.compute },
         { "threads", HM_ARG_COUNT, &run.threads },
         { "ram", HM_ARG_SIZE, &run.ram },
-        { "quiet", HM_ARG_FLAG, &terminal.quiet },
+        { "json", HM_ARG_FLAG, &run.json },
+        { "quiet", HM_ARG_FLAG, &run.quiet },
     };
     size_t words;
 
@@ -234,6 +341,7 @@ int hm_cmd_generate(int argc, char **argv, struct hm_error *err)
     HM_TRY(hm_args_count(argv[0], words, 0, 0, err));
     HM_TRY(check(&run, err));
     hm_threads_set((int)run.threads);
+    terminal.quiet = run.quiet;
     ctl.progress = NULL; /* the text itself is the progress */
     int status = generate(&run, &ctl, err);
     generation_release(&run);

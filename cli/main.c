@@ -58,11 +58,17 @@ const struct hm_verb hm_verbs[] = {
     { "generate", "continue a prompt, with or without an adapter",
       "generate --model DIR [--adapter DIR] [--tokenizer FILE] (--prompt TEXT | --prompt-file "
       "FILE) "
-      "[--max-tokens N] [--temperature T] [--top-p P] [--seed S] [--compute bf16|f32] "
-      "[--threads N] [--ram SIZE]",
-      "Greedy by default (--temperature 0), 128 tokens; the tokenizer is the model's own; "
-      "products\n"
-      "in bf16 for 4-bit models, else in f32.\n"
+      "[--max-tokens N] [--temperature T] [--top-k K] [--top-p P] [--seed S] "
+      "[--compute bf16|f32] [--threads N] [--ram SIZE] [--json] [--quiet]",
+      "Greedy by default (--temperature 0), 128 tokens or as many as the model has positions left; "
+      "the\n"
+      "tokenizer is the model's own; products in bf16 for 4-bit models, else in f32.\n"
+      "Sampling takes from softmax(logits / temperature), cut to the K most likely tokens and then "
+      "to the\n"
+      "fewest that hold P of those; the same seed gives the same text.\n"
+      "--json: one object with text, prompt_tokens, ids, logprobs (temperature 1, all tokens), "
+      "finish,\n"
+      "prompt_tokens_per_s and tokens_per_s. The rates also end standard error, unless --quiet.\n"
       "example: hanmix generate --model runs/quickstart/out --prompt '春天来了' --temperature 0.8 "
       "--top-p 0.9\n",
       hm_cmd_generate },

@@ -35,7 +35,7 @@ END
 same out wanted
 printf 'Once upon a time' >prompt
 expect 0 "$HANMIX" generate --model "$models/stories260K-llama-hf" --tokenizer "$tok" --prompt-file prompt --max-tokens 120 --threads 1; same out wanted
-sample() { "$HANMIX" generate --model "$quick/base" --prompt Tom --max-tokens 20 --temperature 1 --top-p 0.9 "$@"; }
+sample() { "$HANMIX" generate --model "$quick/base" --prompt Tom --max-tokens 20 --temperature 1 --top-p 0.9 --quiet "$@"; }
 sample --seed 7 >one; sample --seed 7 --threads 1 >two; sample --seed 8 >three
 same one two
 cmp -s one three && fail "another seed, the same text"
@@ -44,6 +44,27 @@ for compute in f32 bf16; do
         --compute $compute
     has out "Lily and Tom went to the park. They saw a big"
 done
+has err "prompt: 15 tokens, "; has err "; generated: 40 tokens, "; one_sentence
+# --json: the same text and ids as are printed while they are made
+tale() { expect 0 "$HANMIX" generate --model "$models/stories260K-llama-hf" --tokenizer "$tok" --prompt "Once upon a time" "$@"; }
+for how in "" "--temperature 1 --top-k 5 --seed 3"; do
+    tale --max-tokens 60 --quiet $how; mv out streamed
+    [ -s err ] && fail "--quiet, and standard error has $(cat err)"
+    tale --max-tokens 60 --json --threads 1 $how
+    printf '%b\n' "$(sed -n 's/^  "text": "\(.*\)",$/\1/p' out)" >whole
+    same whole streamed
+    has out '"prompt_tokens": 5'; has out '"finish": "max_tokens"'; has out '"logprobs": ['; has out '"tokens_per_s": '
+    [ "$(sed -n '/"ids"/,/]/p' out | grep -c '^    [0-9]')" -eq 60 ] || fail "not 60 ids"
+done
+tale --max-tokens 60 --temperature 1 --top-k 1 --quiet; mv out narrow
+tale --max-tokens 60 --quiet; same narrow out
+tale --max-tokens 507
+expect 2 "$HANMIX" generate --model "$models/stories260K-llama-hf" --tokenizer "$tok" --prompt "Once upon a time" --max-tokens 508
+has err "a prompt of 5 tokens and 508 new ones do not fit the model's 512 positions (max_position_embeddings); --max-tokens: at most 507"; one_sentence
+for i in 1 2 3 4 5 6 7 8 9 10 11 12; do printf 'Once upon a time, there was a little girl. She was happy. They ran and ran and ran until they saw the big red ball. Tom had a dog. '; done >long
+expect 2 "$HANMIX" generate --model "$models/stories260K-llama-hf" --tokenizer "$tok" --prompt-file long
+has err "the model 512 positions (max_position_embeddings)"; one_sentence
+expect 2 "$HANMIX" generate --model "$quick/base" --prompt x --top-k 5000000000; has err "--top-k: at most"
 expect 2 "$HANMIX" generate --model "$quick/base" --prompt x --compute f16; has err "--compute: 'f16' is neither bf16 nor f32"
 expect 2 "$HANMIX" generate --prompt x; has err "--model DIR is missing"
 expect 2 "$HANMIX" generate --model "$quick/base"; has err "--prompt"
