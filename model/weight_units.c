@@ -86,7 +86,7 @@ void hm_weight_units_drop(struct hm_weight_units *u, size_t index)
 
     for (size_t i = 0; i < unit->n_ranges; i++) {
         const struct hm_unit_range *range = &unit->range[i];
-        uint16_t *users = u->users[range->file];
+        uint32_t *users = u->users[range->file];
         for (uint64_t b = range->first; b < range->end; b++)
             u->resident -= --users[b] == 0 ? u->block : 0;
         for (uint64_t b = range->first; b < range->end;) {
@@ -177,7 +177,7 @@ static int tables_make(struct hm_weight_units *u, const struct hm_stream_plan *p
         return hm_fail_nomem(err, "for the order of reading %zu weights", n_weights);
     for (size_t f = 0; f < n_files; f++) {
         const struct hm_map *map = &u->ckpt->file[f].map;
-        u->users[f] = hm_calloc(HM_MEM_WEIGHT, map->size_bytes / u->block + 2, sizeof(uint16_t));
+        u->users[f] = hm_calloc(HM_MEM_WEIGHT, map->size_bytes / u->block + 2, sizeof(uint32_t));
         if (!u->users[f])
             return hm_fail_nomem(err, "for the order of reading %zu weights", n_weights);
     }

@@ -27,7 +27,7 @@ struct hm_weight_units {
     struct hm_unit_range *range;
     struct hm_weight_place embed[HM_WEIGHT_PLACES]; /* read by rows */
     size_t n_embed;
-    uint16_t **users; /* [files][blocks] resident units that touch a block */
+    uint32_t **users; /* [files][blocks] resident units that touch a block */
     uint64_t block, resident;
 };
 
