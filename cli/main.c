@@ -66,6 +66,7 @@ const struct hm_verb hm_verbs[] = {
       "Sampling takes from softmax(logits / temperature), cut to the K most likely tokens and then "
       "to the\n"
       "fewest that hold P of those; the same seed gives the same text.\n"
+      "--ram SIZE keeps the process within so many bytes: weights are read when they are needed.\n"
       "--json: one object with text, prompt_tokens, ids, logprobs (temperature 1, all tokens), "
       "finish,\n"
       "prompt_tokens_per_s and tokens_per_s. The rates also end standard error, unless --quiet.\n"
