@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Digests beside reading. SHA-256 takes a file from its first byte to its last, so of each file a
- * chain of ranges is chosen whose offsets rise in the order of reading; small tensors, which a
- * folder's order sets apart, stay out of it. What lies between the links (those, headers, padding)
- * is read here, and a file of which that is more than a GAP_SHARE-th is left to whoever wants its
- * digest, as is one that cannot be read.
+ * Digests beside reading. SHA-256 takes a file from its first byte to its last, so of each file the
+ * longest chain of ranges is chosen whose offsets rise in the order of reading. What lies between
+ * its links (headers, and tensors that an order of layers or types sets apart) is read here, and a
+ * file of which that is more than a GAP_SHARE-th is left to whoever wants its digest, as is one
+ * that cannot be read.
  */
 #include "read_digest.h"
 
@@ -18,12 +18,13 @@
 #include "hanmix/base/parallel.h"
 
 #define GAP_BYTES (256u << 10) /* read at once */
-enum { GAP_SHARE = 16, SMALL_SHARE = 4096 };
+enum { GAP_SHARE = 4, MOST_RANGES = 1 << 14 };
 
 struct digested {
     int fd;
-    const char *path; /* borrowed */
-    uint64_t bytes, at, gap_bytes;
+    const char *path;   /* borrowed */
+    uint64_t bytes, at; /* at: digested so far */
+    size_t last;        /* range of its chain */
     struct hm_sha256 sha;
     bool whole; /* so far, then at the end */
     char hex[HM_SHA256_HEX_BYTES];
@@ -32,6 +33,7 @@ struct digested {
 struct hm_read_digest {
     struct digested *file;
     size_t n_files;
+    size_t n_ranges;
     size_t *of_range; /* index of file */
     bool *chained;    /* by range */
     uint8_t *gap;
@@ -54,29 +56,43 @@ static struct digested *find_file(struct hm_read_digest *digest, const struct hm
     *file = (struct digested){ .fd = range->fd,
                                .path = range->path,
                                .bytes = known ? (uint64_t)info.st_size : 0,
+                               .last = digest->n_ranges,
                                .whole = known };
     return file;
 }
 
-/* Links of each file's chain; `at` is where it has come to. */
-static void choose(struct hm_read_digest *digest, const struct hm_read_range *ranges, size_t n)
-{
-    size_t hint = 0;
+struct link { /* of the chain of most bytes that ends with a range */
+    uint64_t bytes;
+    size_t before; /* the range before it; its own index: none */
+};
 
+/* Marks the chain of most bytes of each file: of ranges read one behind the other, those whose
+ * offsets rise. */
+static void choose(struct hm_read_digest *digest, const struct hm_read_range *ranges, size_t n,
+                   struct link *link)
+{
     for (size_t i = 0; i < n; i++) {
-        struct digested *file = find_file(digest, &ranges[i], hint);
-        hint = digest->of_range[i] = (size_t)(file - digest->file);
-        if (ranges[i].bytes < file->bytes / SMALL_SHARE || ranges[i].offset < file->at)
-            continue;
-        digest->chained[i] = true;
-        file->gap_bytes += ranges[i].offset - file->at;
-        file->at = ranges[i].offset + ranges[i].bytes;
+        struct digested *file = find_file(digest, &ranges[i], i ? digest->of_range[i - 1] : 0);
+        size_t last = file->last;
+        digest->of_range[i] = (size_t)(file - digest->file);
+        link[i] = (struct link){ 0, i };
+        for (size_t j = 0; j < i; j++)
+            if (digest->of_range[j] == digest->of_range[i] && link[j].bytes > link[i].bytes &&
+                ranges[j].offset + ranges[j].bytes <= ranges[i].offset)
+                link[i] = (struct link){ link[j].bytes, j };
+        link[i].bytes += ranges[i].bytes;
+        if (last == n || link[last].bytes < link[i].bytes)
+            file->last = i;
     }
-    for (size_t i = 0; i < digest->n_files; i++) {
-        struct digested *file = &digest->file[i];
-        file->whole = file->whole && file->at <= file->bytes &&
-                      file->gap_bytes + (file->bytes - file->at) <= file->bytes / GAP_SHARE;
-        file->at = 0;
+    for (size_t f = 0; f < digest->n_files; f++) {
+        struct digested *file = &digest->file[f];
+        file->whole =
+            file->whole && link[file->last].bytes >= file->bytes - file->bytes / GAP_SHARE;
+        for (size_t i = file->last; file->whole; i = link[i].before) {
+            digest->chained[i] = true;
+            if (link[i].before == i)
+                break;
+        }
     }
 }
 
@@ -84,18 +100,24 @@ int hm_read_digest_new(const struct hm_read_range *ranges, size_t n,
                        struct hm_read_digest **ret_digest)
 {
     struct hm_read_digest *digest = hm_calloc(HM_MEM_OTHER, 1, sizeof *digest);
+    struct link *link = hm_alloc_array(HM_MEM_OTHER, n + 1, sizeof *link);
     int status = HM_OK;
 
-    if (!digest)
+    if (!digest || !link) {
+        hm_free(digest);
+        hm_free(link);
         return HM_ERR_NOMEM;
+    }
+    digest->n_ranges = n;
     digest->file = hm_calloc(HM_MEM_OTHER, n + 1, sizeof *digest->file);
     digest->of_range = hm_calloc(HM_MEM_OTHER, n + 1, sizeof *digest->of_range);
     digest->chained = hm_calloc(HM_MEM_OTHER, n + 1, sizeof *digest->chained);
     digest->gap = hm_alloc(HM_MEM_OTHER, GAP_BYTES);
     if (!digest->file || !digest->of_range || !digest->chained || !digest->gap)
         status = HM_ERR_NOMEM;
-    if (status == HM_OK)
-        choose(digest, ranges, n);
+    if (status == HM_OK && n <= MOST_RANGES) /* each is compared with all before it */
+        choose(digest, ranges, n, link);
+    hm_free(link);
     for (size_t i = 0; i < digest->n_files && status == HM_OK; i++)
         if (digest->file[i].whole)
             status = hm_sha256_init(&digest->file[i].sha, NULL);

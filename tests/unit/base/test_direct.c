@@ -100,7 +100,7 @@ static bool digest_of(const struct hm_read_range *range, size_t n, struct hm_err
     return found != NULL;
 }
 
-/* Files in file order but for small ranges and small gaps are digested, others are not. */
+/* Files in file order but for a quarter are digested, others are not. */
 static void test_digests(void **state)
 {
     const char *path = tmp_path(*state, "in");
@@ -114,11 +114,18 @@ static void test_digests(void **state)
         { fd, path, 100, 0, 10 },
         { fd, path, 200070, FILE_BYTES - 200071, 9999 },
     };
+    const struct hm_read_range apart[] = {
+        /* a link that would cost two others is left out */
+        { fd, path, 0, 100000, 65536 },
+        { fd, path, 250000, FILE_BYTES - 250000, 65536 },
+        { fd, path, 100000, 100000, 65536 },
+        { fd, path, 200000, 50000, 65536 },
+    };
     const struct hm_read_range backwards[] = {
         { fd, path, 100000, FILE_BYTES - 100000, 65536 },
         { fd, path, 0, 100000, 65536 },
     };
-    const struct hm_read_range holes = { fd, path, 0, FILE_BYTES - FILE_BYTES / 16 - 1, 65536 };
+    const struct hm_read_range holes = { fd, path, 0, FILE_BYTES - FILE_BYTES / 4 - 1, 65536 };
     struct hm_error err = { 0 };
     char hex[HM_SHA256_HEX_BYTES], expected[HM_SHA256_HEX_BYTES];
 
@@ -126,6 +133,8 @@ static void test_digests(void **state)
     assert_true(digest_of(&whole, 1, &err, hex));
     assert_string_equal(hex, expected);
     assert_true(digest_of(links, 6, &err, hex));
+    assert_string_equal(hex, expected);
+    assert_true(digest_of(apart, 4, &err, hex));
     assert_string_equal(hex, expected);
     assert_false(digest_of(backwards, 2, &err, hex));
     assert_false(digest_of(&holes, 1, &err, hex));
