@@ -19,6 +19,10 @@
 #include "hanmix/vocab/tokenizer.h"
 #include "vocab/spm_shim.h"
 
+/* Of ids: sums of FACTOR * place * id over a document, and of FACTOR * place * that over documents,
+   modulo 2^64; rivals/encode_tools.py takes the same. */
+#define HASH_FACTOR 0x9e3779b97f4a7c15u
+
 struct settings {
     const char *model;
     char **file;
@@ -77,7 +81,7 @@ static void encode_unit(void *context, size_t index, int worker)
     struct hm_str text = { e->texts->text.ptr + first, e->texts->end[index] - first };
     struct hm_ids *ids = &e->ids[worker];
     struct hm_error err = { 0 };
-    uint64_t hash = 14695981039346656037u;
+    uint64_t hash = 0;
 
     hm_ids_clear(ids);
     int r = e->library ? hm_spm_shim_encode(e->library, text, ids, &err)
@@ -85,7 +89,7 @@ static void encode_unit(void *context, size_t index, int worker)
     if (r < 0)
         e->failed = true;
     for (size_t i = 0; i < ids->count; i++)
-        hash = (hash ^ (uint32_t)ids->id[i]) * 1099511628211u;
+        hash += HASH_FACTOR * (i + 1) * (uint64_t)ids->id[i];
     e->hash[index] = hash;
     e->n_ids[index] = ids->count;
 }
@@ -122,7 +126,7 @@ static int file_run(const struct settings *settings, size_t file,
     double rate = encode_rate(&e, settings->repeats), library_rate = 0;
     for (size_t i = 0; i < texts.count; i++) {
         ids += e.n_ids[i];
-        hash = hash * 31 + e.hash[i];
+        hash += HASH_FACTOR * (i + 1) * e.hash[i];
         ours[i] = e.hash[i];
     }
     if (library) {
