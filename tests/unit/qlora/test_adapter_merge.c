@@ -9,7 +9,9 @@
 #include <math.h>
 
 #include "hanmix/base/hash.h"
+#include "hanmix/checkpoint/weight.h"
 #include "hanmix/qlora/adapter_merge.h"
+#include "hanmix/qlora/quantize.h"
 #include "small_model.h"
 
 static char *dir;
@@ -90,6 +92,79 @@ static void test_read_digests(void **state)
                                NULL, &report, &err),
               err);
     assert_digested(&digests, model);
+}
+
+/* An adapter of zeros over a 4-bit base leaves what its codes say: codes that a reader brings, and
+ * those of blocks that do not begin with a window (10 columns in blocks of 4096). */
+static void check_codes(const char *base, const char *out)
+{
+    struct hm_checkpoint from = { 0 }, to = { 0 };
+    struct hm_error err = { 0 };
+
+    assert_ok(hm_checkpoint_open(base, &from, &err), err);
+    assert_ok(hm_checkpoint_open(out, &to, &err), err);
+    for (size_t i = 0; i < hm_arch_slot_count(&from.arch); i++) {
+        struct hm_weight *weight = NULL;
+        struct hm_weight_slot slot;
+        const struct hm_tensor *written;
+        char name[HM_SLOT_NAME_BYTES], tensor[HM_SLOT_NAME_BYTES + 8];
+        float values[4096];
+        uint8_t expected[2 * 4096];
+
+        hm_arch_slot(&from.arch, i, &slot, name);
+        snprintf(tensor, sizeof tensor, "%s.weight", name);
+        size_t count = (size_t)slot.rows * slot.cols;
+        assert_true(count <= 4096);
+        assert_ok(hm_weight_open(&from, &slot, &weight, &err), err);
+        hm_weight_decode(weight, &kernels, 0, slot.rows, 0, slot.cols, HM_ROUND_NONE, values,
+                         slot.cols);
+        hm_floats_store(HM_DTYPE_BF16, values, count, expected);
+        assert_ok(hm_checkpoint_need(&to, tensor, &written, &err), err);
+        assert_int_equal(written->size_bytes, 2 * count);
+        assert_memory_equal(written->data, expected, 2 * count);
+        hm_weight_free(weight);
+    }
+    hm_checkpoint_close(&from);
+    hm_checkpoint_close(&to);
+}
+
+static void test_four_bit(void **state)
+{
+    static char head[] = "lm_head", gate[] = "gate", embed[] = "embed_tokens";
+    static char *skip[] = { head, embed, gate };
+    const struct small_model narrow = {
+        .mixtral = true, .dtype = HM_DTYPE_BF16, .hidden = 32, .ffn = 10
+    };
+    const struct hm_adapter_merge_options options = { .onto_dequantised = true,
+                                                      .dtype = HM_DTYPE_COUNT,
+                                                      .shard_bytes = 5000 };
+    struct hm_error err = { 0 };
+    char model[512], base[512], adapter[512];
+
+    (void)state;
+    snprintf(model, sizeof model, "%s", tmp_path(dir, "coded"));
+    snprintf(adapter, sizeof adapter, "%s", tmp_path(dir, "coded.zero"));
+    small_model_write(model, &narrow);
+    make_adapter("coded", "coded.zero", 0, false);
+    for (uint32_t blocksize = 64; blocksize <= 4096; blocksize *= 8) {
+        const struct hm_quantize_options quantise = { .double_quant = blocksize == 64,
+                                                      .blocksize = blocksize,
+                                                      .skip = skip,
+                                                      .n_skip = 3,
+                                                      .compute_dtype = HM_DTYPE_BF16,
+                                                      .shard_bytes = 9000 };
+        struct hm_quantize_report quantised = { 0 };
+        struct hm_adapter_merge_report merged = { 0 };
+        char out[512];
+
+        snprintf(base, sizeof base, "%s", tmp_path(dir, "coded.%u", blocksize));
+        snprintf(out, sizeof out, "%s", tmp_path(dir, "coded.%u.out", blocksize));
+        assert_ok(hm_quantize(model, &quantise, &kernels, base, NULL, &quantised, &err), err);
+        hm_quantize_report_release(&quantised);
+        assert_ok(hm_adapter_merge(base, adapter, &options, &kernels, out, NULL, &merged, &err),
+                  err);
+        check_codes(base, out);
+    }
 }
 
 static int run(const char *model, const char *adapter, enum hm_dtype dtype, const char *out,
@@ -371,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_digests),      cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_stop),         cmocka_unit_test(test_oom),
         cmocka_unit_test(test_killed),       cmocka_unit_test(test_read_digests),
+        cmocka_unit_test(test_four_bit),
     };
     return cmocka_run_group_tests_name("adapter_merge", tests, setup, teardown);
 }
