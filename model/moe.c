@@ -26,6 +26,8 @@ enum op {
     OP_SCATTER
 };
 
+#define FEW_ROWS 8u
+
 struct schedule {
     const struct hm_moe *moe;
     struct hm_unit *unit;
@@ -256,13 +258,31 @@ static struct hm_moe moe_begin(const struct hm_step *step, uint32_t layer, const
 
 /* --- the two passes --------------------------------------------------------------------------- */
 
+/* Copies of a few rows are done before other threads would wake; down products are not. */
+static void gather_run(struct schedule *schedule)
+{
+    const struct hm_moe *moe = schedule->moe;
+    bool few = moe->rows <= FEW_ROWS;
+
+    for (size_t j = 0; j < moe->n_jobs; j++)
+        for (unsigned b = 0; b < moe->job[j].in.n_branches; b++)
+            few = few && moe->job[j].in.branch[b].w.rank == 0;
+    if (!few) {
+        schedule_run(schedule);
+        return;
+    }
+    for (size_t i = 0; i < schedule->count; i++)
+        unit_run(schedule, i, 0);
+    schedule->count = 0;
+}
+
 static void round_forward(const struct hm_moe *moe)
 {
     const struct hm_step *step = moe->step;
     struct schedule schedule = schedule_begin(moe);
 
     list_rows(&schedule, OP_GATHER);
-    schedule_run(&schedule);
+    gather_run(&schedule);
     list_cuts(&schedule, OP_IN, step->arch->ffn);
     schedule_run(&schedule);
     for (size_t j = 0; j < moe->n_jobs; j++)

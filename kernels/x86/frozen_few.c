@@ -42,9 +42,25 @@ INLINE void sums_store(size_t m, size_t rows, size_t n, const __m512 *sum, const
         }
 }
 
+/* Scales [rows][n_cols / 64] of rows from `first` on, at once where they lie together, and those
+ * after the next rows on their way: a row's are too few to be fetched unasked. */
+INLINE void scales_read(const struct few *few, size_t rows, size_t n, uint64_t first, float *scale)
+{
+    const struct hm_frozen *w = few->w;
+    const size_t width = few->n_cols / 64, next = 2 * rows * (w->cols / 64);
+    const size_t value = w->nested_absmax ? 1 : sizeof(float), runs = w->blocksize / 64;
+    const bool whole = few->n_cols == w->cols && n == rows;
+
+    for (size_t r = 0; r < (whole ? 1 : rows); r++)
+        hm_frozen_scales(w, (first + (r < n ? r : n - 1) * w->cols + few->col) / 64,
+                         whole ? rows * width : width, scale + r * width);
+    for (size_t r = 0; r < rows; r++)
+        fetch((uintptr_t)w->absmax + ((first + r * w->cols + few->col) / 64 + next) / runs * value);
+}
+
 /* `rows` rows of W from row0 + row, of which n exist: others repeat the last. */
 INLINE void rows_run(bool nf4, size_t m, size_t rows, size_t n, uint32_t row0, uint32_t row,
-                     const struct few *few, float (*scale)[RANGE / 64])
+                     const struct few *few, float *scale)
 {
     const size_t step = nf4 ? 32 : 128; /* bytes of 64 values */
     const struct hm_frozen *w = few->w;
@@ -57,16 +73,17 @@ INLINE void rows_run(bool nf4, size_t m, size_t rows, size_t n, uint32_t row0, u
     {
         uint64_t at = (uint64_t)(row0 + row + (r < n ? r : n - 1)) * w->cols + few->col;
         from[r] = w->data + at / 64 * step;
-        if (nf4)
-            hm_frozen_scales(w, at / 64, few->n_cols / 64, scale[r]);
     }
+    if (nf4)
+        scales_read(few, rows, n, (uint64_t)(row0 + row) * w->cols, scale);
     UNROLL for (size_t i = 0; i < m * rows; i++) sum[i] = _mm512_setzero_ps();
     for (size_t k = 0; k < few->n_cols / 64; k++) {
         __m512i table[4];
         UNROLL for (size_t r = 0; r < rows; r++)
         {
             if (nf4)
-                table[r] = table_make(scale[r][k], scale[r][k]);
+                table[r] = table_make(scale[r * (few->n_cols / 64) + k],
+                                      scale[r * (few->n_cols / 64) + k]);
             for (size_t i = 0; i < step; i += 64)
                 fetch((uintptr_t)from[r] + ahead + i);
         }
@@ -90,7 +107,7 @@ INLINE void rows_run(bool nf4, size_t m, size_t rows, size_t n, uint32_t row0, u
 }
 
 INLINE void range_run(bool nf4, size_t m, uint32_t row0, uint32_t n_rows, const struct few *few,
-                      float (*scale)[RANGE / 64])
+                      float *scale)
 {
     const uint32_t rows = m <= 4 ? 4 : 2;
 
@@ -113,7 +130,7 @@ INLINE void range_run(bool nf4, size_t m, uint32_t row0, uint32_t n_rows, const 
     CASE(nf4, 8) CASE(nf4, 9) CASE(nf4, 10) CASE(nf4, 11) CASE(nf4, 12)
 
 static __attribute__((noinline)) void range_codes(size_t m, uint32_t row0, uint32_t n_rows,
-                                                  const struct few *few, float (*scale)[RANGE / 64])
+                                                  const struct few *few, float *scale)
 {
     switch (m) {
         CASES(true)
@@ -121,7 +138,7 @@ static __attribute__((noinline)) void range_codes(size_t m, uint32_t row0, uint3
 }
 
 static __attribute__((noinline)) void range_dense(size_t m, uint32_t row0, uint32_t n_rows,
-                                                  const struct few *few, float (*scale)[RANGE / 64])
+                                                  const struct few *few, float *scale)
 {
     switch (m) {
         CASES(false)
@@ -136,11 +153,11 @@ void hm_frozen_forward_few(const struct hm_frozen *w, uint32_t row0, uint32_t n_
 {
     const uint32_t most = (uint32_t)least(RANGE, X_IN_CACHE / m / CHUNK * CHUNK);
     const uint32_t width = (uint32_t)round_up(units(w->cols, units(w->cols, most)), CHUNK);
-    float(*scale)[RANGE / 64] = (float(*)[RANGE / 64]) scratch->sum;
 
     for (uint32_t col = 0; col < w->cols; col += width) {
         const struct few few = { w, x,  col, (uint32_t)least(width, w->cols - col), add || col > 0,
                                  y, ldy };
-        (w->layout == HM_FROZEN_NF4 ? range_codes : range_dense)(m, row0, n_rows, &few, scale);
+        (w->layout == HM_FROZEN_NF4 ? range_codes : range_dense)(m, row0, n_rows, &few,
+                                                                 scratch->sum);
     }
 }

@@ -16,18 +16,38 @@ static float f32_at(const uint8_t *base, uint64_t i)
     return value;
 }
 
+/* map[at] of 256 entries: gathers are slower than looking into all of it. */
+INLINE __m512 map_read(const uint8_t *map, __m512i at)
+{
+    const __mmask16 bit5 = _mm512_test_epi32_mask(at, _mm512_set1_epi32(32));
+    const __mmask16 bit6 = _mm512_test_epi32_mask(at, _mm512_set1_epi32(64));
+    const __mmask16 bit7 = _mm512_test_epi32_mask(at, _mm512_set1_epi32(128));
+    __m512 part[8];
+
+    UNROLL for (size_t i = 0; i < 8; i++) part[i] = _mm512_permutex2var_ps(
+        _mm512_loadu_ps(map + 128 * i), at, _mm512_loadu_ps(map + 128 * i + 64));
+    UNROLL for (size_t i = 0; i < 4; i++) part[i] =
+        _mm512_mask_blend_ps(bit5, part[2 * i], part[2 * i + 1]);
+    UNROLL for (size_t i = 0; i < 2; i++) part[i] =
+        _mm512_mask_blend_ps(bit6, part[2 * i], part[2 * i + 1]);
+    return _mm512_mask_blend_ps(bit7, part[0], part[1]);
+}
+
 /* n blocks from `block`, of nested scales; 256 share an outer one. */
 static void nested_read(const struct hm_frozen *w, uint64_t block, size_t n, float *scale)
 {
+    const __m512 offset = _mm512_set1_ps(w->nested_offset);
+
     while (n > 0) {
         const uint8_t *index = w->absmax + block;
         size_t run = least(n, 256 - block % 256);
         const float outer = f32_at(w->nested_absmax, block / 256);
-        for (size_t i = 0; i < run; i++)
-            scale[i] = f32_at(w->nested_map, index[i]);
-        for (size_t i = 0; i < run; i++) {
-            float product = scale[i] * outer;
-            scale[i] = product + w->nested_offset;
+        for (size_t i = 0; i < run; i += LANES) {
+            const __mmask16 mask = (__mmask16)(0xffffu >> (LANES - least(LANES, run - i)));
+            __m512i at = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, index + i));
+            __m512 inner = map_read(w->nested_map, at);
+            __m512 product = _mm512_mul_ps(inner, _mm512_set1_ps(outer));
+            _mm512_mask_storeu_ps(scale + i, mask, _mm512_add_ps(product, offset));
         }
         block += run, scale += run, n -= run;
     }
