@@ -21,6 +21,18 @@ expect 0 "$HANMIX" stage eval.logits in.model=small "in.ids=$golden/train/batche
 expect 0 "$HANMIX" stage eval.logits in.model=small "in.ids=$golden/train/batches.safetensors" set.ram=360M --out bound
 same logits/logits.safetensors bound/logits.safetensors
 
+# --- killed while weights are read, and continued with another limit ---
+expect 0 "$HANMIX" stage qlora.train $ids set.steps=5 --out free5
+"$HANMIX" stage qlora.train $ids set.steps=5 set.save_every=1 set.ram=210M --out killed >/dev/null 2>&1 &
+pid=$!
+wait_for 60 test -e killed.partial/state-1/DONE
+kill -KILL $pid
+wait $pid 2>/dev/null
+gone killed
+expect 0 "$HANMIX" stage qlora.train $ids set.steps=5 set.save_every=1 set.ram=240M --out killed
+has err continues
+same free5/adapter/adapter_model.safetensors killed/adapter/adapter_model.safetensors
+
 # --- below the least, and at it ---
 expect 3 "$HANMIX" stage qlora.train $ids set.ram=100M --out little
 has err "set.ram allows 100.0 MiB, at least"; has err "raise set.ram to"; one_sentence; gone little little.partial
