@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# A disk that fails in mid-work (tests/support/read_fault.c, and a file system whose disk is cut where one can be mounted):
+# A disk that fails in mid-work (tests/support/read_fault.c, and file systems that are cut or filled where one can be mounted):
 # the file is named, exit 6, no result under a final name, and with the disk whole again the same command ends with the same bytes.
 . "$(dirname "$0")/lib.sh"
 [ "$SANITIZE" = none ] || { echo "skipped: a preloaded library comes before the sanitizer's runtime"; exit 77; }
@@ -59,6 +59,25 @@ if mkfs.ext4 -q -F -O ^has_journal disk.img 2>/dev/null && mount -o loop disk.im
     expect 6 "$HANMIX" generate --model disk --tokenizer "$base" --prompt Tom
     has err "disk/model.safetensors' cannot be read any more, at tensor 'model."
     one_sentence
+    umount disk
+
+    # --- a disk that fills up between two states: the one before is there, and with room again training goes on from it ---
+    rm disk.img; truncate -s 400M disk.img
+    mkfs.ext4 -q -F -O ^has_journal disk.img && mount -o loop disk.img disk || fail "no disk to fill"
+    "$HANMIX" stage $train --out disk/t --quiet >out 2>err &
+    pid=$!
+    wait_for 60 test -e disk/t.partial/state-1/DONE
+    kill -STOP $pid
+    dd if=/dev/zero of=disk/fill bs=1M 2>/dev/null
+    kill -CONT $pid
+    wait $pid
+    code=$?
+    [ $code -eq 6 ] || fail "a full disk: exit $code, expected 6"
+    has err "No space left on device"; one_sentence; gone disk/t; there disk/t.partial/state-1/DONE
+    rm disk/fill
+    expect 0 "$HANMIX" stage $train --out disk/t
+    has err "continues"
+    same whole/adapter/adapter_model.safetensors disk/t/adapter/adapter_model.safetensors
 else
     echo "no loop device can be mounted here: mapped weights on a failing disk are left out"
 fi
