@@ -10,7 +10,7 @@
 #include "adamw8_entries.h"
 
 #define CHUNK       64         /* values that are updated or coded at a time */
-#define AHEAD       8          /* blocks between use and prefetch */
+#define AHEAD       16         /* blocks between use and prefetch */
 #define INFINITE    0x7f800000 /* its bits: those of a number are below */
 #define LINE_FLOATS 16
 
@@ -31,6 +31,12 @@ static inline struct runs runs_load(const struct hm_map8 *map)
                           vf_load(r->most),
                           vf_set1(r->least),
                           { _mm512_loadu_si512(r->run), _mm512_loadu_si512(r->run + 16) } };
+}
+
+/* Of numbers. */
+static inline vf larger_magnitude(vf a, vf b)
+{
+    return _mm512_range_ps(a, b, 0x0b);
 }
 
 /* Bits that hold the codes of magnitudes; *certain loses lanes that are not. */
@@ -76,7 +82,7 @@ static inline void chunk_encode(const struct hm_map8 *map, const struct runs *ru
     UNROLL for (size_t j = 0; j < 4; j++)
     {
         x[j] = vf_mul(vf_load(values + j * VW), inverse);
-        vf a = vf_max(with_sign ? vf_abs(x[j]) : x[j], runs->least);
+        vf a = with_sign ? larger_magnitude(x[j], runs->least) : vf_max(x[j], runs->least);
         bits[j] = magnitude_codes(runs, a, with_sign, &certain);
     }
     if (certain != 0xffff) {
@@ -110,8 +116,11 @@ struct pass {
     const struct hm_moments8 *moments;
 };
 
-struct largest { /* bits of magnitudes; of NaN and of negative v they are above INFINITE */
-    vi m, v;
+/* Of magnitudes. A first moment that is NaN is not seen, but comes of a gradient or a scale: v of
+   such a gradient is NaN, too. */
+struct largest {
+    vf m;
+    vi v; /* bits: of NaN, and where v is negative, above INFINITE */
 };
 
 static inline void chunk_update(const struct pass *pass, float *param, const float *grad, size_t at,
@@ -127,16 +136,15 @@ static inline void chunk_update(const struct pass *pass, float *param, const flo
         vf ms = vf_mul(m[j], m_scale), vs = vf_mul(v[j], v_scale);
         vf_store(param + k,
                  adamw_values(&pass->constants, vf_load(param + k), vf_load(grad + k), &ms, &vs));
-        most->m = _mm512_max_epu32(most->m, vi_and(vi_from_bits(ms), vi_set1(0x7fffffff)));
+        most->m = larger_magnitude(ms, most->m);
         most->v = _mm512_max_epu32(most->v, vi_from_bits(vs));
         vf_store(to->m + k, ms);
         vf_store(to->v + k, vs);
     }
 }
 
-/* What of block `index` comes in AHEAD blocks, a chunk of it. */
-static inline void chunk_prefetch(const struct hm_moments8 *moments, const float *param,
-                                  const float *grad, size_t index, size_t at)
+/* Of the block AHEAD of `index`, a chunk at param and grad; codes are fetched by the CPU itself. */
+static inline void chunk_prefetch(const float *param, const float *grad, size_t index, size_t at)
 {
     size_t i = (index + AHEAD) * HM_BLOCK8 + at;
 
@@ -144,27 +152,29 @@ static inline void chunk_prefetch(const struct hm_moments8 *moments, const float
         __builtin_prefetch(param + i + line, 1);
         __builtin_prefetch(grad + i + line, 0);
     }
-    __builtin_prefetch(moments->m + i, 1);
-    __builtin_prefetch(moments->v + i, 1);
 }
 
-/* The scales of a block that was updated; one whose moments are not all numbers is coded here. */
+static float largest_number(const float values[HM_BLOCK8])
+{
+    vf most = vf_set1(0.0f);
+
+    for (size_t i = 0; i < HM_BLOCK8; i += VW)
+        most = vf_max(vf_abs(vf_load(values + i)), most);
+    return vf_largest(most);
+}
+
+/* The scales of a block that was updated; one whose moments may not all be numbers is coded here.
+ */
 static bool block_end(const struct hm_moments8 *moments, size_t index, const struct largest *most,
                       struct block *block)
 {
-    uint32_t m_bits = _mm512_reduce_max_epu32(most->m), v_bits = _mm512_reduce_max_epu32(most->v);
-    vf m_most = _mm512_castsi512_ps(vi_set1((int32_t)m_bits));
-    vf v_most = _mm512_castsi512_ps(vi_set1((int32_t)v_bits));
-    bool plain = m_bits < INFINITE && v_bits < INFINITE;
+    uint32_t v_bits = _mm512_reduce_max_epu32(most->v);
+    float m_most = vf_largest(most->m), v_most;
+    bool plain = isfinite(moments->m_absmax[index]) && isfinite(m_most) && v_bits < INFINITE;
 
-    for (size_t i = 0; i < HM_BLOCK8 && !plain; i += VW) {
-        m_most = i == 0 ? vf_set1(0.0f) : m_most;
-        v_most = i == 0 ? vf_set1(0.0f) : v_most;
-        m_most = vf_max(vf_abs(vf_load(block->m + i)), m_most);
-        v_most = vf_max(vf_abs(vf_load(block->v + i)), v_most);
-    }
-    moments->m_absmax[index] = vf_largest(m_most);
-    moments->v_absmax[index] = vf_largest(v_most);
+    memcpy(&v_most, &v_bits, sizeof(v_most));
+    moments->m_absmax[index] = plain ? m_most : largest_number(block->m);
+    moments->v_absmax[index] = plain ? v_most : largest_number(block->v);
     block->m_inverse = vf_set1(scale_inverse(moments->m_absmax[index]));
     block->v_inverse = vf_set1(scale_inverse(moments->v_absmax[index]));
     if (!plain) {
@@ -179,7 +189,7 @@ static inline bool block_step(const struct pass *pass, float *param, const float
                               size_t index, struct block *now, const struct block *before)
 {
     const struct hm_moments8 *moments = pass->moments;
-    struct largest most = { vi_zero(), vi_zero() };
+    struct largest most = { vf_set1(0.0f), vi_zero() };
     vf m_scale, v_scale;
 
     if (now) {
@@ -190,7 +200,7 @@ static inline bool block_step(const struct pass *pass, float *param, const float
     }
     for (size_t at = 0; at < HM_BLOCK8; at += CHUNK) {
         if (now) {
-            chunk_prefetch(moments, param, grad, index, at);
+            chunk_prefetch(param, grad, index, at);
             chunk_update(pass, param + index * HM_BLOCK8, grad + index * HM_BLOCK8, at, m_scale,
                          v_scale, now, &most);
         }

@@ -215,6 +215,13 @@ static void path8(const struct hm_kernels *ref, const struct hm_kernels *path)
             for (size_t i = 0; i < *n && i < HM_BLOCK8; i++) /* a block of nothing or denormals */
                 want.view.m_absmax[0] = got.view.m_absmax[0] = grad[i] =
                     check_below(2) ? 0.0f : 1e-40f;
+        if (check_below(4) == 0) { /* scales of a state that was damaged */
+            static const float scales[] = { NAN, INFINITY, -1.0f };
+            float scale = scales[check_below(3)];
+            bool first = check_below(2);
+            *(first ? want.view.m_absmax : want.view.v_absmax) = scale;
+            *(first ? got.view.m_absmax : got.view.v_absmax) = scale;
+        }
         for (int t = 0; t < 3; t++) {
             ref->adamw8(want_p, grad, &want.view, *n, &step);
             path->adamw8(got_p, grad, &got.view, *n, &step);
