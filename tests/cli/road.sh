@@ -22,6 +22,15 @@ for folder in o/grown o/nf4 o/out o/lora/adapter o/pack o/merged o; do expect 0 
 expect 0 "$HANMIX" inspect o/nf4 --json; has out '"quantized"'
 expect 0 "$HANMIX" generate --model o/out --prompt 'Tom' --max-tokens 4
 expect 0 "$HANMIX" generate --model o/nf4 --adapter o/lora/adapter --prompt 'Tom' --max-tokens 4
+# an adapter beside its base says what a merged model says; f32 keeps the sum of both
+expect 0 "$HANMIX" stage qlora.merge in.model=o/grown in.adapter=o/lora/adapter set.dtype=f32 --out one
+said() { to=$1; shift; expect 0 "$HANMIX" generate --prompt 'Tom and' --max-tokens 24 --compute f32 --json "$@"; sed -n '/"ids"/,/]/p' out >"ids.$to"; sed -n '/"logprobs"/,/]/p' out | grep '[0-9]' | tr -d ' ,' >"lp.$to"; }
+said merged --model one; said beside --model o/grown --adapter o/lora/adapter; said base --model o/grown
+same ids.merged ids.beside
+[ "$(wc -l <lp.merged)" -gt 0 ] || fail "no log-probabilities"
+far() { paste "$1" "$2" | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > most) most = d } END { print (most > 1e-3) }'; }
+[ "$(far lp.merged lp.beside)" -eq 0 ] || fail "log-probabilities with the adapter beside its base and merged are not those"
+[ "$(far lp.merged lp.base)" -eq 1 ] || fail "the adapter changes nothing"
 expect 0 "$HANMIX" verify o
 expect 0 "$HANMIX" run $tiny; hasnt err starts
 expect 0 "$HANMIX" plan $tiny lora.set.rank=3; has out "lora (qlora.train): run; set.rank: 2 -> 3"; has out "nf4 (qlora.quantize): skip"; has out "out (qlora.merge): wait"
