@@ -12,12 +12,16 @@
 #include "internal.h"
 #include "seen_set.h"
 
+#define BOUND_READ_BYTES (32ull << 20) /* larger files are not read through for a bound */
+
 struct source {
     struct hm_text_set *set; /* owned copies */
     size_t n_sets;
     struct hm_text_options options; /* field and set_field are owned copies */
     struct set_reader *reader;      /* one per set */
     double *taken;                  /* documents handed out per set, divided by its weight */
+    uint64_t *rest;                 /* of each set's part of the bound in bytes; NULL: no bound */
+    uint64_t total;                 /* bytes of the files, all passes */
     bool *ended;
     bool mixed;
     struct hm_text_stats stats;
@@ -35,12 +39,24 @@ static int text_copy(const char *text, char **ret_copy, struct hm_error *err)
     return HM_OK;
 }
 
+static uint64_t source_position(void *context)
+{
+    struct source *source = context;
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < source->n_sets; i++)
+        bytes += hm_set_reader_position(&source->reader[i]);
+    return bytes;
+}
+
 static void source_close(void *context)
 {
     struct source *source = context;
 
     if (!source)
         return;
+    if (source->rest && source->total > 0)
+        source->options.bound->share = (double)source_position(source) / (double)source->total;
     for (size_t i = 0; i < source->n_sets; i++) {
         if (source->reader)
             hm_set_reader_release(&source->reader[i]);
@@ -56,6 +72,7 @@ static void source_close(void *context)
     hm_free(source->reader);
     hm_free(source->taken);
     hm_free(source->ended);
+    hm_free(source->rest);
     hm_seen_set_release(&source->seen);
     hm_free((void *)(uintptr_t)source->options.field);
     hm_free((void *)(uintptr_t)source->options.set_field);
@@ -139,6 +156,10 @@ static int source_next(void *context, struct hm_doc *ret_doc, struct hm_error *e
         HM_TRY(keep(source, text, &kept, err));
         if (!kept)
             continue;
+        if (source->rest) {
+            source->ended[set] = source->rest[set] <= text.len;
+            source->rest[set] -= source->ended[set] ? source->rest[set] : text.len;
+        }
         HM_TRY(name_index(source, name, &index, err));
         source->taken[set] += 1 / source->set[set].weight;
         *ret_doc = (struct hm_doc){ .text = text,
@@ -163,16 +184,6 @@ static void readers_begin(struct source *source)
     hm_seen_set_release(&source->seen);
 }
 
-static uint64_t source_position(void *context)
-{
-    struct source *source = context;
-    uint64_t bytes = 0;
-
-    for (size_t i = 0; i < source->n_sets; i++)
-        bytes += hm_set_reader_position(&source->reader[i]);
-    return bytes;
-}
-
 static int sets_copy(struct source *source, const struct hm_text_set *sets, struct hm_error *err)
 {
     for (size_t i = 0; i < source->n_sets; i++) {
@@ -191,40 +202,87 @@ static int sets_copy(struct source *source, const struct hm_text_set *sets, stru
     return HM_OK;
 }
 
+static int set_bytes(const struct source *source, size_t set, uint64_t *ret_bytes,
+                     struct hm_error *err)
+{
+    double total = 0;
+
+    for (size_t f = 0; f < source->set[set].n_files; f++) {
+        uint64_t size = 0;
+        HM_TRY(hm_file_size(source->set[set].file[f], &size, err));
+        total += (double)size * ceil(source->set[set].epochs);
+    }
+    *ret_bytes = (uint64_t)total;
+    return HM_OK;
+}
+
 /* Compressed bytes of all passes; a missing file is told here, before any work. */
 static int total_bytes(const struct source *source, uint64_t *ret_total, struct hm_error *err)
 {
     double total = 0;
 
     for (size_t i = 0; i < source->n_sets; i++) {
-        for (size_t f = 0; f < source->set[i].n_files; f++) {
-            uint64_t size = 0;
-            HM_TRY(hm_file_size(source->set[i].file[f], &size, err));
-            total += (double)size * ceil(source->set[i].epochs);
-        }
+        uint64_t set = 0;
+        HM_TRY(set_bytes(source, i, &set, err));
+        total += (double)set;
     }
     *ret_total = (uint64_t)total;
     return HM_OK;
 }
 
-/* Sampling: one pass of decompression tells what share of the documents makes about sample_bytes of
- * text. */
-static int share_find(struct source *source, struct hm_error *err)
+/* Sampling: one pass of decompression tells what share of the documents makes about so many bytes
+ * of text. */
+static int share_find(struct source *source, uint64_t wanted, uint64_t *ret_bytes,
+                      struct hm_error *err)
 {
     struct hm_doc doc;
     uint64_t bytes = 0;
     int state;
 
-    source->keep_share = 1;
-    if (source->options.sample_bytes == 0)
-        return HM_OK;
     while ((state = source_next(source, &doc, err)) == 1)
         bytes += doc.text.len;
     if (state < 0)
         return state;
     readers_begin(source);
-    if (bytes > source->options.sample_bytes)
-        source->keep_share = (double)source->options.sample_bytes / (double)bytes;
+    if (bytes > wanted)
+        source->keep_share = (double)wanted / (double)bytes;
+    *ret_bytes = bytes;
+    return HM_OK;
+}
+
+/* Large files: the beginning of each set, as long as its part of all. */
+static int begin_only(struct source *source, uint64_t bytes, struct hm_error *err)
+{
+    source->rest = hm_calloc(HM_MEM_TEXT, source->n_sets, sizeof(*source->rest));
+    if (!source->rest)
+        return hm_fail_nomem(err, "opening text files");
+    for (size_t i = 0; i < source->n_sets; i++) {
+        uint64_t set = 0;
+        HM_TRY(set_bytes(source, i, &set, err));
+        source->rest[i] = (uint64_t)((double)bytes * (double)set / ((double)source->total + 1)) + 1;
+    }
+    return HM_OK;
+}
+
+/* What of the documents is handed out. A bound on small files is a sample like any other; only
+ * large ones are not read to their end for it. */
+static int choose_part(struct source *source, struct hm_error *err)
+{
+    struct hm_text_bound *bound = source->options.bound;
+    uint64_t wanted = source->options.sample_bytes, bytes = 0;
+    double start = hm_clock_seconds();
+
+    source->keep_share = 1;
+    if (!bound)
+        return wanted > 0 ? share_find(source, wanted, &bytes, err) : HM_OK;
+    if (wanted == 0 && source->total > BOUND_READ_BYTES)
+        return begin_only(source, bound->bytes, err);
+    uint64_t least = wanted == 0 || bound->bytes < wanted ? bound->bytes : wanted;
+    HM_TRY(share_find(source, least, &bytes, err));
+    uint64_t whole = wanted == 0 || bytes < wanted ? bytes : wanted;
+    bound->share = whole <= least ? 1 : (double)least / (double)whole;
+    if (wanted == 0)
+        bound->seconds += hm_clock_seconds() - start;
     return HM_OK;
 }
 
@@ -233,7 +291,6 @@ int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
                        struct hm_error *err)
 {
     struct source *source = hm_calloc(HM_MEM_TEXT, 1, sizeof(*source));
-    uint64_t total = 0;
     int r;
 
     if (!source)
@@ -255,17 +312,17 @@ int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
     if (r == HM_OK)
         r = sets_copy(source, sets, err);
     if (r == HM_OK)
-        r = total_bytes(source, &total, err);
+        r = total_bytes(source, &source->total, err);
     if (r < 0)
         goto out;
     readers_begin(source);
-    r = share_find(source, err);
+    r = choose_part(source, err);
     if (r < 0)
         goto out;
     *ret_source = (struct hm_text_source){ .context = source,
                                            .next = source_next,
                                            .position_bytes = source_position,
-                                           .total_bytes = total,
+                                           .total_bytes = source->total,
                                            .close = source_close };
     return HM_OK;
 out:

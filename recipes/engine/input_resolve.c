@@ -60,15 +60,40 @@ static void set_pending(struct hm_input_set *set, const json_t *facts)
 
 /* --- what other stages make --- */
 
+/* What a rehearsal has made of a tokenizer that does not exist yet; NULL when there is none. */
+static int find_stand_in(const struct place *place, const char *id, const char *within,
+                         char **ret_path, struct hm_error *err)
+{
+    const char *dir = place->resolver->stand_ins;
+    char *folder = NULL, *path = NULL;
+
+    if (!dir || place->input->type != HM_INPUT_TOKENIZER)
+        return HM_OK;
+    HM_TRY(hm_path_join(&folder, dir, id, err));
+    int status =
+        *within ? hm_path_join(&path, folder, within, err) : hm_format(&path, err, "%s", folder);
+    hm_free(folder);
+    HM_TRY(status);
+    if (hm_input_check(place->input->type, path, NULL) == HM_OK)
+        *ret_path = path;
+    else
+        hm_free(path);
+    return HM_OK;
+}
+
 static int add_product(const struct place *place, const struct hm_ref *ref,
                        struct hm_input_set *set, struct hm_error *err)
 {
     const struct hm_recipe *recipe = place->resolver->recipe;
     const struct hm_recipe_stage *producer = &recipe->stage[ref->producer];
     const struct hm_planned_stage *planned = place->resolver->planned;
-    char place_buf[HM_NODE_PLACE_BYTES], *folder = NULL, *path = NULL;
+    char place_buf[HM_NODE_PLACE_BYTES], *folder = NULL, *path = NULL, *stand_in = NULL;
     bool pending = planned && planned[ref->producer].decision != HM_DECIDE_SKIP;
 
+    if (pending)
+        HM_TRY(find_stand_in(place, producer->id, ref->path, &stand_in, err));
+    if (stand_in)
+        return add_path(set, stand_in, err);
     HM_TRY(hm_run_path(recipe, producer->id, "", &folder, err));
     int status = *ref->path ? hm_path_join(&path, folder, ref->path, err)
                             : hm_format(&path, err, "%s", folder);

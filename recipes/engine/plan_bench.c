@@ -13,7 +13,10 @@
 #include "hanmix/base/parallel.h"
 #include "run_internal.h"
 
-#define DISK_BYTES ((uint64_t)128 << 20)
+#define DISK_BYTES        ((uint64_t)128 << 20)
+#define REHEARSAL_SECONDS 6.0          /* for one stage */
+#define ALIKE             2            /* times the memory, and the times are no longer alike */
+#define REHEARSED_BYTES   (2ull << 30) /* of mapped files, with which nothing is short any more */
 
 struct bench {
     const struct hm_recipe *recipe;
@@ -66,8 +69,11 @@ static int scratch_make(const char *run_dir, char **ret_scratch, struct hm_error
 
 static bool wanted(const struct bench *bench, size_t stage)
 {
-    return bench->plan->stage[stage].decision != HM_DECIDE_SKIP &&
-           bench->recipe->stage[stage].stage->bench != NULL;
+    const struct hm_stage *row = bench->recipe->stage[stage].stage;
+    const struct hm_planned_stage *planned = &bench->plan->stage[stage];
+
+    return planned->decision != HM_DECIDE_SKIP &&
+           (row->bench || (row->rehearsed && planned->mapped_bytes < REHEARSED_BYTES));
 }
 
 /* Stages that do little besides reading and writing: the slower of both, at the share of the disk's
@@ -91,10 +97,30 @@ static void disk_bench(struct bench *bench, size_t stage)
     snprintf(ret->how, sizeof(ret->how), "by the rates of the disk");
 }
 
+/* By what the stage itself times, else by a rehearsal, whose tokenizer stays for stages after it.
+ */
+static int stage_time(struct bench *bench, size_t stage, struct hm_stage_run *run,
+                      const struct hm_bench_limits *limits, struct hm_error *err)
+{
+    const struct hm_stage *row = bench->recipe->stage[stage].stage;
+    struct hm_stage_bench *ret = &bench->result.stage[stage];
+
+    if (row->bench)
+        return row->bench(run, limits, ret, err);
+    for (size_t i = 0; i < run->n_inputs; i++)
+        for (size_t s = 0; s < run->inputs[i].n_sets; s++)
+            if (run->inputs[i].set[s].pending)
+                return HM_OK;
+    run->out_dir = limits->scratch_dir;
+    double seconds = limits->seconds < REHEARSAL_SECONDS ? limits->seconds : REHEARSAL_SECONDS;
+    return hm_stage_rehearse(row, run, seconds, ret, err);
+}
+
 static int stage_bench(struct bench *bench, size_t stage, double seconds, struct hm_error *err)
 {
     const struct hm_recipe_stage *entry = &bench->recipe->stage[stage];
-    struct hm_resolver resolver = { bench->recipe, bench->plan->stage, false, NULL };
+    struct hm_resolver resolver = { bench->recipe, bench->plan->stage, false, NULL,
+                                    bench->scratch };
     struct hm_input_value *inputs = NULL;
     struct hm_stage_run run;
     struct hm_bench_limits limits = { seconds, NULL, bench->result.read_rate,
@@ -114,10 +140,10 @@ static int stage_bench(struct bench *bench, size_t stage, double seconds, struct
         limits.scratch_dir = scratch;
         hm_threads_set(run.threads);
         double start = hm_clock_seconds();
-        status = entry->stage->bench(&run, &limits, &bench->result.stage[stage], err);
+        status = stage_time(bench, stage, &run, &limits, err);
         bench->result.stage[stage].measured_seconds = hm_clock_seconds() - start;
     }
-    if (scratch)
+    if (scratch && entry->stage->product[0] != HM_INPUT_TOKENIZER)
         (void)hm_dir_remove(scratch, NULL);
     hm_free(scratch);
     hm_free(partial);
@@ -125,6 +151,31 @@ static int stage_bench(struct bench *bench, size_t stage, double seconds, struct
     if (status < 0)
         hm_error_prefix(err, "timing stage '%s' (%s)", entry->id, entry->stage->name);
     return status;
+}
+
+/* A stage that could not be timed takes as long as one of its kind that was, by their work. */
+static void like_another(struct bench *bench, size_t stage)
+{
+    const struct hm_planned_stage *planned = bench->plan->stage;
+
+    if (planned[stage].decision == HM_DECIDE_SKIP || bench->result.stage[stage].n_parts > 0 ||
+        planned[stage].plan.work == 0)
+        return;
+    for (size_t i = 0; i < bench->plan->n_stages; i++) {
+        const struct hm_stage_bench *other = &bench->result.stage[i];
+        if (i == stage || bench->recipe->stage[i].stage != bench->recipe->stage[stage].stage ||
+            strcmp(other->part[0].what ? other->part[0].what : "", "run") != 0 ||
+            planned[i].plan.work == 0 ||
+            planned[stage].memory_bytes > ALIKE * planned[i].memory_bytes)
+            continue;
+        struct hm_stage_bench *ret = &bench->result.stage[stage];
+        hm_stage_bench_add(ret, "as",
+                           hm_stage_bench_seconds(other) * (double)planned[stage].plan.work /
+                               (double)planned[i].plan.work,
+                           1);
+        snprintf(ret->how, sizeof(ret->how), "by stage '%.80s'", bench->recipe->stage[i].id);
+        return;
+    }
 }
 
 /* Every stage gets an equal share of what the ones before it left. */
@@ -144,6 +195,8 @@ static int stages_bench(struct bench *bench, struct hm_error *err)
         double share = (bench->deadline - hm_clock_seconds()) / (double)left--;
         HM_TRY(stage_bench(bench, i, share > 1 ? share : 1, err));
     }
+    for (size_t i = 0; i < n; i++)
+        like_another(bench, i);
     for (size_t i = 0; i < n; i++) {
         double seconds = hm_stage_bench_seconds(&bench->result.stage[i]);
         bench->result.seconds += seconds;

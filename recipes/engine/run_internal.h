@@ -19,6 +19,8 @@ struct hm_resolver {
     const struct hm_planned_stage *planned; /* per stage; NULL: every needed stage has finished */
     bool need_external;                     /* a missing external path is an error */
     struct hm_run_plan *plan;               /* receives `missing`; may be NULL */
+    /* Results of rehearsals by stage, taken for tokenizers that do not exist yet; may be NULL. */
+    const char *stand_ins;
 };
 /* One value per input of the stage's table, in its order; absent ones have no sets. */
 int hm_inputs_resolve(const struct hm_resolver *resolver, size_t stage,
@@ -98,6 +100,14 @@ void hm_stage_run_fill(const struct hm_recipe *recipe, size_t stage, int threads
 /* plan() with the program itself added and summed up. */
 int hm_stage_plan_make(const struct hm_stage *stage, const struct hm_stage_run *run,
                        struct hm_planned_stage *planned, struct hm_error *err);
+
+/* --- plan_rehearse.c --- */
+
+/* Runs the stage on parts of its text into run->out_dir, for about so many seconds at most. A stage
+ * that does not end within them, or fails, leaves *ret_bench empty. HM_ERR_STOPPED when asked to.
+ */
+int hm_stage_rehearse(const struct hm_stage *stage, const struct hm_stage_run *run, double seconds,
+                      struct hm_stage_bench *ret_bench, struct hm_error *err);
 
 /* --- stage_exec.c --- */
 

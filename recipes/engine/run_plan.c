@@ -297,7 +297,7 @@ int hm_run_plan_make(const struct hm_recipe *recipe, int threads, const struct h
     if (status == HM_OK)
         status = hm_digest_cache_load(recipe->single ? NULL : cache_path, &cache, err);
     for (size_t i = 0; status == HM_OK && i < n; i++) {
-        struct hm_resolver resolver = { recipe, plan.stage, false, &plan };
+        struct hm_resolver resolver = { recipe, plan.stage, false, &plan, NULL };
         plan.n_stages = i + 1;
         status = plan_stage(&resolver, i, threads, &cache, ctl, &plan.stage[i], err);
         if (status < 0 && !names_stage(err ? err->text : "", recipe->stage[i].id))

@@ -139,7 +139,7 @@ static int note_skip(struct runner *runner, size_t stage, struct hm_error *err)
 
 static int one_stage(struct runner *runner, size_t stage, struct hm_error *err)
 {
-    struct hm_resolver resolver = { runner->recipe, NULL, true, NULL };
+    struct hm_resolver resolver = { runner->recipe, NULL, true, NULL, NULL };
     const struct hm_recipe_stage *entry = &runner->recipe->stage[stage];
     struct hm_input_value *inputs = NULL;
     struct hm_identity identity = { 0 };

@@ -189,6 +189,7 @@ const struct hm_stage hm_stage_corpus_pack = {
     .writes = "train.hmp, valid.hmp, report.json",
     .product = { HM_INPUT_PACKED },
     .product_path = { "" },
+    .rehearsed = true,
     .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,

@@ -233,6 +233,7 @@ const struct hm_stage hm_stage_eval_loss = {
     .fields = fields,
     .n_fields = COUNT_OF(fields),
     .writes = "report.json",
+    .rehearsed = true,
     .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,

@@ -24,7 +24,8 @@ int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
                                        .max_bad_lines = text->max_bad_lines,
                                        .dedup = text->dedup,
                                        .sample_bytes = text->sample_bytes,
-                                       .seed = run->seed };
+                                       .seed = run->seed,
+                                       .bound = run->text_bound };
 
     if (!input)
         return hm_fail(err, HM_ERR_USAGE, "stage '%s' needs in.%s", run->id, name);

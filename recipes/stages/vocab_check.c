@@ -159,6 +159,7 @@ const struct hm_stage hm_stage_vocab_check = {
     .fields = fields,
     .n_fields = COUNT_OF(fields),
     .writes = "report.json",
+    .rehearsed = true,
     .check = hm_stage_text_is_one,
     .plan = plan_stage,
     .run = run_stage,

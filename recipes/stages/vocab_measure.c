@@ -270,6 +270,7 @@ const struct hm_stage hm_stage_vocab_measure = {
     .fields = fields,
     .n_fields = COUNT_OF(fields),
     .writes = "report.json, efficiency.csv, efficiency.svg, efficiency.md",
+    .rehearsed = true,
     .plan = plan_stage,
     .run = run_stage,
 };

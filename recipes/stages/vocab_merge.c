@@ -167,6 +167,7 @@ const struct hm_stage hm_stage_vocab_merge = {
               "dropped_pieces.tsv, report.json",
     .product = { HM_INPUT_TOKENIZER },
     .product_path = { "" },
+    .rehearsed = true,
     .plan = plan_stage,
     .run = run_stage,
 };

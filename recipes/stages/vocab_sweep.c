@@ -422,6 +422,7 @@ const struct hm_stage hm_stage_vocab_sweep = {
     .name = "vocab.sweep",
     .summary = "Score Chinese vocabularies of many sizes on held-out text, to choose one.",
     .own_memory = true,
+    .rehearsed = true,
     .check = check_stage,
     .config_bytes = sizeof(struct config),
     .inputs = inputs,

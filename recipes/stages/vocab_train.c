@@ -204,6 +204,7 @@ const struct hm_stage hm_stage_vocab_train = {
     .name = "vocab.train",
     .summary = "Learn a Chinese BPE vocabulary from text.",
     .own_memory = true,
+    .rehearsed = true,
     .check = hm_stage_text_is_one,
     .config_bytes = sizeof(struct config),
     .inputs = inputs,

@@ -22,6 +22,13 @@ struct hm_text_set {
                       after another) */
     double epochs; /* 1 */
 };
+/* A part of the text, taken from all sets alike, from which the time for the whole is to follow. */
+struct hm_text_bound {
+    uint64_t bytes; /* of text, about */
+    /* found when the source is closed: */
+    double share;   /* of the whole; 1 when it is all of it */
+    double seconds; /* added: what finding the part took */
+};
 struct hm_text_options {
     const char *field;      /* JSON field of the text: "text" */
     const char *set_field;  /* JSON path ("meta.redpajama_set_name") whose value names the set; NULL
@@ -31,6 +38,7 @@ struct hm_text_options {
     /* 0 = all; else keep documents by hash until about this many text bytes */
     uint64_t sample_bytes;
     uint64_t seed;
+    struct hm_text_bound *bound; /* borrowed until the source is closed; NULL: all of it */
 };
 struct hm_text_stats {
     uint64_t documents, bytes, chars, bad_lines, duplicates;

@@ -138,6 +138,8 @@ double hm_stage_bench_seconds(const struct hm_stage_bench *bench); /* all parts 
 /* Seconds of one of the parts of that name; 0 when there is none. */
 double hm_stage_bench_part(const struct hm_stage_bench *bench, const char *what);
 
+struct hm_text_bound; /* corpus/text_files.h */
+
 struct hm_stage_run {   /* what plan() and run() see */
     const char *id;     /* stage id, for messages */
     const void *config; /* the stage's own struct, filled from the field table */
@@ -156,7 +158,8 @@ struct hm_stage_run {   /* what plan() and run() see */
     json_t *report;                       /* report.json object to fill (run only) */
     json_t *stage_info;     /* extra members for stage.json: kernel path, formats (run only) */
     uint64_t planned_bytes; /* sum of plan().memory */
-    const void *set_node;   /* private: settings as written, for hm_stage_given */
+    struct hm_text_bound *text_bound; /* timing: text inputs end early; NULL: all is read */
+    const void *set_node;             /* private: settings as written, for hm_stage_given */
 };
 /* True when the setting was written in the recipe or on the command line. */
 bool hm_stage_given(const struct hm_stage_run *run, const char *setting);
@@ -183,7 +186,9 @@ struct hm_stage {
     const char *product_path[3]; /* "" = the folder itself, "adapter" = a subfolder; NULL = none */
     bool own_memory;             /* keeps within set.memory by itself; its plan may be above that */
     bool resumable;              /* a .partial folder is kept and continued; else cleared */
-    bool digests_inputs;         /* fills read_digests: large files are not read once more for it */
+    bool rehearsed; /* `plan --bench` runs it on the beginning of its text, without text as a whole
+                     */
+    bool digests_inputs; /* fills read_digests: large files are not read once more for it */
     /* settings that exclude each other; may be NULL */
     int (*check)(const struct hm_stage_run *run, struct hm_error *err);
     int (*plan)(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,

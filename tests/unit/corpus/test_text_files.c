@@ -229,6 +229,56 @@ static void test_set_field_and_sample(void **state)
     hm_free(big);
 }
 
+/* Bytes that come of the text under a bound. */
+static double bytes_under(struct hm_text_set *sets, size_t n_sets, struct hm_text_bound *bound)
+{
+    struct hm_text_options options = { .field = "text", .bound = bound };
+    struct hm_text_source source;
+    struct hm_error err = { 0 };
+    struct hm_doc doc;
+    double bytes = 0, of_set[2] = { 0 };
+    int r;
+
+    assert_ok(hm_text_files_open(sets, n_sets, &options, &source, &err), err);
+    while ((r = source.next(source.context, &doc, &err)) == 1) {
+        bytes += (double)doc.text.len;
+        of_set[doc.set_index] += (double)doc.text.len;
+    }
+    assert_ok(r, err);
+    source.close(source.context);
+    if (n_sets == 2) /* both alike */
+        assert_true(of_set[0] > 0.3 * bytes && of_set[1] > 0.3 * bytes);
+    return bytes;
+}
+
+/* A bound takes from all sets and tells the share that it was: of small files by a sample, of large
+ * ones by where reading ended. */
+static void test_bound(void **state)
+{
+    (void)state;
+    static const size_t line_count[] = { 5000, 160000 };
+    for (size_t c = 0; c < 2; c++) {
+        const size_t size = line_count[c] * 128;
+        char *many = hm_alloc(HM_MEM_OTHER, size + 1);
+        for (size_t i = 0; i < line_count[c]; i++)
+            snprintf(many + i * 128, 129, "%0127zu\n", i);
+        char *first[1] = { hm_strdup(HM_MEM_OTHER, put("first.txt", many)) };
+        char *second[1] = { hm_strdup(HM_MEM_OTHER, put("second.txt", many)) };
+        struct hm_text_set sets[2] = { set_of("a", first), set_of("b", second) };
+        const double whole = 2 * 127.0 * (double)line_count[c];
+        struct hm_text_bound bound = { .bytes = (uint64_t)(whole / 4), .share = 1 };
+        double bytes = bytes_under(sets, 2, &bound);
+        assert_true(bytes > 0.22 * whole && bytes < 0.28 * whole);
+        assert_true(bound.share > 0.9 * bytes / whole && bound.share < 1.1 * bytes / whole);
+        bound = (struct hm_text_bound){ .bytes = (uint64_t)(3 * whole), .share = 0.5 };
+        assert_true(bytes_under(sets, 2, &bound) == whole);
+        assert_true(bound.share == 1);
+        hm_free(first[0]);
+        hm_free(second[0]);
+        hm_free(many);
+    }
+}
+
 static int attempt(void *context, struct hm_error *err)
 {
     char out[512];
@@ -256,6 +306,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_sets, test_dir_setup, test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_set_field_and_sample, test_dir_setup,
                                         test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_bound, test_dir_setup, test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_allocation_failures, test_dir_setup,
                                         test_dir_teardown),
     };
