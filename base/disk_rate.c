@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hanmix/base/alloc.h"
@@ -40,6 +41,15 @@ static bool read_back(int fd, uint8_t *block, uint64_t bytes)
     return true;
 }
 
+/* Seconds that this thread has computed. */
+static double thread_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 static bool rates_of(int fd, uint8_t *block, uint64_t bytes, struct hm_disk_rates *ret_rates)
 {
     double start = hm_clock_seconds();
@@ -49,8 +59,10 @@ static bool rates_of(int fd, uint8_t *block, uint64_t bytes, struct hm_disk_rate
     ret_rates->write = (double)bytes / (hm_clock_seconds() - start + 1e-9);
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     start = hm_clock_seconds();
+    double work = thread_seconds();
     if (!read_back(fd, block, bytes))
         return false;
+    ret_rates->read_work = (thread_seconds() - work) / (double)bytes;
     ret_rates->read = (double)bytes / (hm_clock_seconds() - start + 1e-9);
     return true;
 }

@@ -25,6 +25,7 @@ struct bench {
     int threads;
     double deadline; /* on the clock */
     char *scratch;
+    double read_work; /* seconds of a core for each byte read */
     struct hm_plan_bench result;
 };
 
@@ -124,7 +125,7 @@ static int stage_bench(struct bench *bench, size_t stage, double seconds, struct
     struct hm_input_value *inputs = NULL;
     struct hm_stage_run run;
     struct hm_bench_limits limits = { seconds, NULL, bench->result.read_rate,
-                                      bench->result.write_rate };
+                                      bench->result.write_rate, bench->read_work };
     char *scratch = NULL, *partial = NULL;
 
     HM_TRY(hm_inputs_resolve(&resolver, stage, &inputs, err));
@@ -193,7 +194,8 @@ static int stages_bench(struct bench *bench, struct hm_error *err)
         if (hm_ctl_stopped(bench->ctl))
             return hm_fail(err, HM_ERR_STOPPED, "stopped while timing");
         double share = (bench->deadline - hm_clock_seconds()) / (double)left--;
-        HM_TRY(stage_bench(bench, i, share > 1 ? share : 1, err));
+        if (share > 0) /* else it counts among those of which nothing is known */
+            HM_TRY(stage_bench(bench, i, share, err));
     }
     for (size_t i = 0; i < n; i++)
         like_another(bench, i);
@@ -226,6 +228,7 @@ int hm_run_plan_bench(const struct hm_recipe *recipe, const struct hm_run_plan *
         if (hm_disk_rates_measure(bench.scratch, DISK_BYTES, &rates, NULL) == HM_OK) {
             bench.result.read_rate = rates.read;
             bench.result.write_rate = rates.write;
+            bench.read_work = rates.read_work;
         }
         status = stages_bench(&bench, err);
         (void)hm_dir_remove(bench.scratch, NULL);

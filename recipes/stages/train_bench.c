@@ -27,6 +27,7 @@
 #define SAVED_BYTES       ((uint64_t)1 << 30) /* larger states are not written for the clock */
 #define STEPS_LEAST       3u
 #define LONG_SECONDS      8.0       /* enough for one part */
+#define PARTS_SHARE       0.9       /* of the seconds left: a step may take longer than foreseen */
 #define SHORT_SECONDS     2.0       /* micro-batches above are not evaluated, too */
 #define FORWARD_SHARE     (1.0 / 3) /* of a step with recomputation, in an evaluation */
 #define FORWARD_SHARE_ALL (1.0 / 2) /* of one without */
@@ -93,7 +94,9 @@ static int probe_run(struct bench *b, struct train_probe *probe, struct hm_error
     return hm_train_probe(b->run, probe, b->probe_dir, err);
 }
 
-static int part_time(struct bench *b, uint32_t layers, double expected, struct hm_error *err)
+/* In `share` of the seconds left, or with one step that takes longer. */
+static int part_time(struct bench *b, uint32_t layers, double expected, double share,
+                     struct hm_error *err)
 {
     const struct train_forecast *f = &b->f;
     bool whole_batch = b->rows == f->config.micro_batch && b->seq_len == f->seq_len;
@@ -104,7 +107,7 @@ static int part_time(struct bench *b, uint32_t layers, double expected, struct h
         probe.eval_seq_len = b->seq_len == f->seq_len ? f->eval_seq_len : b->seq_len;
     /* A single step touches its memory for the first time and is slow: more if there is time. */
     probe.steps = TRAIN_PROBE_STEPS;
-    probe.least = STEPS_LEAST * expected < left(b) * WHOLE_SHARE ? STEPS_LEAST : 1;
+    probe.least = (uint64_t)fmin(fmax(share * left(b) / (expected + 1e-9), 1), STEPS_LEAST);
     probe.ends = hm_clock_seconds() + fmin(left(b) / 3, LONG_SECONDS);
     probe.own_data = whole_batch && !hm_stage_pending(b->run, data);
     probe.save = f->saved_bytes < SAVED_BYTES;
@@ -113,15 +116,16 @@ static int part_time(struct bench *b, uint32_t layers, double expected, struct h
     return HM_OK;
 }
 
-/* Rows, then tokens of a sample, halved until what is to be timed fits into the seconds there are.
- */
+/* Rows, then tokens of a sample, halved until a step of one layer and one of two fit into the
+ * seconds there are. */
 static void batch_shrink(struct bench *b, double layer_token)
 {
-    double layers = b->f.model.arch.layers == 1 ? 1 : 2; /* few tokens take longer each */
+    const double layers = b->f.model.arch.layers == 1 ? 1 : 3;
+    const double tokens = PARTS_SHARE * left(b) / (layers * layer_token + 1e-12);
 
-    while (b->rows > 1 && layers * layer_token * b->rows * b->seq_len > left(b))
+    while (b->rows > 1 && (double)b->rows * b->seq_len > tokens)
         b->rows = (b->rows + 1) / 2;
-    while (b->seq_len > 2 * FIRST_TOKENS && layers * layer_token * b->seq_len > left(b))
+    while (b->seq_len > FIRST_TOKENS && b->seq_len > tokens)
         b->seq_len = (b->seq_len + 1) / 2;
 }
 
@@ -135,16 +139,16 @@ static int parts_time(struct bench *b, struct hm_error *err)
     double layer_token = first.micro / first.seq_len;
     double one = layer_token * b->rows * b->seq_len;
     if (b->layers == layers && 3 * one * layers < WHOLE_SHARE * left(b))
-        return part_time(b, layers, one * layers, err);
+        return part_time(b, layers, one * layers, WHOLE_SHARE, err);
     batch_shrink(b, layer_token);
-    HM_TRY(part_time(b, 1, layer_token * b->rows * b->seq_len, err));
+    HM_TRY(part_time(b, 1, layer_token * b->rows * b->seq_len, PARTS_SHARE / 3, err));
     const struct train_probe single = b->part;
     b->layer = single.micro - single.head;
     b->layer_evaluation = single.evaluation * (1 - single.head / (single.micro + 1e-9));
     b->layer_open = single.open;
-    if (b->layers == 1 || 2.2 * single.micro > left(b))
+    if (b->layers == 1 || 2 * single.micro > PARTS_SHARE * left(b))
         return HM_OK;
-    HM_TRY(part_time(b, 2, 2 * single.micro, err));
+    HM_TRY(part_time(b, 2, 2 * single.micro, PARTS_SHARE, err));
     b->layer = fmax(b->part.micro - single.micro, 0);
     b->layer_evaluation = fmax(b->part.evaluation - single.evaluation, 0);
     b->layer_open = fmax(b->part.open - single.open, 0);
@@ -187,10 +191,12 @@ static void predict(const struct bench *b, struct hm_stage_bench *bench)
     uint64_t done = steps_done(b->run);
     uint64_t steps = config->steps > done ? config->steps - done : 0;
 
-    double disk = b->limits->read_rate > 0
-                      ? (double)f->memory.weights_read / b->limits->read_rate
-                      : 0; /* of the weights that are read again, while others are computed with */
-    double micro = fmax((p->micro + more * b->layer) * tokens, disk);
+    /* Weights that are read again while others are computed with: the disk, or the work of a core
+       for it, which the products lack. */
+    double again = (double)f->memory.weights_read;
+    double disk = b->limits->read_rate > 0 ? again / b->limits->read_rate : 0;
+    double lacking = again * b->limits->read_work / b->run->threads;
+    double micro = fmax((p->micro + more * b->layer) * tokens + lacking, disk);
     double step = (double)config->accumulate * micro + p->optimizer * parameters;
     hm_stage_bench_add(bench, "start", p->open + more * b->layer_open, 1);
     hm_stage_bench_add(bench, "step", step, (double)steps);

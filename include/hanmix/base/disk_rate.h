@@ -11,7 +11,8 @@
 
 struct hm_disk_rates {
     double write,
-        read; /* bytes a second; the file is synced, its pages dropped before it is read */
+        read;         /* bytes a second; the file is synced, its pages dropped before it is read */
+    double read_work; /* seconds that the reading thread computes for each byte */
 };
 /* With a file of so many bytes in `dir`, which leaves no trace. HM_ERR_IO where it cannot be
  * written. */

@@ -118,6 +118,7 @@ struct hm_bench_limits {          /* what `plan --bench` grants one stage */
     double seconds;               /* about this long at most */
     const char *scratch_dir;      /* empty folder, removed with all it holds afterwards */
     double read_rate, write_rate; /* bytes a second of the disk that holds it; 0 unknown */
+    double read_work;             /* seconds of a core for each byte read */
 };
 #define HM_SMALLER_BYTES 160
 #define HM_BENCH_PARTS   8

@@ -22,7 +22,7 @@ static void test_rates(void **state)
 
 static void test_no_folder(void **state)
 {
-    struct hm_disk_rates rates = { 1, 2 };
+    struct hm_disk_rates rates = { .write = 1, .read = 2 };
     struct hm_error err = { 0 };
 
     (void)state;
