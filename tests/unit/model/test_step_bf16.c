@@ -32,9 +32,10 @@ struct limits {
     double tensor, mean, loss;
 };
 
-/* Operands rounded by 2^-9 beside f32 (measured: 0.0104, 0.0050, 4.7e-5); the same roundings with
- * sums in another order, which moves few values across a rounding (0.0024, 3.5e-4, 8.5e-7). */
-static const struct limits rounding = { 0.02, 0.008, 2e-4 }, order = { 0.005, 8e-4, 1e-5 };
+/* Operands rounded by 2^-9 beside f32 (measured: 0.0110, 0.0060, 4.7e-5), or other roundings beside
+ * each other (0.0089, 0.0048, 2.2e-5); the same roundings with sums in another order, which moves
+ * few values across a rounding (0.0009, 1.7e-4, 6e-10). */
+static const struct limits rounding = { 0.02, 0.008, 2e-4 }, order = { 0.003, 5e-4, 1e-6 };
 
 static char *folder;
 static struct hm_kernels table[8];
