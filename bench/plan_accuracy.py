@@ -6,7 +6,8 @@ plan_accuracy.py BUILD_DIR WORK_DIR CASE:STEPS ...   where CASE is one of
   quickstart                the training stage of recipes/quickstart.yaml, everything before it run first
   PRESET,TOKENS[,RAM]       a model of make_model (small, wide1, mixtral-8x7b) made in WORK_DIR/PRESET unless it
                             is there, rank 8 on all linears, one sample of TOKENS, weights limited to RAM
-One CSV row per case: predicted and measured seconds of the stage and of one step, predicted and measured peak
+One CSV row per case: predicted and measured seconds of the stage (of the whole command, digests of
+inputs too) and of one step, predicted and measured peak
 memory; ratio is predicted / measured. Only the standard library is needed.
 """
 import json, os, shutil, subprocess, sys, time
@@ -52,7 +53,7 @@ def measure(build, work, case, steps):
     hanmix = f"{build}/cli/hanmix"
     text, plan_s = run([hanmix, "plan", recipe, *overrides, "--run-dir", run_dir, "--bench", "--json"])
     planned = next(s for s in json.loads(text)["stages"] if s["id"] == "lora")
-    run([hanmix, "run", recipe, *overrides, "--run-dir", run_dir, "--until", "lora", "--quiet"])
+    _, measured = run([hanmix, "run", recipe, *overrides, "--run-dir", run_dir, "--until", "lora", "--quiet"])
     with open(os.path.join(run_dir, "lora", "stage.json")) as file:
         stage = json.load(file)
     with open(os.path.join(run_dir, "lora", "metrics.jsonl")) as file:
@@ -60,8 +61,8 @@ def measure(build, work, case, steps):
     tokens = lines[0]["tokens"]
     step = sorted(tokens / line["tok_s"] for line in lines)[len(lines) // 2]
     peak, bytes_planned = stage["peak_rss_bytes"] / 2**20, planned["memory_bytes"] / 2**20
-    print(f"\"{case}\",{steps},{stage['config']['compute']},{plan_s:.1f},{planned['estimated_seconds']:.1f},{stage['wall_seconds']:.1f},"
-          f"{planned['estimated_seconds'] / stage['wall_seconds']:.3f},{planned['seconds_per_step']:.4f},{step:.4f},"
+    print(f"\"{case}\",{steps},{stage['config']['compute']},{plan_s:.1f},{planned['estimated_seconds']:.1f},{measured:.1f},"
+          f"{planned['estimated_seconds'] / measured:.3f},{planned['seconds_per_step']:.4f},{step:.4f},"
           f"{planned['seconds_per_step'] / step:.3f},{bytes_planned:.1f},{peak:.1f},{bytes_planned - peak:.1f},"
           f"{100 * (bytes_planned / peak - 1):.1f}", flush=True)
 

@@ -137,6 +137,21 @@ int hm_digest_put(struct hm_digest_cache *cache, const char *path, int64_t since
     return remember(cache, key, &info, since_ns, hex, err);
 }
 
+static int count_unread(struct hm_digest_cache *cache, const char *path, uint64_t *bytes,
+                        struct hm_error *err)
+{
+    static const char none[HM_SHA256_HEX_BYTES] =
+        "0000000000000000000000000000000000000000000000000000000000000000";
+    char key[KEY_BYTES], hex[HM_SHA256_HEX_BYTES];
+    struct stat info;
+
+    HM_TRY(look(path, &info, key, err));
+    if (recall(cache, key, &info, hex))
+        return HM_OK;
+    *bytes += (uint64_t)info.st_size;
+    return remember(cache, key, &info, INT64_MAX, none, err);
+}
+
 /* What stands for the bytes of a large file while they are unread; others are digested. */
 static int unread_file(struct hm_digest_cache *cache, const char *path, const struct hm_ctl *ctl,
                        struct hm_unread *unread, uint64_t *ret_bytes, char hex[HM_SHA256_HEX_BYTES],
@@ -241,4 +256,24 @@ int hm_digest_path_unread(struct hm_digest_cache *cache, const char *path, const
                           struct hm_error *err)
 {
     return digest_path(cache, path, ctl, found, hex, err);
+}
+
+int hm_digest_unread_bytes(struct hm_digest_cache *cache, const char *path, uint64_t *bytes,
+                           struct hm_error *err)
+{
+    struct hm_names files = { 0 };
+    int status = HM_OK;
+
+    if (!hm_path_is_dir(path))
+        return count_unread(cache, path, bytes, err);
+    HM_TRY(hm_folder_files(path, &files, err));
+    for (size_t i = 0; status == HM_OK && i < files.count; i++) {
+        char *full = NULL;
+        status = hm_path_join(&full, path, files.item[i], err);
+        if (status == HM_OK)
+            status = count_unread(cache, full, bytes, err);
+        hm_free(full);
+    }
+    hm_names_release(&files);
+    return status;
 }

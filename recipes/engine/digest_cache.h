@@ -45,6 +45,11 @@ int hm_digest_put(struct hm_digest_cache *cache, const char *path, int64_t since
                   const char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
 int64_t hm_digest_now_ns(void);
 
+/* Adds the bytes that hm_digest_path would read. The cache then takes them as read, with no digest:
+ * it is good for counting only. */
+int hm_digest_unread_bytes(struct hm_digest_cache *cache, const char *path, uint64_t *bytes,
+                           struct hm_error *err);
+
 /* All files below dir, as sorted paths relative to it; hidden ones are left out. */
 int hm_folder_files(const char *dir, struct hm_names *ret_files, struct hm_error *err);
 

@@ -231,6 +231,8 @@ int hm_run_plan_bench(const struct hm_recipe *recipe, const struct hm_run_plan *
             bench.read_work = rates.read_work;
         }
         status = stages_bench(&bench, err);
+        if (status == HM_OK)
+            status = hm_plan_digests(recipe, plan, bench.scratch, &bench.result, err);
         (void)hm_dir_remove(bench.scratch, NULL);
     }
     hm_threads_set(threads_before);

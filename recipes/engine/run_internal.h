@@ -109,6 +109,12 @@ int hm_stage_plan_make(const struct hm_stage *stage, const struct hm_stage_run *
 int hm_stage_rehearse(const struct hm_stage *stage, const struct hm_stage_run *run, double seconds,
                       struct hm_stage_bench *ret_bench, struct hm_error *err);
 
+/* --- plan_digest.c --- */
+
+/* Adds the part "digest" to the stages that are predicted, and to the sum. */
+int hm_plan_digests(const struct hm_recipe *recipe, const struct hm_run_plan *plan,
+                    const char *scratch, struct hm_plan_bench *bench, struct hm_error *err);
+
 /* --- stage_exec.c --- */
 
 struct hm_stage_turn { /* all borrowed */

@@ -11,7 +11,7 @@ only_recipe() { for name in .[!.]* *; do case "$name" in out | err | '.[!.]*') ;
 
 expect 0 "$HANMIX" plan $tiny --bench --json
 for key in gemm_gflops disk_read_bytes_per_s disk_write_bytes_per_s estimated_seconds seconds_per_step memory_bytes disk_bytes; do positive out $key; done
-has out '"estimated_finish"'; has out '"how": "5 of 5 layers, 1 x 24 of 1 x 24 tokens, '; has out '"what": "save"'
+has out '"estimated_finish"'; has out '"how": "5 of 5 layers, 1 x 24 of 1 x 24 tokens, '; has out '"what": "save"'; has out '"what": "digest"'
 # stages that read text are rehearsed, those that convert follow from the disk: the whole recipe has a finish
 has out '"how": "run once"'; has out '"how": "by the rates of the disk"'; has out '"unpredicted_stages": 0'
 has err 'lora: timing 1 of 5 layers'

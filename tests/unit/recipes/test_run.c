@@ -93,6 +93,32 @@ static void test_digest_recalled(void **state)
     tmp_release(dir);
 }
 
+/* Each file counts once, one whose digest is known not at all. */
+static void test_digest_unread_bytes(void **state)
+{
+    char *dir = tmp_new();
+    struct hm_digest_cache cache = { 0 };
+    struct hm_error err = { 0 };
+    char hex[HM_SHA256_HEX_BYTES];
+    uint64_t bytes = 5;
+
+    (void)state;
+    file_put(tmp_path(dir, "known"), "abc", 3);
+    make_old(tmp_path(dir, "known"));
+    file_put(tmp_path(dir, "new"), "abcd", 4);
+    file_put(tmp_path(dir, ".hidden"), "abcdef", 6);
+    assert_ok(hm_digest_cache_load(NULL, &cache, &err), err);
+    assert_ok(hm_digest_file(&cache, tmp_path(dir, "known"), NULL, NULL, hex, &err), err);
+    assert_ok(hm_digest_unread_bytes(&cache, dir, &bytes, &err), err);
+    assert_int_equal(bytes, 5 + 4);
+    assert_ok(hm_digest_unread_bytes(&cache, tmp_path(dir, "new"), &bytes, &err), err);
+    assert_int_equal(bytes, 5 + 4);
+    assert_fails(hm_digest_unread_bytes(&cache, tmp_path(dir, "none"), &bytes, &err), HM_ERR_USAGE,
+                 "none", err);
+    hm_digest_cache_release(&cache);
+    tmp_release(dir);
+}
+
 static void test_digest_folder(void **state)
 {
     char *dir = tmp_new();
@@ -217,9 +243,9 @@ static void test_allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_digest_cache),        cmocka_unit_test(test_digest_recalled),
-        cmocka_unit_test(test_digest_folder),       cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_allocation_failures),
+        cmocka_unit_test(test_digest_cache),  cmocka_unit_test(test_digest_recalled),
+        cmocka_unit_test(test_digest_folder), cmocka_unit_test(test_digest_unread_bytes),
+        cmocka_unit_test(test_plan),          cmocka_unit_test(test_allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
