@@ -26,6 +26,15 @@ state=$(($(number heap.adamw/report.json trainable_parameters) * 16))
 planned=$(number file.adamw/stage.json planned_bytes)
 [ -n "$SANITIZE" ] && [ "$SANITIZE" != none ] || [ "$file" -le "$planned" ] || fail "peak $file, planned $planned"
 
+# --- disk: values, gradients and moments take 16 bytes a value, a state 12, the adapter 4 ---
+printf 'stages:\n  - {id: lora, stage: qlora.train, in: {model: %s, ids: %s}, set: {steps: 3, rank: 64, train_embeddings: all, train_head: all, state: file}}\n' \
+    "$PWD/small" "$golden/train/batches.safetensors" >plan.yaml
+disk() { expect 0 "$HANMIX" plan plan.yaml "$@" --json >/dev/null; number out disk_bytes; }
+values=$((state / 16))
+once=$(disk lora.set.save_every=0) each=$(disk lora.set.save_every=1)
+[ "$once" -eq $((20 * values)) ] || fail "planned disk of one state: $once, expected values, state and adapter: $((20 * values))"
+[ "$each" -eq $((44 * values)) ] || fail "planned disk of three states: $each, expected $((44 * values))"
+
 # --- killed and continued; the place of the state may change between ---
 expect 0 "$HANMIX" stage qlora.train $ids set.steps=8 --out whole
 "$HANMIX" stage qlora.train $ids set.steps=8 set.save_every=2 set.state=file --out cut >cut.out 2>cut.err &
