@@ -5,6 +5,7 @@
  * costs little beside the rows they meet; all products run in the tiles of frozen_tile.h.
  */
 #include "frozen.h"
+#include "frozen_lanes.h"
 #include "frozen_round.h"
 #include "frozen_tile.h"
 
@@ -82,13 +83,23 @@ void hm_low_add_few(const struct hm_low_rank *low, uint32_t row0, uint32_t n_row
         for (size_t i = 0; i < m; i++)
             for (uint32_t j = 0; j < LANES; j++)
                 value[i][j] = j < n ? value_at(low->value, hm_low_ld(m), r + j, i) : 0.0f;
-        for (uint32_t row = 0; row < n_rows; row++) {
-            const float *from = factor + (size_t)row * low->rank + r;
-            __m512 right =
-                _mm512_cvtpbh_ps(_mm512_cvtneps_pbh(vf_load_part(from, n, _mm512_setzero_ps())));
-            for (size_t i = 0; i < m; i++)
-                y[i * ldy + row] +=
-                    _mm512_reduce_add_ps(_mm512_mul_ps(right, _mm512_loadu_ps(value[i])));
+        for (uint32_t row = 0; row < n_rows; row += LANES) {
+            const __mmask16 there = (__mmask16)(0xffffu >> (LANES - least(LANES, n_rows - row)));
+            __m512 right[LANES], product[LANES];
+            UNROLL for (size_t e = 0; e < LANES; e++)
+            {
+                const float *from = factor + least(row + e, n_rows - 1) * low->rank + r;
+                right[e] = _mm512_cvtpbh_ps(
+                    _mm512_cvtneps_pbh(vf_load_part(from, n, _mm512_setzero_ps())));
+            }
+            for (size_t i = 0; i < m; i++) {
+                float *to = y + i * ldy + row;
+                UNROLL for (size_t e = 0; e < LANES; e++) product[e] =
+                    _mm512_mul_ps(right[e], _mm512_loadu_ps(value[i]));
+                _mm512_mask_storeu_ps(
+                    to, there,
+                    _mm512_add_ps(_mm512_maskz_loadu_ps(there, to), sums_of_lanes(product)));
+            }
         }
     }
 }
