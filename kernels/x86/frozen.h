@@ -22,8 +22,9 @@
 #define PANEL_N 256u /* outputs of a panel of W */
 #define BLOCK_M 256u /* rows for which a panel is decoded once */
 
-#define LOW_RANK 64u  /* ranks of a low-rank product that join a chunk of k */
-#define LOW_M    128u /* rows of x or dy met at once by gradients of low-rank factors */
+#define LOW_RANK   64u /* ranks of a low-rank product that join a chunk of k */
+#define TILED_COLS 256u
+#define LOW_M      128u /* rows of x or dy met at once by gradients of low-rank factors */
 
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
@@ -97,6 +98,26 @@ INLINE size_t tail_rows(size_t m)
     return m > FEW && m % LANES <= FEW ? m % LANES : 0;
 }
 
+/* How a path orders packed operands [m][k], for LoRA beside its products: chunks of k, in each of
+ * them groups of 16 rows; rows of BACKWARD lie together, or are `tiled`: 32 columns of a group do.
+ */
+struct frozen_order {
+    uint32_t chunk;
+    bool tiled;
+};
+
+INLINE size_t order_width(struct frozen_order order, size_t k, size_t col)
+{
+    return least(order.chunk, round_up(k, HM_PACK_COLS) - col / order.chunk * order.chunk);
+}
+
+/* Of a group's first row, or its lanes forward: column 32 i of the chunk. */
+INLINE size_t order_begin(struct frozen_order order, size_t m, size_t k, size_t row, size_t col)
+{
+    return col / order.chunk * order.chunk * round_up(m, HM_PACK_ROWS) +
+           row * order_width(order, k, col);
+}
+
 /* n_rows of n values, ldx apart, as rows of bf16 that are ld apart, a zero behind an odd n. */
 void hm_low_rows(const float *x, size_t ldx, size_t n_rows, size_t n, size_t ld, uint16_t *out);
 /* n rows of n_cols values, ldx apart, as strips like those of a panel. */
@@ -118,6 +139,26 @@ void hm_frozen_forward_avx512bf16(const struct hm_frozen *w, uint32_t row0, uint
 void hm_frozen_backward_avx512bf16(const struct hm_frozen *w, uint32_t col0, uint32_t n_cols,
                                    const uint16_t *dy, size_t m, const struct hm_low_rank *low,
                                    bool add, float *dx, size_t lddx, void *scratch);
+/* What the product with W from `first` on takes from `low`, added to out. */
+void hm_low_add_avx512bf16(enum hm_pack side, const struct hm_frozen *w, uint32_t first, uint32_t n,
+                           size_t m, const struct hm_low_rank *low, float *out, size_t ld,
+                           void *scratch);
+/* For operands of any order, m > FEW or packed in lanes. */
+void hm_frozen_low_project(struct frozen_order order, enum hm_pack side, const float *factor,
+                           uint32_t rank, float scale, const uint16_t *x, size_t m, uint32_t k,
+                           size_t row0, size_t n, uint16_t *low, size_t ld_low,
+                           struct frozen_scratch *scratch);
+void hm_frozen_low_sums(struct frozen_order order, enum hm_pack side, const float *factor,
+                        uint32_t rank, const uint16_t *x, size_t m, uint32_t k, uint32_t col0,
+                        uint32_t n_cols, float *sums, struct frozen_scratch *scratch);
+void hm_frozen_low_b_gradient(struct frozen_order order, const uint16_t *dy, size_t m, uint32_t k,
+                              uint32_t col0, uint32_t n_cols, const uint16_t *value, uint32_t rank,
+                              float *grad, struct frozen_scratch *scratch);
+/* Rows [row0, row0 + n) of packed BACKWARD columns [col, col + n_cols), within a chunk and at most
+ * TILED_COLS if tiled: where they lie, *ret_ld apart, or a copy at `room`. */
+const uint16_t *hm_frozen_rows(struct frozen_order order, const uint16_t *x, size_t m, size_t k,
+                               size_t row0, size_t n, size_t col, size_t n_cols, uint16_t *room,
+                               size_t *ret_ld);
 void hm_low_project_avx512bf16(enum hm_pack side, const float *factor, uint32_t rank, float scale,
                                const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
                                uint16_t *low, size_t ld_low, void *scratch);

@@ -328,9 +328,11 @@ static void product_any(enum hm_pack side, const struct hm_frozen *w, uint32_t f
                                .out = out,
                                .ld = ld };
 
-    if (m > VECTOR_ROWS)
+    if (m > VECTOR_ROWS) {
         product_run(&product, scratch);
-    else if (side == HM_PACK_FORWARD)
+        if (low)
+            hm_low_add_avx512bf16(side, w, first, count, m, low, out, ld, scratch);
+    } else if (side == HM_PACK_FORWARD)
         hm_frozen_forward_avx512bf16(w, first, count, x, m, low, add, out, ld, scratch);
     else
         hm_frozen_backward_avx512bf16(w, first, count, x, m, low, add, out, ld, scratch);
@@ -387,14 +389,50 @@ static void HM_AMX(frozen_pack)(enum hm_pack side, size_t m, size_t k, size_t ro
         }
 }
 
+/* --- LoRA beside these, in vectors --- */
+
+static struct frozen_order order_of(enum hm_pack side, size_t m, uint32_t k)
+{
+    return (struct frozen_order){ chunk_of(side, m, units32(k, 32) * 32), true };
+}
+
+static void HM_AMX(low_project)(enum hm_pack side, const float *factor, uint32_t rank, float scale,
+                                const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
+                                uint16_t *low, size_t ld_low, void *scratch)
+{
+    if (m <= VECTOR_ROWS)
+        hm_low_project_avx512bf16(side, factor, rank, scale, x, m, k, row0, n, low, ld_low,
+                                  scratch);
+    else
+        hm_frozen_low_project(order_of(side, m, k), side, factor, rank, scale, x, m, k, row0, n,
+                              low, ld_low, scratch);
+}
+
+static void HM_AMX(low_sums)(enum hm_pack side, const float *factor, uint32_t rank,
+                             const uint16_t *x, size_t m, uint32_t k, uint32_t col0,
+                             uint32_t n_cols, float *sums, void *scratch)
+{
+    hm_frozen_low_sums(order_of(side, m, k), side, factor, rank, x, m, k, col0, n_cols, sums,
+                       scratch);
+}
+
+static void HM_AMX(low_b_gradient)(const uint16_t *dy, size_t m, uint32_t k, uint32_t col0,
+                                   uint32_t n_cols, const uint16_t *value, uint32_t rank,
+                                   float *grad, void *scratch)
+{
+    if (m <= VECTOR_ROWS)
+        hm_low_b_gradient_avx512bf16(dy, m, k, col0, n_cols, value, rank, grad, scratch);
+    else
+        hm_frozen_low_b_gradient(order_of(HM_PACK_BACKWARD, m, k), dy, m, k, col0, n_cols, value,
+                                 rank, grad, scratch);
+}
+
 void HM_AMX(hm_kernels_fill)(struct hm_kernels *kernels)
 {
     kernels->frozen_pack = HM_AMX(frozen_pack);
     kernels->frozen_forward = HM_AMX(frozen_forward);
     kernels->frozen_backward = HM_AMX(frozen_backward);
-    kernels->low_project = NULL;
-    kernels->low_sums = NULL;
-    kernels->low_join = NULL;
-    kernels->low_a_gradient = NULL;
-    kernels->low_b_gradient = NULL;
+    kernels->low_project = HM_AMX(low_project);
+    kernels->low_sums = HM_AMX(low_sums);
+    kernels->low_b_gradient = HM_AMX(low_b_gradient);
 }

@@ -9,12 +9,14 @@
 #include "frozen_round.h"
 #include "frozen_tile.h"
 
-#define QUAD_RANKS 8u  /* of a vector: each has two lanes */
-#define RANKS      64u /* at once */
+#define QUAD_RANKS 8u                                       /* of a vector: each has two lanes */
+#define RANKS      64u                                      /* at once */
+#define QUADS      (RANKS / QUAD_RANKS * CHUNK / 4 * PAIRS) /* values; a copy of rows behind them */
 
 /* Sums over columns of x or dy: [m / 32][ranks, a multiple of 4][32]. */
 #define QUAD_SUMS \
     (RANKS / QUAD_RANKS * BLOCK_M * LANES) /* in scratch; sums of a block behind them */
+_Static_assert(QUADS + BLOCK_M * TILED_COLS <= PANEL_N * CHUNK, "rows of dy");
 _Static_assert(QUAD_SUMS + RANKS * BLOCK_M <= PANEL_N * BLOCK_M, "sums of v");
 
 void hm_low_rows(const float *x, size_t ldx, size_t n_rows, size_t n, size_t ld, uint16_t *out)
@@ -110,12 +112,15 @@ struct columns { /* [first, end) of a packed operand [m][k]; rows [row0, row0 + 
     const uint16_t *x;
     size_t m, k, row0, n, first, end;
     bool cold; /* not in the cache: what comes next is fetched */
+    struct frozen_order order;
 };
 
-/* What is left of the chunk at column `at`. */
-static size_t piece_width(const struct columns *c, size_t at)
+/* What is left of the chunk at column `at`, up to the next multiple of `most`. */
+static size_t piece_width(const struct columns *c, size_t at, size_t most)
 {
-    return least(c->end, (at / CHUNK + 1) * CHUNK) - at;
+    const size_t in_chunk = at % c->order.chunk;
+
+    return least(least(c->end - at, c->order.chunk - in_chunk), most - in_chunk % most);
 }
 
 /* a: [rank][..], k apart, from the first column on. */
@@ -126,16 +131,18 @@ static void forward_sums(const float *a, uint32_t rank, const struct columns *c,
     size_t piece;
 
     for (size_t at = c->first; at < c->end; at += piece, a += piece) {
-        const size_t width = chunk_width(c->k, at);
-        const uint16_t *lanes = c->x + chunk_begin(c->m, at) + c->row0 * width + at % CHUNK * LANES;
-        piece = piece_width(c, at);
+        const size_t width = order_width(c->order, c->k, at);
+        const uint16_t *lanes =
+            c->x + order_begin(c->order, c->m, c->k, c->row0, at) + at % c->order.chunk * LANES;
+        piece = piece_width(c, at, CHUNK);
         struct frozen_ahead ahead = { .at = (uintptr_t)a + piece * sizeof(*a),
                                       .stride = c->k * sizeof(*a),
                                       .bytes = CHUNK * sizeof(*a),
                                       .n = c->cold && at + piece < c->end ? rank : 0,
                                       .each = 8 };
         hm_low_rows(a, c->k, rank, piece, CHUNK, scratch->panel);
-        hm_frozen_forward_strips(height, c->n, c->row0 + c->n == c->m ? tail_rows(c->m) : 0,
+        hm_frozen_forward_strips(height, c->n,
+                                 !c->order.tiled && c->row0 + c->n == c->m ? tail_rows(c->m) : 0,
                                  (struct frozen_tile){ .main = { .row = scratch->panel,
                                                                  .row_step = 2,
                                                                  .lane = lanes,
@@ -201,17 +208,36 @@ static struct frozen_ahead rows_ahead(const uint16_t *rows, size_t width, uint32
                                   .left_each = height * width * sizeof(*rows) };
 }
 
+const uint16_t *hm_frozen_rows(struct frozen_order order, const uint16_t *x, size_t m, size_t k,
+                               size_t row0, size_t n, size_t col, size_t n_cols, uint16_t *room,
+                               size_t *ret_ld)
+{
+    const size_t width = order_width(order, k, col), group = LANES * width;
+    const uint16_t *from = x + order_begin(order, m, k, row0, col);
+
+    *ret_ld = order.tiled ? TILED_COLS : width;
+    if (!order.tiled)
+        return from + col % order.chunk;
+    from += col % order.chunk * LANES;
+    for (size_t i = 0; i < round_up(n, LANES); i++)
+        for (size_t j = 0; j < n_cols; j += PAIRS)
+            _mm512_store_si512(
+                room + i * TILED_COLS + j,
+                _mm512_loadu_si512(from + i / LANES * group + j * LANES + i % LANES * PAIRS));
+    return room;
+}
+
 /* b: [..][rank], ldb apart, from the first column on; n <= BLOCK_M. */
 static void backward_sums(const float *b, size_t ldb, uint32_t rank, const struct columns *c,
                           float *sum, struct frozen_scratch *scratch)
 {
     const uint32_t vectors = (uint32_t)units(rank, QUAD_RANKS);
-    size_t piece;
+    size_t piece, width;
 
     for (size_t at = c->first; at < c->end; at += piece, b += piece * ldb) {
-        const size_t width = chunk_width(c->k, at);
-        const uint16_t *rows = c->x + chunk_begin(c->m, at) + c->row0 * width + at % CHUNK;
-        piece = piece_width(c, at);
+        piece = piece_width(c, at, c->order.tiled ? TILED_COLS : CHUNK);
+        const uint16_t *rows = hm_frozen_rows(c->order, c->x, c->m, c->k, c->row0, c->n, at, piece,
+                                              scratch->panel + QUADS, &width);
         const size_t quads = units(piece, 4);
         quads_make(b, ldb, piece, rank, quads, scratch->panel);
         for (uint32_t v = 0; v < vectors; v += 2) {
@@ -260,41 +286,60 @@ static void sums_values(const float *part, size_t stride, size_t n_parts, uint32
         }
 }
 
+void hm_frozen_low_project(struct frozen_order order, enum hm_pack side, const float *factor,
+                           uint32_t rank, float scale, const uint16_t *x, size_t m, uint32_t k,
+                           size_t row0, size_t n, uint16_t *low, size_t ld_low,
+                           struct frozen_scratch *scratch)
+{
+    float *sum = scratch->sum + QUAD_SUMS;
+
+    for (size_t i = 0; i < n; i += BLOCK_M)
+        for (uint32_t r = 0; r < rank; r += RANKS) {
+            const uint32_t ranks = (uint32_t)least(RANKS, rank - r);
+            const struct columns c = {
+                x, m, k, row0 + i, least(BLOCK_M, n - i), 0, k, true, order
+            };
+            if (side == HM_PACK_FORWARD)
+                forward_sums(factor + (size_t)r * k, ranks, &c, sum, scratch);
+            else
+                backward_sums(factor + r, rank, ranks, &c, sum, scratch);
+            sums_values(sum, 0, 1, ranks, scale, 0, c.n, low + r / 2 * ld_low + 2 * i, ld_low);
+        }
+}
+
+void hm_frozen_low_sums(struct frozen_order order, enum hm_pack side, const float *factor,
+                        uint32_t rank, const uint16_t *x, size_t m, uint32_t k, uint32_t col0,
+                        uint32_t n_cols, float *sums, struct frozen_scratch *scratch)
+{
+    for (size_t i = 0; i < m; i += BLOCK_M) {
+        const struct columns c = { x,     m,    k, i, least(BLOCK_M, m - i), col0, col0 + n_cols,
+                                   false, order };
+        float *to = sums + hm_low_sums(i, rank);
+        if (side == HM_PACK_FORWARD)
+            forward_sums(factor + col0, rank, &c, to, scratch);
+        else
+            backward_sums(factor + (size_t)col0 * rank, rank, rank, &c, to, scratch);
+    }
+}
+
+static const struct frozen_order plain = { CHUNK, false };
+
 void hm_low_project_avx512bf16(enum hm_pack side, const float *factor, uint32_t rank, float scale,
                                const uint16_t *x, size_t m, uint32_t k, size_t row0, size_t n,
                                uint16_t *low, size_t ld_low, void *scratch)
 {
-    struct frozen_scratch *s = scratch;
-    float *sum = s->sum + QUAD_SUMS;
-
-    if (side == HM_PACK_FORWARD && m <= FEW) {
+    if (side == HM_PACK_FORWARD && m <= FEW)
         project_few(factor, rank, scale, x, m, k, low, ld_low);
-        return;
-    }
-    for (size_t i = 0; i < n; i += BLOCK_M)
-        for (uint32_t r = 0; r < rank; r += RANKS) {
-            const uint32_t ranks = (uint32_t)least(RANKS, rank - r);
-            const struct columns c = { x, m, k, row0 + i, least(BLOCK_M, n - i), 0, k, true };
-            if (side == HM_PACK_FORWARD)
-                forward_sums(factor + (size_t)r * k, ranks, &c, sum, s);
-            else
-                backward_sums(factor + r, rank, ranks, &c, sum, s);
-            sums_values(sum, 0, 1, ranks, scale, 0, c.n, low + r / 2 * ld_low + 2 * i, ld_low);
-        }
+    else
+        hm_frozen_low_project(plain, side, factor, rank, scale, x, m, k, row0, n, low, ld_low,
+                              scratch);
 }
 
 void hm_low_sums_avx512bf16(enum hm_pack side, const float *factor, uint32_t rank,
                             const uint16_t *x, size_t m, uint32_t k, uint32_t col0, uint32_t n_cols,
                             float *sums, void *scratch)
 {
-    for (size_t i = 0; i < m; i += BLOCK_M) {
-        const struct columns c = { x, m, k, i, least(BLOCK_M, m - i), col0, col0 + n_cols, false };
-        if (side == HM_PACK_FORWARD)
-            forward_sums(factor + col0, rank, &c, sums + i * round_up(rank, 4), scratch);
-        else
-            backward_sums(factor + (size_t)col0 * rank, rank, rank, &c,
-                          sums + i * round_up(rank, 4), scratch);
-    }
+    hm_frozen_low_sums(plain, side, factor, rank, x, m, k, col0, n_cols, sums, scratch);
 }
 
 void hm_low_join_avx512bf16(const float *sums, size_t stride, size_t n_parts, uint32_t rank,

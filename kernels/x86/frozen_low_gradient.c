@@ -16,6 +16,7 @@
 #define STRIP  (PAIRS * X_ROWS + 2 * PAIRS) /* of 32 columns, off the sets of its neighbours */
 #define SUMS   (RANKS * 32u)                /* of 32 columns */
 
+_Static_assert(COLS <= TILED_COLS && LOW_M * TILED_COLS <= PANEL_N * CHUNK, "rows of dy");
 _Static_assert(X_ROWS <= LOW_M, "turned values");
 _Static_assert(COLS / 32 * STRIP <= PANEL_N * CHUNK, "strips");
 _Static_assert(COLS / 32 * SUMS <= PANEL_N * BLOCK_M, "sums");
@@ -222,27 +223,34 @@ static void sums_add_turned(const float *sum, uint32_t rank, size_t n_cols, floa
                        grad + c * ld + r, ld);
 }
 
-void hm_low_b_gradient_avx512bf16(const uint16_t *dy, size_t m, uint32_t k, uint32_t col0,
-                                  uint32_t n_cols, const uint16_t *value, uint32_t rank,
-                                  float *grad, void *scratch)
+void hm_frozen_low_b_gradient(struct frozen_order order, const uint16_t *dy, size_t m, uint32_t k,
+                              uint32_t col0, uint32_t n_cols, const uint16_t *value, uint32_t rank,
+                              float *grad, struct frozen_scratch *s)
 {
-    struct frozen_scratch *s = scratch;
     uint32_t cols;
 
     for (uint32_t col = 0; col < n_cols; col += cols) {
-        const size_t at = col0 + col, width = chunk_width(k, at);
-        const uint16_t *rows = dy + chunk_begin(m, at) + at % CHUNK;
-        cols = (uint32_t)least(least(COLS, CHUNK - at % CHUNK), n_cols - col);
+        const size_t at = col0 + col;
+        cols = (uint32_t)least(least(COLS, order.chunk - at % order.chunk), n_cols - col);
         for (uint32_t r = 0; r < rank; r += RANKS) {
             const uint32_t ranks = (uint32_t)least(RANKS, rank - r);
-            for (size_t i = 0; i < m; i += LOW_M) {
+            for (size_t i = 0, ld; i < m; i += LOW_M) {
                 size_t n = least(LOW_M, m - i);
+                const uint16_t *rows =
+                    hm_frozen_rows(order, dy, m, k, i, n, at, round_up(cols, PAIRS), s->panel, &ld);
                 values_turn(value + r / 2 * hm_low_ld(m) + 2 * i, hm_low_ld(m), ranks, n, s->low);
-                for (uint32_t j = 0; j < cols; j += 32)
-                    columns_run(rows + i * width + j, width, n, ranks, s->sum + j / 32 * SUMS,
-                                i == 0, s->low);
+                for (uint32_t j = 0; j < cols; j += PAIRS)
+                    columns_run(rows + j, ld, n, ranks, s->sum + j / 32 * SUMS, i == 0, s->low);
             }
             sums_add_turned(s->sum, ranks, cols, grad + (size_t)col * rank + r, rank);
         }
     }
+}
+
+void hm_low_b_gradient_avx512bf16(const uint16_t *dy, size_t m, uint32_t k, uint32_t col0,
+                                  uint32_t n_cols, const uint16_t *value, uint32_t rank,
+                                  float *grad, void *scratch)
+{
+    hm_frozen_low_b_gradient((struct frozen_order){ CHUNK, false }, dy, m, k, col0, n_cols, value,
+                             rank, grad, scratch);
 }

@@ -239,10 +239,12 @@ static void backward_block(const struct hm_frozen *w, uint32_t col0, uint32_t n_
                 ahead_block(w, k + CHUNK, CHUNK, col0, n_cols, units(n_cols, 32) * units(m, 12));
         hm_frozen_left_ahead(&ahead, rows, m_all * width, m * width,
                              units(n_cols, 32) * units(m, 12));
-        hm_frozen_panel_scales(w, k, depth, col0, n_cols, scratch->scale);
-        memset(scratch->scale + (size_t)depth * (n_cols / 64), 0, n_cols / 64 * sizeof(float));
-        hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale, m <= DECODE_M ? AHEAD : 0,
-                               scratch->panel);
+        if (depth > 0) {
+            hm_frozen_panel_scales(w, k, depth, col0, n_cols, scratch->scale);
+            memset(scratch->scale + (size_t)depth * (n_cols / 64), 0, n_cols / 64 * sizeof(float));
+            hm_frozen_panel_strips(w, k, depth, col0, n_cols, scratch->scale,
+                                   m <= DECODE_M ? AHEAD : 0, scratch->panel);
+        }
         for (uint32_t j = 0; j < n_cols; j += 32)
             hm_frozen_strip_run(
                 STRIP_BACKWARD, 2, round_up(m, 4),
@@ -274,4 +276,21 @@ void hm_frozen_backward_avx512bf16(const struct hm_frozen *w, uint32_t col0, uin
             backward_block(w, col0 + j, n, dy, m, i, rows, low, s);
             sums_join(s->sum, n, rows, add, dx + i * lddx + j, lddx);
         }
+}
+
+void hm_low_add_avx512bf16(enum hm_pack side, const struct hm_frozen *w, uint32_t first, uint32_t n,
+                           size_t m, const struct hm_low_rank *low, float *out, size_t ld,
+                           void *scratch)
+{
+    struct hm_frozen none = *w; /* without its own terms */
+
+    if (side == HM_PACK_BACKWARD) {
+        none.rows = 0;
+        hm_frozen_backward_avx512bf16(&none, first, n, low->value, m, low, true, out, ld, scratch);
+    } else if (m <= FEW) {
+        hm_low_add_few(low, first, n, m, out, ld);
+    } else {
+        none.cols = 0;
+        hm_frozen_forward_avx512bf16(&none, first, n, low->value, m, low, true, out, ld, scratch);
+    }
 }

@@ -11,6 +11,11 @@
 #include <string.h>
 
 #include "check.h"
+#if defined(HM_TILE_EMULATION)
+#include "hanmix/base/cpu.h"
+
+#include "kernels/x86/x86.h"
+#endif
 
 struct problem {
     const struct hm_kernels *k;
@@ -239,6 +244,32 @@ static void all(const struct hm_kernels *k)
     }
 }
 
+#if defined(HM_TILE_EMULATION)
+static void emulated(const struct hm_kernels *ref)
+{
+    struct hm_kernels kernels = *ref;
+
+    hm_kernels_init(&kernels, hm_cpu_flags() & ~(unsigned)HM_CPU_AMX_BF16);
+    hm_kernels_fill_emulated(&kernels);
+    kernels.name = "amx emulated";
+    all(&kernels);
+}
+
+static void none(const struct hm_kernels *ref, const struct hm_kernels *path)
+{
+    (void)ref;
+    (void)path;
+}
+
+int main(int argc, char **argv)
+{
+    const unsigned needed = HM_CPU_AVX512 | HM_CPU_AVX512VBMI | HM_CPU_AVX512BF16;
+
+    if ((hm_cpu_flags() & needed) != needed)
+        return 77; /* what surrounds the tiles is not there */
+    return check_main(argc, argv, "low", emulated, none);
+}
+#else
 static void path(const struct hm_kernels *ref, const struct hm_kernels *path)
 {
     (void)ref;
@@ -249,3 +280,4 @@ int main(int argc, char **argv)
 {
     return check_main(argc, argv, "low", all, path);
 }
+#endif

@@ -34,8 +34,13 @@ struct limits {
 
 /* Operands rounded by 2^-9 beside f32 (measured: 0.0110, 0.0060, 4.7e-5), or other roundings beside
  * each other (0.0089, 0.0048, 2.2e-5); the same roundings with sums in another order, which moves
- * few values across a rounding (0.0009, 1.7e-4, 6e-10). */
-static const struct limits rounding = { 0.02, 0.008, 2e-4 }, order = { 0.003, 5e-4, 1e-6 };
+ * few values across a rounding (0.0009, 1.7e-4, 6e-10), on tiles more (0.0044, 0.0011, 1.1e-5). */
+static const struct limits rounding = { 0.02, 0.008, 2e-4 };
+#if defined(HM_TILE_EMULATION)
+static const struct limits order = { 0.009, 2.5e-3, 3e-5 };
+#else
+static const struct limits order = { 0.003, 5e-4, 1e-6 };
+#endif
 
 static char *folder;
 static struct hm_kernels table[8];
@@ -309,7 +314,7 @@ static void test_against_reference(void **state)
     assert_non_null(table[0].frozen_forward);
     for (size_t i = 1; i < n_tables; i++) {
         struct how path = { &table[i], HM_ROUND_BF16, true, true, 0, 2 };
-        assert_near(&path, &reference, table[i].low_project ? order : rounding);
+        assert_near(&path, &reference, table[i].frozen_forward ? order : rounding);
     }
 }
 
