@@ -13,6 +13,7 @@
 #define AHEAD       16         /* blocks between use and prefetch */
 #define INFINITE    0x7f800000 /* its bits: those of a number are below */
 #define LINE_FLOATS 16
+#define SELECT      0xca /* of vpternlog: bits of the first say: the second, else the third */
 
 /* --- to codes --------------------------------------------------------------------------------- */
 
@@ -60,13 +61,12 @@ static inline __m512i codes_pack(const vi bits[4])
 {
     const __m512i four = _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);
     const __m512i turn = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const int select = 0xca; /* of the first operand's bits: the second's, else the third's */
     __m512i low = _mm512_ternarylogic_epi32(vi_set1(0xff00), _mm512_srli_epi32(bits[1], 7),
-                                            _mm512_srli_epi32(bits[0], 15), select);
+                                            _mm512_srli_epi32(bits[0], 15), SELECT);
     __m512i high =
         _mm512_ternarylogic_epi32(vi_set1((int32_t)0xff000000u), _mm512_slli_epi32(bits[3], 9),
-                                  _mm512_slli_epi32(bits[2], 1), select);
-    __m512i all = _mm512_ternarylogic_epi32(vi_set1(0xffff), low, high, select);
+                                  _mm512_slli_epi32(bits[2], 1), SELECT);
+    __m512i all = _mm512_ternarylogic_epi32(vi_set1(0xffff), low, high, SELECT);
 
     return _mm512_permutexvar_epi32(turn, _mm512_shuffle_epi8(all, four));
 }
