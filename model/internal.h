@@ -335,6 +335,14 @@ void hm_fan_a_gradients(const struct hm_step *step, const struct hm_fan *fan, si
 void hm_fan_weight_gradient(const struct hm_step *step, const struct hm_fan *fan, unsigned branch,
                             size_t cut, int worker);
 
+/* low_rank.c: whether u and v are bf16 values that join products with W; where they lie. */
+bool hm_low_packed(const struct hm_step *step, const struct hm_linear *w);
+uint16_t *hm_low_of(float *value);
+/* dx += dropout(v A) of one branch in f32, columns from col0 */
+void hm_low_input_gradient(const struct hm_step *step, const struct hm_fan *fan,
+                           const struct hm_branch *branch, uint32_t col0, uint32_t n_cols,
+                           float *dx, size_t ld_dx, int worker);
+
 /* Whole fans, as parallel loops: for everything outside experts. */
 void hm_fan_forward(const struct hm_step *step, const struct hm_fan *fan);
 void hm_fan_backward(const struct hm_step *step, const struct hm_fan *fan);
