@@ -58,6 +58,21 @@ INLINE void scales_read(const struct few *few, size_t rows, size_t n, uint64_t f
         fetch((uintptr_t)w->absmax + ((first + r * w->cols + few->col) / 64 + next) / runs * value);
 }
 
+/* W is met once: from memory into L1. */
+INLINE void fetch_near(const uint8_t *at)
+{
+    _mm_prefetch((const char *)at, _MM_HINT_T0);
+}
+
+/* Words first, first + 2, ... of two vectors. */
+INLINE __m512i every_second(uint16_t first)
+{
+    uint16_t at[PAIRS];
+
+    UNROLL for (uint16_t i = 0; i < PAIRS; i++) at[i] = (uint16_t)(2 * i + first);
+    return _mm512_loadu_si512(at);
+}
+
 /* `rows` rows of W from row0 + row, of which n exist: others repeat the last. */
 INLINE void rows_run(bool nf4, size_t m, size_t rows, size_t n, uint32_t row0, uint32_t row,
                      const struct few *few, float *scale)
@@ -67,6 +82,7 @@ INLINE void rows_run(bool nf4, size_t m, size_t rows, size_t n, uint32_t row0, u
     const uint8_t *from[4];
     const uint16_t *x = few->x + few->col * m;
     const size_t ahead = rows * (w->cols / 64) * step;
+    const bool apart = nf4 && m == 1; /* both codes of a byte without spreading it */
     __m512 sum[24];
 
     UNROLL for (size_t r = 0; r < rows; r++)
@@ -77,6 +93,7 @@ INLINE void rows_run(bool nf4, size_t m, size_t rows, size_t n, uint32_t row0, u
     if (nf4)
         scales_read(few, rows, n, (uint64_t)(row0 + row) * w->cols, scale);
     UNROLL for (size_t i = 0; i < m * rows; i++) sum[i] = _mm512_setzero_ps();
+    const __m512i evens = every_second(0), odds = every_second(1);
     for (size_t k = 0; k < few->n_cols / 64; k++) {
         __m512i table[4];
         UNROLL for (size_t r = 0; r < rows; r++)
@@ -85,9 +102,24 @@ INLINE void rows_run(bool nf4, size_t m, size_t rows, size_t n, uint32_t row0, u
                 table[r] = table_make(scale[r * (few->n_cols / 64) + k],
                                       scale[r * (few->n_cols / 64) + k]);
             for (size_t i = 0; i < step; i += 64)
-                fetch((uintptr_t)from[r] + ahead + i);
+                fetch_near(from[r] + ahead + i);
         }
-        UNROLL for (size_t half = 0; half < 2; half++, x += m * PAIRS)
+        if (apart) {
+            __m512i low = _mm512_loadu_si512(x), high = _mm512_loadu_si512(x + PAIRS);
+            __m512bh even = (__m512bh)_mm512_permutex2var_epi16(low, evens, high);
+            __m512bh odd = (__m512bh)_mm512_permutex2var_epi16(low, odds, high);
+            UNROLL for (size_t r = 0; r < rows; r++)
+            {
+                __m512i pair = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)from[r]));
+                sum[r] = _mm512_dpbf16_ps(
+                    sum[r], even,
+                    (__m512bh)_mm512_permutexvar_epi16(_mm512_srli_epi16(pair, 4), table[r]));
+                sum[r] = _mm512_dpbf16_ps(sum[r], odd,
+                                          (__m512bh)_mm512_permutexvar_epi16(pair, table[r]));
+            }
+            x += 2 * PAIRS;
+        }
+        UNROLL for (size_t half = apart ? 2 : 0; half < 2; half++, x += m * PAIRS)
         {
             __m512bh value[4];
             UNROLL for (size_t r = 0; r < rows; r++) value[r] =
