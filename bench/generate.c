@@ -6,6 +6,8 @@
  * by its own floating-point operations; then single tokens: their rate, the bytes of weights that
  * one token reads as they are stored, and the rate of a plain read of memory in the same run. Rank
  * 0 runs without an adapter.
+ * How threads wait is the environment's: `hanmix generate` sets OMP_WAIT_POLICY=passive and
+ * GOMP_SPINCOUNT=5000.
  */
 #include <math.h>
 #include <stdio.h>
