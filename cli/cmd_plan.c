@@ -36,6 +36,9 @@ static int stage_text(const struct hm_recipe_stage *entry, const struct hm_plann
     if (plan->read_bytes_per_step > 0)
         HM_TRY(hm_buf_printf(text, err, "  %-34s %12s\n", "read from disk in each step",
                              hm_bytes_text(plan->read_bytes_per_step, amount, sizeof(amount))));
+    if (plan->write_bytes_per_step > 0)
+        HM_TRY(hm_buf_printf(text, err, "  %-34s %12s\n", "written to disk in each step",
+                             hm_bytes_text(plan->write_bytes_per_step, amount, sizeof(amount))));
     if (plan->work > 0 && plan->work_unit)
         HM_TRY(hm_buf_printf(text, err, "  %-34s %12" PRIu64 " %s\n", "work", plan->work,
                              plan->work_unit));

@@ -333,15 +333,15 @@ static json_t *stage_json(const struct hm_recipe_stage *entry,
 {
     const struct hm_stage_plan *plan = &planned->plan;
 
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:s, s:f}", "id",
-                     entry->id, "stage", entry->stage->name, "decision",
-                     hm_decision_name(planned->decision), "reason", planned->reason, "memory_bytes",
-                     (json_int_t)planned->memory_bytes, "mapped_bytes",
-                     (json_int_t)planned->mapped_bytes, "memory", memory_json(plan), "disk_bytes",
-                     (json_int_t)plan->disk_bytes, "read_bytes", (json_int_t)plan->read_bytes,
-                     "read_bytes_per_step", (json_int_t)plan->read_bytes_per_step, "work",
-                     (json_int_t)plan->work, "work_unit", plan->work_unit ? plan->work_unit : "",
-                     "flops", plan->flops);
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:f}", "id", entry->id,
+        "stage", entry->stage->name, "decision", hm_decision_name(planned->decision), "reason",
+        planned->reason, "memory_bytes", (json_int_t)planned->memory_bytes, "mapped_bytes",
+        (json_int_t)planned->mapped_bytes, "memory", memory_json(plan), "disk_bytes",
+        (json_int_t)plan->disk_bytes, "read_bytes", (json_int_t)plan->read_bytes,
+        "read_bytes_per_step", (json_int_t)plan->read_bytes_per_step, "write_bytes_per_step",
+        (json_int_t)plan->write_bytes_per_step, "work", (json_int_t)plan->work, "work_unit",
+        plan->work_unit ? plan->work_unit : "", "flops", plan->flops);
 }
 
 int hm_run_plan_json(const struct hm_recipe *recipe, const struct hm_run_plan *plan,

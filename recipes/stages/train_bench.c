@@ -21,7 +21,8 @@
 #include "stage_util.h"
 #include "train_probe.h"
 
-#define FIRST_TOKENS      128u /* of the first look, whose only use is to choose the parts */
+#define FIRST_TOKENS      256u /* of the first look, whose only use is to choose the parts */
+#define FIRST_SHARE       0.1  /* of the seconds, for a second step of it */
 #define WHOLE_SHARE       0.5  /* of the seconds, for timing the whole model */
 #define MAKE_SHARE        0.2  /* of the seconds, for writing two layers; else one is made */
 #define WHOLE_BYTES       ((uint64_t)1 << 30) /* the largest model made of random weights as a whole */
@@ -117,12 +118,11 @@ static int part_time(struct bench *b, uint32_t layers, double expected, double s
     return HM_OK;
 }
 
-/* Rows, then tokens of a sample, halved until a step of one layer and one of two fit into the
- * seconds there are. */
+/* Rows, then tokens of a sample, halved until a step of one layer fits into the seconds there are:
+ * fewer tokens would take longer each. */
 static void batch_shrink(struct bench *b, double layer_token)
 {
-    const double layers = b->f.model.arch.layers == 1 ? 1 : 3;
-    const double tokens = PARTS_SHARE * left(b) / (layers * layer_token + 1e-12);
+    const double tokens = PARTS_SHARE * left(b) / (layer_token + 1e-12);
 
     while (b->rows > 1 && (double)b->rows * b->seq_len > tokens)
         b->rows = (b->rows + 1) / 2;
@@ -133,8 +133,9 @@ static void batch_shrink(struct bench *b, double layer_token)
 static int parts_time(struct bench *b, struct hm_error *err)
 {
     const uint32_t layers = b->f.model.arch.layers;
-    struct train_probe first = { .layers = 1, .rows = 1, .steps = 2, .least = 2 };
+    struct train_probe first = { .layers = 1, .rows = 1, .steps = 2, .least = 1 };
 
+    first.ends = hm_clock_seconds() + FIRST_SHARE * left(b);
     first.seq_len = b->f.seq_len < FIRST_TOKENS ? b->f.seq_len : FIRST_TOKENS;
     HM_TRY(probe_run(b, &first, err));
     double layer_token = first.micro / first.seq_len;
@@ -142,7 +143,9 @@ static int parts_time(struct bench *b, struct hm_error *err)
     if (b->layers == layers && 3 * one * layers < WHOLE_SHARE * left(b))
         return part_time(b, layers, one * layers, WHOLE_SHARE, err);
     batch_shrink(b, layer_token);
-    HM_TRY(part_time(b, 1, layer_token * b->rows * b->seq_len, PARTS_SHARE / 3, err));
+    one = layer_token * b->rows * b->seq_len;
+    bool two = b->layers > 1 && 3 * one < PARTS_SHARE * left(b);
+    HM_TRY(part_time(b, 1, one, two ? PARTS_SHARE / 3 : PARTS_SHARE, err));
     const struct train_probe single = b->part;
     b->layer = single.micro - single.head;
     b->layer_evaluation = single.evaluation * (1 - single.head / (single.micro + 1e-9));

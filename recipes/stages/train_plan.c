@@ -80,6 +80,16 @@ static int valid_find(const struct hm_stage_run *run, struct train_forecast *for
     return HM_OK;
 }
 
+/* Read: values in both passes, gradients for the norm, all for the update. Written: gradients, then
+ * all but them. */
+static void store_traffic(struct train_forecast *f)
+{
+    uint64_t values = f->parameters * sizeof(float);
+
+    f->store_read = (2 * f->config.accumulate + 1) * values + f->store_bytes;
+    f->store_write = f->config.accumulate * values + f->store_bytes - values;
+}
+
 /* What is trained and the optimizer's share of it: in memory, or what of a file is there at once.
  */
 static int trained_plan(const struct hm_stage_run *run, struct train_forecast *f,
@@ -95,6 +105,7 @@ static int trained_plan(const struct hm_stage_run *run, struct train_forecast *f
     f->saved_bytes = f->memory.adapter + f->memory.optimizer;
     if (settings->state == 1) {
         f->store_bytes = hm_train_store_bytes(adapter, coded);
+        store_traffic(f);
         f->memory.adapter = f->memory.gradients =
             sizeof(float) * hm_adapter_window_values(adapter, &f->model.arch,
                                                      (uint64_t)f->config.micro_batch * f->seq_len);
@@ -154,15 +165,6 @@ void hm_train_forecast_release(struct train_forecast *forecast)
     hm_stage_model_release(&forecast->model);
 }
 
-/* Of a step, where the page cache keeps nothing: values in both passes, gradients for the norm, all
-   for the update. */
-static uint64_t store_read(const struct train_forecast *f)
-{
-    uint64_t values = f->parameters * sizeof(float);
-
-    return f->store_bytes == 0 ? 0 : (2 * f->config.accumulate + 1) * values + f->store_bytes;
-}
-
 /* The most that lies on the disk at once: the store and the states before the last one; or the last
    one beside those that are kept, the values and the adapter written of them, when all else of the
    store is given back. */
@@ -188,7 +190,8 @@ static int plan_fill(const struct hm_stage_run *run, const struct train_forecast
     HM_TRY(hm_stage_plan_mapped(plan, "data", f->data_bytes, err));
     HM_TRY(hm_stage_plan_memory(plan, "peak measurement", STAGE_PEAK_BYTES, err));
     plan->disk_bytes = disk_bytes(f, settings);
-    plan->read_bytes_per_step = f->config.accumulate * f->memory.weights_read + store_read(f);
+    plan->read_bytes_per_step = f->config.accumulate * f->memory.weights_read + f->store_read;
+    plan->write_bytes_per_step = f->store_write;
     plan->read_bytes =
         f->model.file_bytes + f->data_bytes + f->config.steps * plan->read_bytes_per_step;
     plan->work = f->config.steps;

@@ -32,7 +32,10 @@ change=$(sed 's/.*it would fit with //' err)
 expect 0 "$HANMIX" plan $tiny $lora --memory $((whole - 4194304)) $change
 expect 3 "$HANMIX" plan $tiny lora.set.memory=1M; has err "set.memory allows 1.0 MiB"
 expect 3 "$HANMIX" run $tiny lora.set.memory=1M; has err "set.memory allows 1.0 MiB"; gone o
-expect 0 "$HANMIX" plan $tiny --json; positive out read_bytes; has out '"read_bytes_per_step": 0'
+expect 0 "$HANMIX" plan $tiny --json; positive out read_bytes; has out '"read_bytes_per_step": 0'; has out '"write_bytes_per_step": 0'
+expect 0 "$HANMIX" plan $tiny --json lora.set.state=file
+written=$(sed -n '/"id": "lora"/,/"work_unit"/s/.*"write_bytes_per_step": \([0-9]*\).*/\1/p' out)
+[ "${written:-0}" -gt 0 ] || fail "a state in a file writes '$written' bytes in a step"
 
 # windows are foretold from a sample of the text: an epoch has steps before anything is packed
 expect 0 "$HANMIX" plan $tiny --json lora.set.steps=~; has out '"work_unit": "steps"'

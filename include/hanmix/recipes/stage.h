@@ -99,6 +99,7 @@ struct hm_stage_plan { /* filled by plan(): nothing is written, inputs are check
     uint64_t weights_budget; /* of mapped weights that stay resident; 0: all, nothing is streamed */
     /* From disk: in all, inputs counted once, and again in each step; 0 unknown. */
     uint64_t read_bytes, read_bytes_per_step;
+    uint64_t write_bytes_per_step; /* to a state in a file */
     json_t *facts; /* object, owned; what later plans need of a product that does not exist yet:
                       "config" (config.json to be, an object), "vocab_size", "windows", "seq_len";
                       NULL = nothing. hm_stage_plan_release drops it. */
