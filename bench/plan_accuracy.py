@@ -4,6 +4,7 @@
 
 plan_accuracy.py BUILD_DIR WORK_DIR CASE:STEPS ...   where CASE is one of
   quickstart                the training stage of recipes/quickstart.yaml, everything before it run first
+  road                      the whole of recipes/quickstart.yaml, planned before anything has run; seconds of all stages
   PRESET,TOKENS[,RAM]       a model of make_model (small, wide1, mixtral-8x7b) made in WORK_DIR/PRESET unless it
                             is there, rank 8 on all linears, one sample of TOKENS, weights limited to RAM
 One CSV row per case: predicted and measured seconds of the stage (of the whole command, digests of
@@ -30,9 +31,10 @@ def prepare(build, work, case, steps):
     """The recipe, its overrides and the run folder."""
     run_dir = os.path.join(work, "run")
     shutil.rmtree(run_dir, ignore_errors=True)
-    if case == "quickstart":
+    if case in ("quickstart", "road"):
         recipe = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "recipes", "quickstart.yaml")
-        run([f"{build}/cli/hanmix", "run", recipe, "--run-dir", run_dir, "--until", "valid_en", "--quiet"])
+        if case == "quickstart":
+            run([f"{build}/cli/hanmix", "run", recipe, "--run-dir", run_dir, "--until", "valid_en", "--quiet"])
         return recipe, [f"lora.set.steps={steps}"], run_dir
     preset, tokens, *ram = case.split(",")
     model, ids = os.path.join(work, preset), os.path.join(work, "ids.safetensors")
@@ -52,8 +54,10 @@ def measure(build, work, case, steps):
     recipe, overrides, run_dir = prepare(build, work, case, steps)
     hanmix = f"{build}/cli/hanmix"
     text, plan_s = run([hanmix, "plan", recipe, *overrides, "--run-dir", run_dir, "--bench", "--json"])
-    planned = next(s for s in json.loads(text)["stages"] if s["id"] == "lora")
-    _, measured = run([hanmix, "run", recipe, *overrides, "--run-dir", run_dir, "--until", "lora", "--quiet"])
+    plan = json.loads(text)
+    planned = next(s for s in plan["stages"] if s["id"] == "lora")
+    predicted, until = (plan, []) if case == "road" else (planned, ["--until", "lora"])
+    _, measured = run([hanmix, "run", recipe, *overrides, "--run-dir", run_dir, *until, "--quiet"])
     with open(os.path.join(run_dir, "lora", "stage.json")) as file:
         stage = json.load(file)
     with open(os.path.join(run_dir, "lora", "metrics.jsonl")) as file:
@@ -61,8 +65,8 @@ def measure(build, work, case, steps):
     tokens = lines[0]["tokens"]
     step = sorted(tokens / line["tok_s"] for line in lines)[len(lines) // 2]
     peak, bytes_planned = stage["peak_rss_bytes"] / 2**20, planned["memory_bytes"] / 2**20
-    print(f"\"{case}\",{steps},{stage['config']['compute']},{plan_s:.1f},{planned['estimated_seconds']:.1f},{measured:.1f},"
-          f"{planned['estimated_seconds'] / measured:.3f},{planned['seconds_per_step']:.4f},{step:.4f},"
+    print(f"\"{case}\",{steps},{stage['config']['compute']},{plan_s:.1f},{predicted['estimated_seconds']:.1f},{measured:.1f},"
+          f"{predicted['estimated_seconds'] / measured:.3f},{planned['seconds_per_step']:.4f},{step:.4f},"
           f"{planned['seconds_per_step'] / step:.3f},{bytes_planned:.1f},{peak:.1f},{bytes_planned - peak:.1f},"
           f"{100 * (bytes_planned / peak - 1):.1f}", flush=True)
 
