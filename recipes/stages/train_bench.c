@@ -184,20 +184,17 @@ static uint64_t steps_done(const struct hm_stage_run *run)
     return newest;
 }
 
-/* A state in a file that memory cannot hold besides the run: what goes to the disk and comes from
- * it in a micro-batch, with the values in both passes and the gradients, and in an update. */
-static void state_disk(const struct bench *b, double *ret_micro, double *ret_update)
+/* A state in a file that memory cannot hold besides the run: what a step takes of the disk for it.
+ */
+static double state_disk(const struct bench *b)
 {
     const struct train_forecast *f = &b->f;
     const double read = b->limits->read_rate, write = b->limits->write_rate;
-    double values = (double)f->parameters * sizeof(float), state = (double)f->store_bytes;
 
-    *ret_micro = *ret_update = 0;
     if (!(read > 0) || !(write > 0) ||
         f->store_bytes + hm_memory_plan_total(&f->memory) <= hm_memory_limit_bytes())
-        return;
-    *ret_micro = 2 * values / read + values / write;
-    *ret_update = (values + state) / read + (state - values) / write; /* no gradients are written */
+        return 0;
+    return (double)f->store_read / read + (double)f->store_write / write;
 }
 
 static void predict(const struct bench *b, struct hm_stage_bench *bench)
@@ -216,11 +213,9 @@ static void predict(const struct bench *b, struct hm_stage_bench *bench)
     double again = (double)f->memory.weights_read;
     double disk = b->limits->read_rate > 0 ? again / b->limits->read_rate : 0;
     double lacking = again * b->limits->read_work / b->run->threads;
-    double state_micro = 0, state_update = 0;
-    state_disk(b, &state_micro, &state_update);
-    double micro = fmax((p->micro + more * b->layer) * tokens + lacking, disk + state_micro);
-    double step =
-        (double)config->accumulate * micro + fmax(p->optimizer * parameters, state_update);
+    double micro = fmax((p->micro + more * b->layer) * tokens + lacking, disk);
+    double step = (double)config->accumulate * micro + p->optimizer * parameters;
+    step = fmax(step, (double)config->accumulate * disk + state_disk(b));
     hm_stage_bench_add(bench, "start", p->open + more * b->layer_open, 1);
     hm_stage_bench_add(bench, "step", step, (double)steps);
     if (f->n_eval > 0 && steps > 0) {
