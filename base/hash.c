@@ -147,6 +147,11 @@ int hm_sha256_file(const char *path, const struct hm_ctl *ctl, char hex[HM_SHA25
     return status;
 }
 
+uint64_t hm_sha256_file_bytes(uint64_t file_bytes)
+{
+    return file_bytes < LARGE_FILE_BYTES ? READ_BYTES : hm_reader_bytes(file_bytes, PIECE_BYTES);
+}
+
 int hm_file_digests_add(struct hm_file_digests *digests, const char *path,
                         const char hex[HM_SHA256_HEX_BYTES], struct hm_error *err)
 {

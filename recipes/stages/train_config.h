@@ -52,6 +52,7 @@ struct train_forecast {
     uint64_t parameters, saved_bytes; /* trained values; one state as it is saved */
     uint64_t store_bytes;             /* of the scratch file; 0: memory */
     uint64_t store_read, store_write; /* of it in a step, where the page cache keeps nothing */
+    uint64_t side_bytes;              /* digests of a state, later the peak measurement */
     uint64_t data_bytes;              /* of training and evaluation sets */
     uint32_t seq_len, longest;        /* of a training sample; of the longest evaluated, too */
     uint32_t eval_seq_len;            /* longest window of the evaluation sets; 0 without */

@@ -2,6 +2,7 @@
 /*
  * The plan of qlora.train: shapes of data that exist or are foretold, memory by purpose, steps.
  */
+#include "hanmix/base/hash.h"
 #include "hanmix/corpus/packed.h"
 #include "stage_runtime.h"
 #include "stage_util.h"
@@ -140,8 +141,11 @@ static int forecast_fill(const struct hm_stage_run *run, struct train_forecast *
                                 run->threads, &f->memory, err));
     f->memory.weights_mapped = f->model.file_bytes;
     HM_TRY(trained_plan(run, f, err));
+    f->side_bytes = hm_sha256_file_bytes(f->saved_bytes);
+    if (f->side_bytes < STAGE_PEAK_BYTES)
+        f->side_bytes = STAGE_PEAK_BYTES;
     return hm_stage_ram_plan(run, settings->ram, &f->model.arch,
-                             (uint64_t)f->config.micro_batch * f->longest, true, STAGE_PEAK_BYTES,
+                             (uint64_t)f->config.micro_batch * f->longest, true, f->side_bytes,
                              &f->memory, err);
 }
 
@@ -188,7 +192,7 @@ static int plan_fill(const struct hm_stage_run *run, const struct train_forecast
 
     HM_TRY(hm_stage_plan_lines(plan, &f->memory, err));
     HM_TRY(hm_stage_plan_mapped(plan, "data", f->data_bytes, err));
-    HM_TRY(hm_stage_plan_memory(plan, "peak measurement", STAGE_PEAK_BYTES, err));
+    HM_TRY(hm_stage_plan_memory(plan, "digests, peak measurement", f->side_bytes, err));
     plan->disk_bytes = disk_bytes(f, settings);
     plan->read_bytes_per_step = f->config.accumulate * f->memory.weights_read + f->store_read;
     plan->write_bytes_per_step = f->store_write;

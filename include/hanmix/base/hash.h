@@ -27,6 +27,8 @@ int hm_sha256_of(const void *data, size_t len, char hex[HM_SHA256_HEX_BYTES], st
 /* Of large files progress is told; a stop is HM_ERR_STOPPED. ctl may be NULL. */
 int hm_sha256_file(const char *path, const struct hm_ctl *ctl, char hex[HM_SHA256_HEX_BYTES],
                    struct hm_error *err);
+/* Memory that hm_sha256_file takes for a file of that size. */
+uint64_t hm_sha256_file_bytes(uint64_t file_bytes);
 
 struct hm_file_digests { /* of files, by the path they were opened with */
     struct hm_file_digest {
