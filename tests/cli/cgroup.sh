@@ -29,7 +29,7 @@ size=$(wc -c <small/model.safetensors)
 
 expect 0 confined "$HANMIX" stage $train --out mapped # pages of files are given back, slower
 same free/adapter/adapter_model.safetensors mapped/adapter/adapter_model.safetensors
-expect 0 confined "$HANMIX" stage $train set.ram=205M --out bound
+expect 0 confined "$HANMIX" stage $train set.ram=213M --out bound
 same free/adapter/adapter_model.safetensors bound/adapter/adapter_model.safetensors
 expect 0 confined "$HANMIX" stage $train set.ram=160M set.state=file --out stored
 same free/adapter/adapter_model.safetensors stored/adapter/adapter_model.safetensors

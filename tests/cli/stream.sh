@@ -12,7 +12,7 @@ same() { cmp "$1" "$2" || fail "$1 differs from $2"; }
 
 # --- the same bytes within the limit ---
 expect 0 "$HANMIX" stage qlora.train $ids --out free
-for ram in 210 240; do
+for ram in 225 240; do
     expect 0 "$HANMIX" stage qlora.train $ids "set.ram=${ram}M" --out "t$ram"
     same free/adapter/adapter_model.safetensors "t$ram/adapter/adapter_model.safetensors"
     [ -n "$SANITIZE" ] && [ "$SANITIZE" != none ] || within "t$ram" "$((ram << 20))"
@@ -23,7 +23,7 @@ same logits/logits.safetensors bound/logits.safetensors
 
 # --- killed while weights are read, and continued with another limit ---
 expect 0 "$HANMIX" stage qlora.train $ids set.steps=5 --out free5
-"$HANMIX" stage qlora.train $ids set.steps=5 set.save_every=1 set.ram=210M --out killed >/dev/null 2>&1 &
+"$HANMIX" stage qlora.train $ids set.steps=5 set.save_every=1 set.ram=225M --out killed >/dev/null 2>&1 &
 pid=$!
 wait_for 60 test -e killed.partial/state-1/DONE
 kill -KILL $pid
@@ -56,5 +56,5 @@ cut() {
     ls -d "$name".partial/state-*/DONE >/dev/null || fail "$name: no state is left"
 }
 cut mapped "" && has err ", at tensor 'model.layers."
-cut streamed set.ram=210M
+cut streamed set.ram=225M
 finish
