@@ -4,10 +4,17 @@
  */
 #include "stage_vocab.h"
 
+#include <string.h>
+
 /* Measured on 2 to 20 MB of encyclopedia text; runs that repeat take less. */
 #define FIXED_BYTES         (24ull << 20)
 #define BYTES_PER_TEXT_BYTE 4
 #define PIECE_BYTES         256
+
+bool hm_stage_is_count(const char *text)
+{
+    return text[0] != '\0' && text[strspn(text, "0123456789.eE+")] == '\0';
+}
 
 int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text *text,
                         struct hm_han_counts *counts, struct hm_error *err)

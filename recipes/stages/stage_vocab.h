@@ -9,6 +9,16 @@
 #include "hanmix/vocab/bpe_train.h"
 #include "stage_util.h"
 
+#define STAGE_PIECE_CHARS_FIELD(config)                                                    \
+    {                                                                                      \
+        .name = "max_piece_chars", .type = HM_FIELD_COUNT,                                 \
+        .offset = offsetof(config, max_piece_chars), .fallback = "8", .min = 2, .max = 16, \
+        .help = "longest piece, in characters"                                             \
+    }
+
+/* A word that is to be read as a count, such as 4000 or 1e4; not yet whether it is one. */
+bool hm_stage_is_count(const char *text);
+
 /* Han runs of the input "text"; report.text. */
 int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text *text,
                         struct hm_han_counts *counts, struct hm_error *err);

@@ -31,13 +31,7 @@ static const struct hm_field fields[] = {
       .fallback = "auto",
       .help = "single characters to try with each of them: numbers of the most frequent, auto (at "
               "least half as frequent as the last merge), all seen" },
-    { .name = "max_piece_chars",
-      .type = HM_FIELD_COUNT,
-      .offset = offsetof(struct config, max_piece_chars),
-      .fallback = "8",
-      .min = 2,
-      .max = 16,
-      .help = "longest piece, in characters" },
+    STAGE_PIECE_CHARS_FIELD(struct config),
     STAGE_TEXT_FIELDS(struct config, text),
 };
 static const struct hm_input inputs[] = {
@@ -82,7 +76,7 @@ static int singles_parse(const char *text, struct hm_sweep_point *point, struct 
         point->rule = HM_SINGLES_AUTO;
     else if (strcmp(text, "all") == 0)
         point->rule = HM_SINGLES_ALL;
-    else if (text[strspn(text, "0123456789.eE+")] == '\0' && *text)
+    else if (hm_stage_is_count(text))
         return hm_parse_count(text, &point->n_singles, err);
     else
         return hm_fail(err, HM_ERR_USAGE,

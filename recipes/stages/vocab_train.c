@@ -47,13 +47,7 @@ static const struct hm_field fields[] = {
       .fallback = "han",
       .choices = scripts,
       .help = "text used: han takes runs of Han-class characters" },
-    { .name = "max_piece_chars",
-      .type = HM_FIELD_COUNT,
-      .offset = offsetof(struct config, max_piece_chars),
-      .fallback = "8",
-      .min = 2,
-      .max = 16,
-      .help = "longest piece, in characters" },
+    STAGE_PIECE_CHARS_FIELD(struct config),
     STAGE_TEXT_FIELDS(struct config, text),
 };
 static const struct hm_input inputs[] = {
@@ -67,11 +61,6 @@ static const struct hm_input inputs[] = {
       .help = "tokenizer whose pieces do not count towards `pieces`" },
 };
 
-static bool is_number(const char *text)
-{
-    return text[0] != '\0' && text[strspn(text, "0123456789.eE+")] == '\0';
-}
-
 /* Which singles are meant; list holds a file's text. */
 static int singles_parse(const struct config *config, struct hm_select_options *options,
                          struct hm_buf *list, struct hm_error *err)
@@ -81,7 +70,7 @@ static int singles_parse(const struct config *config, struct hm_select_options *
         options->singles = HM_SINGLES_AUTO;
     } else if (strcmp(config->singles, "all") == 0) {
         options->singles = HM_SINGLES_ALL;
-    } else if (is_number(config->singles)) {
+    } else if (hm_stage_is_count(config->singles)) {
         options->singles = HM_SINGLES_COUNT;
         HM_TRY(hm_parse_count(config->singles, &options->n_singles, err));
     } else {
