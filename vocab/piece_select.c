@@ -42,9 +42,33 @@ static bool merge_usable(const struct chooser *chooser, struct hm_str merge)
     return !in_base(chooser, merge);
 }
 
+/* How often each character of the list was seen: 0 for those the text never shows. */
+static int candidates_counted(struct chooser *chooser, struct hm_error *err)
+{
+    uint64_t *seen = hm_calloc(HM_MEM_VOCAB, CODE_POINTS, sizeof(*seen));
+
+    if (!seen)
+        return hm_fail_nomem(err, "choosing pieces");
+    for (size_t i = 0; i < chooser->trained->n_singles; i++) {
+        const struct hm_bpe_piece *single = &chooser->trained->single[i];
+        uint32_t code = 0;
+        hm_utf8_decode(single->text.ptr, single->text.len, &code);
+        seen[code] = single->count;
+    }
+    for (size_t i = 0; i < chooser->n_candidates; i++) {
+        struct hm_bpe_piece *single = &chooser->single[i];
+        uint32_t code = 0;
+        hm_utf8_decode(single->text.ptr, single->text.len, &code);
+        single->count = seen[code];
+    }
+    hm_free(seen);
+    return HM_OK;
+}
+
 static int candidates_from_list(struct chooser *chooser, struct hm_error *err)
 {
     struct hm_str list = chooser->options->list;
+    bool remark = false;
 
     for (size_t at = 0; at < list.len;) {
         uint32_t code = 0;
@@ -53,22 +77,16 @@ static int candidates_from_list(struct chooser *chooser, struct hm_error *err)
             return hm_fail(err, HM_ERR_FORMAT,
                            "the list of single characters is not UTF-8 at byte %zu", at);
         struct hm_str text = { list.ptr + at, len };
+        if (at == 0 || list.ptr[at - 1] == '\n')
+            remark = code == '#';
         at += len;
-        if (!hm_is_han_class(code) || chooser->mark[code] != MARK_NONE)
+        if (remark || !hm_is_han_class(code) || chooser->mark[code] != MARK_NONE)
             continue;
         chooser->mark[code] = MARK_CHOSEN; /* each once; all of a list are taken */
         chooser->single[chooser->n_candidates++] =
             (struct hm_bpe_piece){ .text = text, .single = true };
     }
-    for (size_t i = 0; i < chooser->n_candidates; i++) {
-        uint32_t code = 0;
-        hm_utf8_decode(chooser->single[i].text.ptr, chooser->single[i].text.len, &code);
-        for (size_t t = 0; t < chooser->trained->n_singles; t++) {
-            if (hm_str_equal(chooser->trained->single[t].text, chooser->single[i].text))
-                chooser->single[i].count = chooser->trained->single[t].count;
-        }
-    }
-    return HM_OK;
+    return candidates_counted(chooser, err);
 }
 
 /* Characters the base lacks, most frequent first; those it has are marked. */
@@ -149,10 +167,12 @@ static int singles_choose(struct chooser *chooser, size_t *ret_count, struct hm_
     else if (options->singles == HM_SINGLES_COUNT)
         count = (size_t)options->n_singles;
     if (count > options->pieces)
-        return hm_fail(err, HM_ERR_USAGE,
-                       "%zu single characters are more than pieces, %" PRIu64
-                       "; raise pieces or set singles to auto",
-                       count, options->pieces);
+        return hm_fail(
+            err, HM_ERR_USAGE,
+            "%zu single characters%s are more than pieces, %" PRIu64
+            "; raise pieces, %s or set singles to auto",
+            count, options->singles == HM_SINGLES_LIST ? " of the list" : "", options->pieces,
+            options->singles == HM_SINGLES_LIST ? "shorten the list" : "take fewer singles");
     for (size_t i = 0; i < count; i++) {
         uint32_t code = 0;
         hm_utf8_decode(chooser->single[i].text.ptr, chooser->single[i].text.len, &code);

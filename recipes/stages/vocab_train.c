@@ -39,8 +39,8 @@ static const struct hm_field fields[] = {
       .choices = singles_words,
       .path = true,
       .help = "single characters: auto (at least half as frequent as the last merge), all seen, a "
-              "number of the most "
-              "frequent, or a file that lists them" },
+              "number of the most frequent, or a file that lists them, seen or not (UTF-8; lines "
+              "that begin with # are remarks), such as recipes/characters/standard-8105.txt" },
     { .name = "script",
       .type = HM_FIELD_CHOICE,
       .offset = offsetof(struct config, script),

@@ -6,7 +6,7 @@
 case $SANITIZE in none) ;; *) skip "a library with sanitizers is not what is installed" ;; esac
 expect 0 meson install -C "$BUILD" --no-rebuild --quiet --destdir "$dir/root" || finish
 at=$dir/root$PREFIX
-there "$at/bin/hanmix" "$at/share/man/man1/hanmix.1" "$at/include/hanmix/base/status.h" "$at/share/hanmix/recipes/quickstart.yaml" "$at/share/doc/hanmix/RECIPES.md"
+there "$at/bin/hanmix" "$at/share/man/man1/hanmix.1" "$at/include/hanmix/base/status.h" "$at/share/hanmix/recipes/quickstart.yaml" "$at/share/hanmix/recipes/characters/standard-8105.txt" "$at/share/doc/hanmix/RECIPES.md"
 gone "$at/bin/hanmix_test" "$at/include/hanmix/recipes/engine"
 HANMIX_RECIPES=$at/share/hanmix/recipes; export HANMIX_RECIPES
 expect 0 "$at/bin/hanmix" recipes; has out quickstart; has out chinese-mixtral-8x7b

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import sentencepiece as spm
 
-from harness import GOLDEN, QUICKSTART, check, check_close, documents, hanmix, stage, tensors, test
+from harness import GOLDEN, QUICKSTART, check, check_close, documents, hanmix, refused, stage, tensors, test
 from hard_strings import FIXED, invalid_bytes, long_strings, random_strings
 from make_bpe import han_runs, train
 
@@ -31,6 +31,26 @@ def merge_list_equals_sentencepiece(folder):
     first = next((i for i in range(3000) if ours[i] != merges[i]), None)
     check(first is None, f"merge {first}: ours {ours[first or 0]}, sentencepiece's {merges[first or 0]}")
     check(set(ours[3000:]) == set(singles), "the single characters differ")
+
+
+@test
+def standard_list_of_characters(folder):
+    """All 8105 are pieces, most of them unseen in the text, and Mixtral's part of each level is what the standard's readers count."""
+    listed = GOLDEN.parent.parent.parent / "recipes" / "characters" / "standard-8105.txt"
+    lines = [line for line in listed.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    characters = "".join(lines)
+    base = spm.SentencePieceProcessor(model_file=str(MISTRAL))
+    known = {base.id_to_piece(i) for i in range(259, len(base))}
+    levels = characters[:3500], characters[3500:6500], characters[6500:]
+    check([len(level) for level in levels] == [3500, 3000, 1605] and len(set(characters)) == 8105, "levels")
+    check([sum(c in known for c in level) for level in levels] == [1246, 3, 1], "Mixtral's part of the levels")
+    text = QUICKSTART / "text" / "zh.valid.jsonl.zst"
+    report = stage("vocab.train", folder / "zh", in_text=text, in_base=MISTRAL, set_pieces=7000, set_singles=listed)
+    sp = spm.SentencePieceProcessor(model_file=str(folder / "zh" / "tokenizer.model"))
+    pieces = {sp.id_to_piece(i) for i in range(259, len(sp))}
+    check(report["singles"] == 8105 - 1250 and set(characters) - known <= pieces, f"{report['singles']} singles")
+    said = refused("vocab.train", folder / "few", 2, in_text=text, in_base=MISTRAL, set_pieces=6000, set_singles=listed)
+    check("6855 single characters of the list are more than pieces, 6000" in said, said)
 
 
 def lines_of_all_kinds():

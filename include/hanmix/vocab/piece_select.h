@@ -19,7 +19,9 @@ struct hm_select_options {
     uint64_t pieces; /* merges + single characters, those of the base not counted */
     enum hm_singles singles;
     uint64_t n_singles; /* COUNT: the most frequent ones */
-    struct hm_str list; /* LIST: UTF-8 text; its Han-class characters, each once, in order */
+    /* LIST: UTF-8 text; its Han-class characters, each once, in order, seen or not; lines that
+     * begin with # are remarks */
+    struct hm_str list;
 };
 struct hm_selection {
     /* merges in merge order, then singles; texts borrow from trained and from list */

@@ -98,9 +98,57 @@ static void test_list(void **state)
     list.list = hm_str_of("龙二一");
     assert_ok(choose(NULL, list, out, sizeof(out), &err), err);
     assert_string_equal(out, "一二 |龙 二 一 ");
+    list.list =
+        hm_str_of("# 三四五 remarks are no characters\n龙#二\n#\n一"); /* # within a line: none */
+    assert_ok(choose(NULL, list, out, sizeof(out), &err), err);
+    assert_string_equal(out, "一二 |龙 二 一 ");
+    list.list = hm_str_of("一二三四五");
+    assert_fails(choose(NULL, list, out, sizeof(out), &err), HM_ERR_USAGE,
+                 "5 single characters of the list are more than pieces, 4", err);
     list.list = hm_str_of("\xff");
     assert_fails(choose(NULL, list, out, sizeof(out), &err), HM_ERR_FORMAT, "not UTF-8 at byte 0",
                  err);
+}
+
+/* The list that is shipped: three levels of the standard, in its order, no character twice; those
+ * the text never shows are pieces of count 0. */
+static void test_standard(void **state)
+{
+    (void)state;
+    static const size_t level[] = { 3500, 3000, 1605 };
+    size_t len = 0, n = 0, in_level[4] = { 0 };
+    char *text = file_get(STANDARD_CHARACTERS, &len);
+    struct hm_selection selection = { 0 };
+    struct hm_error err = { 0 };
+    struct hm_select_options options = { .pieces = 8109,
+                                         .singles = HM_SINGLES_LIST,
+                                         .list = { text, len } };
+
+    for (const char *line = text; *line; line += strcspn(line, "\n") + 1) {
+        struct hm_str row = { line, strcspn(line, "\n") };
+        if (strncmp(line, "# ", 2) != 0)
+            in_level[n] += hm_utf8_count(row);
+        else if (strstr(line, ", level ") && strstr(line, ", level ") < line + row.len)
+            n++;
+    }
+    assert_int_equal(n, 3);
+    assert_int_equal(in_level[0], 0);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(in_level[i + 1], level[i]);
+    assert_ok(hm_piece_select(&trained, NULL, &options, &selection, &err), err);
+    assert_int_equal(selection.n_merges, 4);
+    assert_int_equal(selection.n_singles, 8105);
+    const struct hm_bpe_piece *first = selection.piece + 4;
+    assert_true(hm_str_equal(first[0].text, hm_str_of("一")));
+    assert_int_equal(first[0].count, 100);
+    assert_true(hm_str_equal(first[1].text, hm_str_of("乙")));
+    assert_int_equal(first[1].count, 0);
+    assert_true(hm_str_equal(first[8104].text, hm_str_of("\xe8\xa0\xbc")));
+    hm_selection_release(&selection);
+    options.pieces = 8000;
+    assert_fails(hm_piece_select(&trained, NULL, &options, &selection, &err), HM_ERR_USAGE,
+                 "8105 single characters of the list are more than pieces, 8000", err);
+    hm_free(text);
 }
 
 static void test_base(void **state)
@@ -128,9 +176,8 @@ static void test_base(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_auto),
-        cmocka_unit_test(test_count_and_all),
-        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_auto), cmocka_unit_test(test_count_and_all),
+        cmocka_unit_test(test_list), cmocka_unit_test(test_standard),
         cmocka_unit_test(test_base),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
