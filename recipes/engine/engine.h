@@ -43,9 +43,9 @@ void hm_input_items_release(struct hm_input_items *items);
 
 /* --- input_check.c --- */
 
-/* An existing path can be what the type says: the folder has a config.json, the file a known
+/* An existing path can be what the input asks for: the folder has a config.json, the file a known
  * ending. */
-int hm_input_check(enum hm_input_type type, const char *path, struct hm_error *err);
+int hm_input_check(const struct hm_input *input, const char *path, struct hm_error *err);
 /* Records are JSON, which cannot keep a name that is not UTF-8: HM_ERR_USAGE. */
 int hm_name_check(const char *path, struct hm_error *err);
 

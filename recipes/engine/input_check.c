@@ -6,12 +6,16 @@
 
 #include "run_internal.h"
 
-static bool is_text_name(const char *path)
-{
-    static const char *const ending[] = { ".jsonl", ".jsonl.zst", ".jsonl.gz", ".txt", ".txt.zst" };
+/* Those of counted text come last. */
+static const char *const text_ending[] = { ".jsonl",   ".jsonl.zst", ".jsonl.gz", ".txt",
+                                           ".txt.zst", ".tsv",       ".tsv.zst" };
+#define TEXT_ENDINGS    (sizeof(text_ending) / sizeof(text_ending[0]))
+#define COUNTED_ENDINGS 2u
 
-    for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
-        if (hm_text_ends(path, ending[i]))
+static bool is_text_name(const struct hm_input *input, const char *path)
+{
+    for (size_t i = 0; i < TEXT_ENDINGS - (input->counted ? 0 : COUNTED_ENDINGS); i++)
+        if (hm_text_ends(path, text_ending[i]))
             return true;
     return false;
 }
@@ -35,16 +39,19 @@ static int find_content(enum hm_input_type type, const char *path, bool *ret_fou
     }
 }
 
-/* What is wrong with the path for this type; NULL: nothing. */
-static const char *fault(enum hm_input_type type, const char *path, bool is_dir, bool found)
+/* What is wrong with the path for this input; NULL: nothing. */
+static const char *fault(const struct hm_input *input, const char *path, bool is_dir, bool found)
 {
-    switch (type) {
+    switch (input->type) {
     case HM_INPUT_TEXT:
         if (is_dir)
             return "is a folder; name the text files in it, as in 'folder/*.jsonl.zst'";
-        return is_text_name(path) ? NULL
-                                  : "is not a text file: it must end with .jsonl, .jsonl.zst, "
-                                    ".jsonl.gz, .txt or .txt.zst";
+        if (is_text_name(input, path))
+            return NULL;
+        return input->counted ? "is not a text file: it must end with .jsonl, .jsonl.zst, "
+                                ".jsonl.gz, .txt, .txt.zst, .tsv or .tsv.zst"
+                              : "is not a text file: it must end with .jsonl, .jsonl.zst, "
+                                ".jsonl.gz, .txt or .txt.zst";
     case HM_INPUT_TOKENIZER:
         return !is_dir || found ? NULL : "has no tokenizer.model in it";
     case HM_INPUT_MODEL:
@@ -74,15 +81,15 @@ int hm_name_check(const char *path, struct hm_error *err)
                    path);
 }
 
-int hm_input_check(enum hm_input_type type, const char *path, struct hm_error *err)
+int hm_input_check(const struct hm_input *input, const char *path, struct hm_error *err)
 {
     bool is_dir = hm_path_is_dir(path), found = false;
 
     HM_TRY(hm_name_check(path, err));
     if (is_dir)
-        HM_TRY(find_content(type, path, &found, err));
+        HM_TRY(find_content(input->type, path, &found, err));
     else
         HM_TRY(hm_regular_check(path, err));
-    const char *what = fault(type, path, is_dir, found);
+    const char *what = fault(input, path, is_dir, found);
     return what ? hm_fail(err, HM_ERR_USAGE, "'%s' %s", path, what) : (int)HM_OK;
 }

@@ -74,7 +74,7 @@ static int find_stand_in(const struct place *place, const char *id, const char *
         *within ? hm_path_join(&path, folder, within, err) : hm_format(&path, err, "%s", folder);
     hm_free(folder);
     HM_TRY(status);
-    if (hm_input_check(place->input->type, path, NULL) == HM_OK)
+    if (hm_input_check(place->input, path, NULL) == HM_OK)
         *ret_path = path;
     else
         hm_free(path);
@@ -105,7 +105,7 @@ static int add_product(const struct place *place, const struct hm_ref *ref,
         status = hm_fail(err, HM_ERR_USAGE, "stage '%s' (%s) has not made '%s'", producer->id,
                          producer->stage->name, path);
     else
-        status = hm_input_check(place->input->type, path, err);
+        status = hm_input_check(place->input, path, err);
     if (status == HM_OK)
         return add_path(set, path, err);
     hm_error_prefix(err, "%s: %s", hm_node_place(place->item->node, place_buf), place->what);
@@ -205,7 +205,7 @@ static int add_pattern(const struct place *place, const char *pattern, bool *ret
     if (status == HM_ERR_USAGE)
         return HM_OK;
     for (size_t i = 0; status == HM_OK && i < names.count; i++) {
-        status = hm_input_check(place->input->type, names.item[i], err);
+        status = hm_input_check(place->input, names.item[i], err);
         if (status == HM_OK) {
             status = add_path(set, names.item[i], err);
             names.item[i] = NULL;
@@ -223,7 +223,7 @@ static int add_written(const struct place *place, char *path, struct hm_input_se
     int status = HM_OK;
 
     if (hm_path_exists(path)) {
-        status = hm_input_check(place->input->type, path, err);
+        status = hm_input_check(place->input, path, err);
         if (status == HM_OK)
             return add_path(set, path, err);
         hm_free(path);

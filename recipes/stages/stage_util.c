@@ -12,6 +12,32 @@
 
 #define TEXT_PER_COMPRESSED 3 /* zstd on web text */
 
+bool hm_stage_is_counted(const char *path)
+{
+    return hm_text_ends(path, ".tsv") || hm_text_ends(path, ".tsv.zst");
+}
+
+/* The input's sets as the reader takes them; counted text is left out. Free each `file` and the
+ * sets. */
+static int sets_make(const struct hm_input_value *input, struct hm_text_set *sets,
+                     struct hm_error *err)
+{
+    for (size_t i = 0; i < input->n_sets; i++) {
+        const struct hm_input_set *set = &input->set[i];
+        sets[i] =
+            (struct hm_text_set){ .name = set->name[0] ? set->name : (char *)(uintptr_t) "text",
+                                  .file = hm_alloc_array(HM_MEM_TEXT, set->n_paths, sizeof(char *)),
+                                  .weight = set->weight,
+                                  .epochs = set->epochs };
+        if (!sets[i].file)
+            return hm_fail_nomem(err, "opening in.%s", input->input->name);
+        for (size_t f = 0; f < set->n_paths; f++)
+            if (!hm_stage_is_counted(set->path[f]))
+                sets[i].file[sets[i].n_files++] = set->path[f];
+    }
+    return HM_OK;
+}
+
 int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
                        const struct stage_text *text, struct hm_text_source *ret_source,
                        struct hm_error *err)
@@ -32,16 +58,11 @@ int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
     struct hm_text_set *sets = hm_calloc(HM_MEM_TEXT, input->n_sets, sizeof(*sets));
     if (!sets)
         return hm_fail_nomem(err, "opening in.%s", name);
-    for (size_t i = 0; i < input->n_sets; i++) {
-        const struct hm_input_set *set = &input->set[i];
-        sets[i] =
-            (struct hm_text_set){ .name = set->name[0] ? set->name : (char *)(uintptr_t) "text",
-                                  .file = set->path,
-                                  .n_files = set->n_paths,
-                                  .weight = set->weight,
-                                  .epochs = set->epochs };
-    }
-    int r = hm_text_files_open(sets, input->n_sets, &options, ret_source, err);
+    int r = sets_make(input, sets, err);
+    if (r == HM_OK)
+        r = hm_text_files_open(sets, input->n_sets, &options, ret_source, err);
+    for (size_t i = 0; i < input->n_sets; i++)
+        hm_free(sets[i].file);
     hm_free(sets);
     return r;
 }

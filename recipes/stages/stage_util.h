@@ -54,10 +54,13 @@ struct stage_text { /* the fields every text input shares */
         .help = "read about this many bytes of text, documents chosen by hash; 0 reads all" \
     }
 
-/* A source over the sets of input `name`; source->close(source->context) when done. */
+/* A source over the sets of input `name`, without its counted text; source->close(source->context)
+ * when done. */
 int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
                        const struct stage_text *text, struct hm_text_source *ret_source,
                        struct hm_error *err);
+/* Counted text: .tsv and .tsv.zst, lines of text, tab, count (counted_text.h). */
+bool hm_stage_is_counted(const char *path);
 /* For stages that take all text as one: set.set_field would name sets that nothing tells apart. */
 int hm_stage_text_is_one(const struct hm_stage_run *run, struct hm_error *err);
 /* Statistics of the source into report.text: documents, bytes, chars, bad_lines, duplicates. */

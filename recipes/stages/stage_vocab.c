@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "counted_text.h"
+
 /* Measured on 2 to 20 MB of encyclopedia text; runs that repeat take less. */
 #define FIXED_BYTES         (24ull << 20)
 #define BYTES_PER_TEXT_BYTE 4
@@ -25,7 +27,9 @@ int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text 
     if (r < 0)
         return r;
     hm_han_counts_limit(counts, run->memory_bytes);
-    r = hm_han_counts_read(counts, &source, run->ctl, err);
+    r = hm_stage_counted_add(run, "text", text, counts, err);
+    if (r == HM_OK)
+        r = hm_han_counts_read(counts, &source, run->ctl, err);
     if (r == HM_OK)
         r = hm_stage_text_report(run, &source, err);
     source.close(source.context);

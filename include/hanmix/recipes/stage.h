@@ -61,8 +61,9 @@ struct hm_input {
     const char *name;
     enum hm_input_type type;
     bool required;
-    bool many;   /* a list or named sets */
-    bool shares; /* named sets may have a weight and epochs */
+    bool many;    /* a list or named sets */
+    bool shares;  /* named sets may have a weight and epochs */
+    bool counted; /* TEXT: also .tsv and .tsv.zst, lines of text, tab, count */
     const char *help;
 };
 
