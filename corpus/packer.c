@@ -20,6 +20,7 @@
 #define SHUFFLE_TOKENS  (32u << 20)
 #define SHUFFLE_DEFAULT 10000u
 #define SHUFFLE_STREAM  0x7061636b73687566u
+#define DROPOUT_STREAM  0x62706564726f7000u
 #define VALID_HASH_SEED                                                                          \
     0x76616c6964u /* not the user's seed: another order must not move documents between the sets \
                    */
@@ -48,7 +49,7 @@ struct packer {
     struct pack_slot *slot; /* [BATCH_DOCS] */
     size_t n_slots;         /* filled */
     struct hm_buf batch_text;
-    struct hm_ids again;   /* of the verification */
+    struct hm_ids *plain;  /* of each worker: what dropout hides from the verification */
     struct pack_doc *held; /* shuffle buffer */
     size_t n_held, held_cap;
     uint64_t held_tokens, drawn;
@@ -71,7 +72,9 @@ static void packer_release(struct packer *packer)
     hm_free(packer->slot);
     hm_free(packer->held);
     hm_buf_release(&packer->batch_text);
-    hm_ids_release(&packer->again);
+    for (size_t i = 0; packer->plain && i < (size_t)hm_threads(); i++)
+        hm_ids_release(&packer->plain[i]);
+    hm_free(packer->plain);
     hm_packed_writer_abort(&packer->train);
     hm_packed_writer_abort(&packer->valid);
 }
@@ -127,6 +130,34 @@ static int slot_measure(const struct packer *packer, struct pack_slot *slot, str
     return HM_OK;
 }
 
+static bool slot_chosen(const struct packer *packer, const struct pack_slot *slot)
+{
+    return packer->options->verify > 0 && slot->number % packer->options->verify == 0;
+}
+
+static int slot_ids(const struct packer *packer, struct pack_slot *slot, struct hm_ids *plain,
+                    struct hm_error *err)
+{
+    const struct hm_text_encoder *encoder = packer->encoder;
+    struct hm_rng_key key = { packer->options->seed, DROPOUT_STREAM + slot->number };
+    struct hm_str text = slot_text(packer, slot);
+    struct hm_ids *ids = &slot->doc.ids;
+    bool dropout = packer->options->bpe_dropout > 0 && !slot->valid;
+
+    hm_ids_clear(ids);
+    HM_TRY(dropout ? encoder->encode_dropout(encoder->context, text, packer->options->bpe_dropout,
+                                             key, ids, err)
+                   : encoder->encode(encoder->context, text, ids, err));
+    if (!slot_chosen(packer, slot))
+        return HM_OK;
+    if (dropout) {
+        hm_ids_clear(plain);
+        HM_TRY(encoder->encode(encoder->context, text, plain, err));
+        ids = plain;
+    }
+    return encoder->verify(encoder->context, text, ids->id, ids->count, err);
+}
+
 static void slot_encode(void *context, size_t index, int worker)
 {
     const struct packer *packer = context;
@@ -134,31 +165,13 @@ static void slot_encode(void *context, size_t index, int worker)
     struct hm_str text = slot_text(packer, slot);
     uint64_t hash = hm_hash64(text.ptr, text.len, VALID_HASH_SEED);
 
-    (void)worker;
     slot->valid = hm_unit_interval(hash) < packer->options->valid_fraction;
     slot->chars = hm_utf8_count(text);
-    hm_ids_clear(&slot->doc.ids);
-    slot->status =
-        packer->encoder->encode(packer->encoder->context, text, &slot->doc.ids, &slot->error);
-    if (slot->status == HM_OK)
+    slot->status = slot_ids(packer, slot, &packer->plain[worker], &slot->error);
+    if (slot->status < 0)
+        hm_error_prefix(&slot->error, "document %" PRIu64, slot->number);
+    else
         slot->status = slot_measure(packer, slot, &slot->error);
-}
-
-static int slot_verify(struct packer *packer, const struct pack_slot *slot, struct hm_error *err)
-{
-    const struct hm_ids *ids = &slot->doc.ids;
-
-    hm_ids_clear(&packer->again);
-    HM_TRY(packer->encoder->encode(packer->encoder->context, slot_text(packer, slot),
-                                   &packer->again, err));
-    if (packer->again.count != ids->count ||
-        (ids->count > 0 && memcmp(packer->again.id, ids->id, ids->count * sizeof(*ids->id)) != 0))
-        return hm_fail(err, HM_ERR_CHECK,
-                       "document %" PRIu64
-                       " has %zu tokens, encoded again it has %zu or others: the tokenizer does "
-                       "not give the same ids each time",
-                       slot->number, ids->count, packer->again.count);
-    return HM_OK;
 }
 
 /* Take the excess off from the front; a lack goes to the first token, so that sums stay exact. */
@@ -247,8 +260,7 @@ static int batch_write(struct packer *packer, struct hm_error *err)
         if (slot->status < 0) {
             return hm_error_pass(err, &slot->error);
         }
-        if (packer->options->verify > 0 && slot->number % packer->options->verify == 0)
-            HM_TRY(slot_verify(packer, slot, err));
+        packer->report.verified += slot_chosen(packer, slot);
         packer->report.documents++;
         packer->report.bytes += slot->len;
         packer->report.chars += slot->chars;
@@ -291,6 +303,11 @@ static int options_check(const struct hm_text_encoder *encoder,
         return hm_fail(err, HM_ERR_USAGE,
                        "eos is asked for, the tokenizer has no such token; set "
                        "eos: false");
+    if (options->bpe_dropout > 0 && !encoder->encode_dropout)
+        return hm_fail(err, HM_ERR_USAGE,
+                       "bpe_dropout is %g; this tokenizer is not encoded by merges of our own, so "
+                       "none can be left out",
+                       options->bpe_dropout);
     if (!(options->valid_fraction >= 0 && options->valid_fraction < 1))
         return hm_fail(err, HM_ERR_USAGE, "valid_fraction is %g; it must be at least 0 and below 1",
                        options->valid_fraction);
@@ -336,7 +353,8 @@ int hm_pack(struct hm_text_source *source, const struct hm_text_encoder *encoder
     if (status < 0)
         goto out;
     packer.slot = hm_calloc(HM_MEM_TEXT, BATCH_DOCS, sizeof(*packer.slot));
-    if (!packer.slot) {
+    packer.plain = hm_calloc(HM_MEM_TEXT, (size_t)hm_threads(), sizeof(*packer.plain));
+    if (!packer.slot || !packer.plain) {
         status = hm_fail_nomem(err, "for packing");
         goto out;
     }

@@ -6,6 +6,7 @@
  */
 #include "piece_encoder.h"
 #include "segment_merge.h"
+#include "user_pieces.h"
 
 #define REPLACEMENT  0xfffdu
 #define BUFFERED_IDS 512u
@@ -22,6 +23,7 @@ struct whole {      /* a piece of 2 to WHOLE_MOST characters that encodes to its
 struct hm_piece_encoder {
     struct hm_piece_table table;
     const struct hm_span_cuts *cuts;
+    struct hm_user_pieces user;
     int32_t byte_id[256]; /* -1 without byte fallback */
     int32_t unk_id;
     struct whole *whole; /* open addressing */
@@ -32,6 +34,14 @@ struct hm_piece_encoder {
     uint64_t ascii_join[128][2]; /* bit b of row a: a piece holds a and then b */
 };
 
+struct dropout { /* merges left out at random */
+    const struct hm_piece_table *table;
+    struct hm_rng_key key;
+    uint64_t limit; /* of 32 random bits */
+    uint64_t drawn;
+    uint32_t bits[4];
+};
+
 struct run { /* one call of encode */
     const struct hm_piece_encoder *encoder;
     int32_t *symbol; /* the segment; owned */
@@ -39,23 +49,44 @@ struct run { /* one call of encode */
     uint64_t hash; /* of the segment */
     int32_t buffered[BUFFERED_IDS];
     size_t n_buffered;
-    bool last_unknown; /* the last id is unk: without byte fallback a run of them is one id */
+    bool last_unknown;       /* the last id is unk: without byte fallback a run of them is one id */
+    struct dropout *dropout; /* or NULL */
     struct hm_ids *ids;
     struct hm_error *err;
 };
 
-bool hm_piece_encoder_fits(const struct hm_spm_model *model)
+/* It is found in the text before spaces become U+2581 and malformed bytes U+FFFD. */
+static bool user_piece_fits(struct hm_str text)
 {
-    if (!hm_span_cuts_exact(model))
-        return false;
-    for (size_t i = 0; i < model->count; i++) {
-        enum hm_piece_type type = model->piece[i].type;
-        if (type == HM_PIECE_USER || type == HM_PIECE_UNUSED)
-            return false;
-        if (type != HM_PIECE_NORMAL && hm_utf8_count(model->piece[i].text) == 1)
+    uint32_t code = 0;
+
+    for (size_t at = 0; at < text.len;) {
+        at += hm_utf8_decode(text.ptr + at, text.len - at, &code);
+        if (code == ' ' || code == HM_SPM_SPACE_CODE || code == REPLACEMENT)
             return false;
     }
     return true;
+}
+
+const char *hm_piece_encoder_obstacle(const struct hm_spm_model *model)
+{
+    if (model->kind != HM_SPM_BPE)
+        return "the model is not BPE";
+    if (model->has_charsmap)
+        return "the model's normaliser replaces characters";
+    if (!hm_span_cuts_exact(model))
+        return "the model treats spaces in a way of its own";
+    for (size_t i = 0; i < model->count; i++) {
+        enum hm_piece_type type = model->piece[i].type;
+        if (type == HM_PIECE_UNUSED)
+            return "the model has unused pieces";
+        if (type == HM_PIECE_USER && !user_piece_fits(model->piece[i].text))
+            return "a user-defined piece holds a space or U+FFFD";
+        if (type != HM_PIECE_NORMAL && type != HM_PIECE_USER &&
+            hm_utf8_count(model->piece[i].text) == 1)
+            return "a meta piece is a single character";
+    }
+    return NULL;
 }
 
 static uint64_t hash_step(uint64_t hash, int32_t symbol)
@@ -93,7 +124,26 @@ static void rule_merged(void *context, int32_t left, int32_t right, int32_t resu
     (void)context, (void)left, (void)right, (void)result;
 }
 
-static const struct hm_segment_rule rule = { rule_rank, rule_merged };
+static const struct hm_segment_rule rule = { rule_rank, rule_merged, NULL };
+
+static uint32_t dropout_rank(const void *context, int32_t left, int32_t right, int32_t *ret_result)
+{
+    const struct dropout *dropout = context;
+
+    return hm_piece_table_merge(dropout->table, left, right, ret_result);
+}
+
+/* The counter goes through a text merge by merge, so that its key is all that decides. */
+static bool dropout_skip(void *context)
+{
+    struct dropout *dropout = context;
+
+    if (dropout->drawn % 4 == 0)
+        hm_rng_block(dropout->key, dropout->drawn / 4, dropout->bits);
+    return dropout->bits[dropout->drawn++ % 4] < dropout->limit;
+}
+
+static const struct hm_segment_rule dropout_rule = { dropout_rank, rule_merged, dropout_skip };
 
 /* The symbols of a piece, ended by -1; 0 when it is not one to look up. */
 static size_t piece_symbols(const struct hm_piece_encoder *encoder, const struct hm_piece *piece,
@@ -185,7 +235,9 @@ int hm_piece_encoder_make(const struct hm_spm_model *model, const struct hm_span
     for (size_t i = 0; i < model->count; i++)
         if (model->piece[i].type == HM_PIECE_BYTE)
             encoder->byte_id[hm_spm_byte_of(model->piece[i].text)] = (int32_t)i;
-    int status = hm_piece_table_make(model, &encoder->table, err);
+    int status = hm_user_pieces_make(model, &encoder->user, err);
+    if (status == HM_OK)
+        status = hm_piece_table_make(model, &encoder->table, err);
     if (status == HM_OK)
         status = whole_make(model, encoder, err);
     if (status == HM_OK) {
@@ -201,6 +253,7 @@ void hm_piece_encoder_free(struct hm_piece_encoder *encoder)
 {
     if (!encoder)
         return;
+    hm_user_pieces_release(&encoder->user);
     hm_piece_table_release(&encoder->table);
     hm_free(encoder->whole);
     hm_free(encoder->whole_symbol);
@@ -258,6 +311,10 @@ static int flush_segment(struct run *run)
     size_t n = run->n;
 
     run->n = 0;
+    if (run->dropout) {
+        HM_TRY(hm_segment_merge(dropout_rule, run->dropout, run->symbol, &n, run->err));
+        return emit_symbols(run, run->symbol, n);
+    }
     if (n > 1 && n <= WHOLE_MOST) {
         const struct whole *whole = whole_find(run->encoder, run->hash, run->symbol, n);
         if (whole)
@@ -321,24 +378,58 @@ static int encode_text(struct run *run, bool prefix, struct hm_str text)
         ascii = NOT_ASCII;
         before = code;
     }
-    HM_TRY(flush_segment(run));
-    return flush_ids(run);
+    return flush_segment(run);
+}
+
+/* User-defined pieces, and what stands between them. */
+static int encode_parts(struct run *run, bool prefix, struct hm_str text)
+{
+    size_t at = 0;
+
+    for (;;) {
+        int32_t id = -1;
+        size_t end = hm_user_pieces_find(&run->encoder->user, text, at, &id);
+        HM_TRY(encode_text(run, prefix && at == 0, (struct hm_str){ text.ptr + at, end - at }));
+        if (end == text.len)
+            return flush_ids(run);
+        HM_TRY(emit_id(run, id));
+        at = end + run->encoder->user.model->piece[id].text.len;
+    }
+}
+
+static int encode_run(struct run *run, bool prefix, struct hm_str text)
+{
+    size_t count = run->ids->count;
+
+    if (text.len == 0)
+        return HM_OK;
+    run->cap = FIRST_ROOM;
+    run->symbol = hm_alloc_array(HM_MEM_SCRATCH, run->cap, sizeof(*run->symbol));
+    if (!run->symbol)
+        return hm_fail_nomem(run->err, "for an encoder");
+    int status = encode_parts(run, prefix, text);
+    hm_free(run->symbol);
+    if (status < 0)
+        run->ids->count = count;
+    return status;
 }
 
 int hm_piece_encoder_encode(const struct hm_piece_encoder *encoder, bool prefix, struct hm_str text,
                             struct hm_ids *ids, struct hm_error *err)
 {
-    struct run run = { .encoder = encoder, .cap = FIRST_ROOM, .ids = ids, .err = err };
-    size_t count = ids->count;
+    struct run run = { .encoder = encoder, .ids = ids, .err = err };
 
-    if (text.len == 0)
-        return HM_OK;
-    run.symbol = hm_alloc_array(HM_MEM_SCRATCH, run.cap, sizeof(*run.symbol));
-    if (!run.symbol)
-        return hm_fail_nomem(err, "for an encoder");
-    int status = encode_text(&run, prefix, text);
-    hm_free(run.symbol);
-    if (status < 0)
-        ids->count = count;
-    return status;
+    return encode_run(&run, prefix, text);
+}
+
+int hm_piece_encoder_dropout(const struct hm_piece_encoder *encoder, bool prefix,
+                             struct hm_str text, double rate, struct hm_rng_key key,
+                             struct hm_ids *ids, struct hm_error *err)
+{
+    struct dropout dropout = { .table = &encoder->table,
+                               .key = key,
+                               .limit = (uint64_t)(rate * 4294967296.0 + 0.5) };
+    struct run run = { .encoder = encoder, .ids = ids, .err = err, .dropout = &dropout };
+
+    return encode_run(&run, prefix, text);
 }

@@ -8,13 +8,14 @@
 #ifndef HANMIX_VOCAB_PIECE_ENCODER_H
 #define HANMIX_VOCAB_PIECE_ENCODER_H
 
+#include "hanmix/base/rng.h"
 #include "hanmix/base/text.h"
 #include "span_cut.h"
 
 struct hm_piece_encoder;
 
-/* Identity BPE without user-defined or unused pieces, and no meta piece that is one character. */
-bool hm_piece_encoder_fits(const struct hm_spm_model *model);
+/* What a model has that this encoder does not know, as the end of a sentence; NULL when it fits. */
+const char *hm_piece_encoder_obstacle(const struct hm_spm_model *model);
 /* Borrows cuts. */
 int hm_piece_encoder_make(const struct hm_spm_model *model, const struct hm_span_cuts *cuts,
                           struct hm_piece_encoder **ret_encoder, struct hm_error *err);
@@ -22,5 +23,10 @@ void hm_piece_encoder_free(struct hm_piece_encoder *encoder);
 /* Appends; `prefix` puts the dummy prefix before text that is not empty. */
 int hm_piece_encoder_encode(const struct hm_piece_encoder *encoder, bool prefix, struct hm_str text,
                             struct hm_ids *ids, struct hm_error *err);
+/* The same with BPE-dropout (Provilkov et al. 2020, as the library's SampleEncode has it): each
+ * merge that is due is left out with probability `rate`. The key alone decides which. */
+int hm_piece_encoder_dropout(const struct hm_piece_encoder *encoder, bool prefix,
+                             struct hm_str text, double rate, struct hm_rng_key key,
+                             struct hm_ids *ids, struct hm_error *err);
 
 #endif

@@ -22,6 +22,8 @@ struct hm_segment_rule {
     /* HM_NO_RANK: they do not merge */
     uint32_t (*rank)(const void *context, int32_t left, int32_t right, int32_t *ret_result);
     void (*merged)(void *context, int32_t left, int32_t right, int32_t result);
+    /* NULL, or whether this merge is left out, until one of its neighbours is another */
+    bool (*skip)(void *context);
 };
 
 HM_SEGMENT_INLINE size_t hm_segment_merge_short(struct hm_segment_rule rule, void *context,
@@ -39,6 +41,10 @@ HM_SEGMENT_INLINE size_t hm_segment_merge_short(struct hm_segment_rule rule, voi
                 best = i;
         if (rank[best] == HM_NO_RANK)
             break;
+        if (rule.skip && rule.skip(context)) {
+            rank[best] = HM_NO_RANK;
+            continue;
+        }
         rule.merged(context, symbol[best], symbol[best + 1], result[best]);
         symbol[best] = result[best];
         n--;
@@ -109,6 +115,10 @@ HM_SEGMENT_INLINE size_t hm_segment_merge_tree(struct hm_segment_rule rule, void
         size_t at = hm_tournament_best(tree);
         size_t gone = next[at];
         uint32_t rank = HM_NO_RANK;
+        if (rule.skip && rule.skip(context)) {
+            hm_tournament_set(tree, at, HM_NO_RANK);
+            continue;
+        }
         rule.rank(context, symbol[at], symbol[gone], &result);
         rule.merged(context, symbol[at], symbol[gone], result);
         symbol[at] = result;

@@ -134,7 +134,7 @@ static void rule_merged(void *context, int32_t left, int32_t right, int32_t resu
 
 static int segment_merge(struct worker *worker, uint32_t n_singles)
 {
-    const struct hm_segment_rule rule = { rule_rank, rule_merged };
+    const struct hm_segment_rule rule = { rule_rank, rule_merged, NULL };
     size_t n = worker->n;
 
     memcpy(worker->work, worker->symbol, n * sizeof(*worker->work));

@@ -120,9 +120,18 @@ static int model_make(const struct hm_spm_model *base, const struct hm_selection
     return r;
 }
 
+static bool has_user_pieces(const struct hm_spm_model *model)
+{
+    for (size_t i = 0; i < model->count; i++)
+        if (model->piece[i].type == HM_PIECE_USER)
+            return true;
+    return false;
+}
+
 static int tables_make(struct hm_sweep_union *all, struct hm_error *err)
 {
-    if (!hm_piece_encoder_fits(&all->model) || !all->model.byte_fallback)
+    if (hm_piece_encoder_obstacle(&all->model) || has_user_pieces(&all->model) ||
+        !all->model.byte_fallback)
         return hm_fail(err, HM_ERR_FORMAT,
                        "a sweep needs a base tokenizer that is BPE with byte fallback, without "
                        "normaliser and user-defined pieces");

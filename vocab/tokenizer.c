@@ -14,6 +14,7 @@
 #include "spm_shim.h"
 
 #define PART_BYTES        2048u       /* text handed to the library at once, up to the next cut */
+#define VERIFY_BYTES      (4u << 20)  /* text verified of one document, up to the next cut */
 #define UNCUT_LIMIT_BYTES (64u << 20) /* text of a model that cannot be cut */
 
 struct size_of_token {
@@ -95,7 +96,7 @@ static int make_engine(struct hm_tokenizer *tokenizer, const char *what, struct 
     engine->cuttable = hm_span_cuts_exact(model);
     if (engine->cuttable)
         HM_TRY(hm_span_cuts_make(model, &engine->cuts, err));
-    if (hm_piece_encoder_fits(model))
+    if (!hm_tokenizer_obstacle(model))
         return hm_piece_encoder_make(model, &engine->cuts, &engine->encoder, err);
     return model->add_dummy_prefix ? open_bare(model, what, &engine->bare, err) : HM_OK;
 }
@@ -117,6 +118,11 @@ static int open_model(struct hm_spm_model *model, const char *what,
     else
         hm_tokenizer_free(tokenizer);
     return status;
+}
+
+const char *hm_tokenizer_obstacle(const struct hm_spm_model *model)
+{
+    return hm_piece_encoder_obstacle(model);
 }
 
 int hm_tokenizer_open(const char *path, struct hm_tokenizer **ret_tokenizer, struct hm_error *err)
@@ -224,6 +230,46 @@ int hm_tokenizer_encode_bare(const struct hm_tokenizer *tokenizer, struct hm_str
     return encode_by_library(tokenizer, true, text, ids, err);
 }
 
+/* Bytes of the text that the first n of its ids stand for; a dummy prefix is not among them. */
+static size_t bytes_before(const struct tokenizer_engine *engine, const struct hm_ids *ids,
+                           size_t n, size_t text_bytes)
+{
+    size_t all = 0, before = 0;
+
+    for (size_t i = 0; i < ids->count; i++) {
+        all += engine->size[ids->id[i]].bytes;
+        before += i < n ? engine->size[ids->id[i]].bytes : 0;
+    }
+    size_t excess = all > text_bytes ? all - text_bytes : 0;
+    return before > excess ? before - excess : 0;
+}
+
+int hm_tokenizer_verify(const struct hm_tokenizer *tokenizer, struct hm_str text,
+                        const int32_t *ids, size_t n, struct hm_error *err)
+{
+    const struct tokenizer_engine *engine = tokenizer->engine;
+    struct hm_ids again = { 0 };
+    size_t at = 0;
+    bool whole = !engine->cuttable || text.len <= VERIFY_BYTES;
+
+    if (!whole)
+        text.len = hm_span_cut_find(&engine->cuts, text, VERIFY_BYTES);
+    int status = hm_spm_shim_encode(engine->begin, text, &again, err);
+    while (at < n && at < again.count && ids[at] == again.id[at])
+        at++;
+    if (status == HM_OK && (at < again.count || (whole && at < n))) {
+        size_t byte = bytes_before(engine, &again, at, text.len);
+        status = hm_fail(err, HM_ERR_CHECK,
+                         "token %zu, at byte %zu of the text, is id %" PRId32
+                         ", libsentencepiece gives %" PRId32 " (%zu tokens, by it %zu); report "
+                         "this with the text and the tokenizer",
+                         at, byte, at < n ? ids[at] : -1, at < again.count ? again.id[at] : -1, n,
+                         again.count);
+    }
+    hm_ids_release(&again);
+    return status;
+}
+
 int hm_tokenizer_decode(const struct hm_tokenizer *tokenizer, const int32_t *ids, size_t n,
                         struct hm_buf *text, struct hm_error *err)
 {
@@ -243,6 +289,22 @@ static int encoder_encode(void *context, struct hm_str text, struct hm_ids *ids,
     return hm_tokenizer_encode(context, text, ids, err);
 }
 
+static int encoder_verify(void *context, struct hm_str text, const int32_t *ids, size_t n,
+                          struct hm_error *err)
+{
+    return hm_tokenizer_verify(context, text, ids, n, err);
+}
+
+static int encoder_dropout(void *context, struct hm_str text, double rate, struct hm_rng_key key,
+                           struct hm_ids *ids, struct hm_error *err)
+{
+    const struct hm_tokenizer *tokenizer = context;
+    const struct tokenizer_engine *engine = tokenizer->engine;
+
+    return hm_piece_encoder_dropout(engine->encoder, tokenizer->model.add_dummy_prefix, text, rate,
+                                    key, ids, err);
+}
+
 static void encoder_token_size(void *context, int32_t id, uint32_t *ret_bytes, uint32_t *ret_chars)
 {
     const struct hm_tokenizer *tokenizer = context;
@@ -258,9 +320,12 @@ static void encoder_token_size(void *context, int32_t id, uint32_t *ret_bytes, u
 struct hm_text_encoder hm_tokenizer_encoder(const struct hm_tokenizer *tokenizer)
 {
     const struct hm_spm_model *model = &tokenizer->model;
+    const struct tokenizer_engine *engine = tokenizer->engine;
     struct hm_text_encoder encoder = {
         .context = (void *)(uintptr_t)tokenizer,
         .encode = encoder_encode,
+        .verify = encoder_verify,
+        .encode_dropout = engine->encoder ? encoder_dropout : NULL,
         .token_size = encoder_token_size,
         .vocab_size = (uint32_t)model->count,
         .bos_id = model->bos_id,

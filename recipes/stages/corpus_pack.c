@@ -11,6 +11,7 @@
 #include "token_forecast.h"
 
 #define BYTES_PER_TEXT_BYTE 3              /* ids of 4 bytes for pieces of 1.6 bytes of text */
+#define DROPOUT_TEXT_BYTE   5              /* the same where merges are left out */
 #define SHUFFLE_MAX_BYTES   (144ull << 20) /* what the packer holds at most, documents and ids */
 
 struct config {
@@ -61,14 +62,14 @@ static const struct hm_field fields[] = {
       .offset = offsetof(struct config, verify),
       .fallback = "0",
       .max = 1e9,
-      .help = "encode one document in this many a second time and compare; 0 none" },
+      .help = "encode one document in this many by libsentencepiece too and compare; 0 none" },
     { .name = "bpe_dropout",
       .type = HM_FIELD_DOUBLE,
       .offset = offsetof(struct config, bpe_dropout),
       .fallback = "0",
       .max = 1,
-      .help = "only 0: merges are not left out at random, so that a pack can be made again byte "
-              "for byte" },
+      .help = "BPE-dropout: leave out each merge with this probability, by seed and document; not "
+              "in valid.hmp" },
     STAGE_TEXT_FIELDS(struct config, text),
 };
 static const struct hm_input inputs[] = {
@@ -94,18 +95,14 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_pack_repo
     HM_TRY(hm_report_u64(run->report, "seq_len", seq_len, err));
     HM_TRY(hm_report_u64(run->report, "windows", report->windows, err));
     HM_TRY(hm_report_u64(run->report, "valid_windows", report->valid_windows, err));
-    return hm_report_u64(run->report, "dropped_tokens", report->dropped_tokens, err);
+    HM_TRY(hm_report_u64(run->report, "dropped_tokens", report->dropped_tokens, err));
+    return hm_report_u64(run->report, "verified_documents", report->verified, err);
 }
 
 static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
 {
     const struct config *config = run->config;
 
-    if (config->bpe_dropout > 0)
-        return hm_fail(
-            err, HM_ERR_USAGE,
-            "set.bpe_dropout is %g; only 0 is possible: the encoder leaves no merge out at random",
-            config->bpe_dropout);
     if (!config->shuffle && hm_stage_given(run, "shuffle_buffer"))
         return hm_fail(err, HM_ERR_USAGE, "set.shuffle_buffer has no effect without set.shuffle");
     return hm_stage_text_is_one(run, err);
@@ -121,7 +118,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
                                        .shuffle_buffer = config->shuffle_buffer,
                                        .valid_fraction = config->valid_fraction,
                                        .seed = run->seed,
-                                       .verify = (uint32_t)config->verify };
+                                       .verify = (uint32_t)config->verify,
+                                       .bpe_dropout = config->bpe_dropout };
     struct hm_pack_report report = { 0 };
     struct hm_tokenizer *tokenizer = NULL;
     struct hm_text_source source = { 0 };
@@ -164,7 +162,8 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
         HM_TRY(hm_stage_plan_memory(ret_plan, "shuffle",
                                     held < SHUFFLE_MAX_BYTES ? held : SHUFFLE_MAX_BYTES, err));
     }
-    ret_plan->disk_bytes = BYTES_PER_TEXT_BYTE * text;
+    ret_plan->disk_bytes =
+        (config->bpe_dropout > 0 ? DROPOUT_TEXT_BYTE : BYTES_PER_TEXT_BYTE) * text;
     ret_plan->read_bytes = bytes;
     ret_plan->work = bytes;
     ret_plan->work_unit = "bytes";

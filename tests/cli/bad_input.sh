@@ -80,7 +80,7 @@ refused 4 "" qlora.merge in.model="$quick/base" in.adapter="$golden/peft/adapter
 refused 2 "w9" qlora.train in.model="$quick/base" in.data=pack set.steps=1 set.targets=w9
 refused 2 "" qlora.train in.model="$quick/base" in.data=pack set.steps=1 set.epochs=1
 refused 2 "" qlora.train in.model="$quick/base" set.steps=1
-refused 2 "bpe_dropout" corpus.pack in.text="$zh" in.tokenizer="$quick/base" set.bpe_dropout=0.1
+refused 2 "bpe_dropout" corpus.pack in.text="$zh" in.tokenizer="$quick/base" set.bpe_dropout=1.5
 refused 3 "" qlora.train in.model="$quick/base" in.data=pack set.steps=1 set.ram=64K
 cp pack/train.hmp broken.hmp; chmod u+w broken.hmp; printf 'XX' | dd of=broken.hmp bs=1 seek=0 conv=notrunc 2>/dev/null
 refused 4 "broken.hmp" qlora.train in.model="$quick/base" in.data=broken.hmp set.steps=1

@@ -23,6 +23,37 @@ static int fixture_encode(void *context, struct hm_str text, struct hm_ids *ids,
     return HM_OK;
 }
 
+static int fixture_verify(void *context, struct hm_str text, const int32_t *ids, size_t n,
+                          struct hm_error *err)
+{
+    struct hm_ids again = { 0 };
+    size_t at = 0;
+    int status = fixture_encode(context, text, &again, err);
+
+    while (at < n && at < again.count && ids[at] == again.id[at])
+        at++;
+    if (status == HM_OK && (at < n || at < again.count))
+        status = hm_fail(err, HM_ERR_CHECK, "token %zu differs", at);
+    hm_ids_release(&again);
+    return status;
+}
+
+static int fixture_dropout(void *context, struct hm_str text, double rate, struct hm_rng_key key,
+                           struct hm_ids *ids, struct hm_error *err)
+{
+    const int32_t unk = FIXTURE_UNK;
+    struct hm_ids plain = { 0 };
+    int status = fixture_encode(context, text, &plain, err);
+
+    for (size_t i = 0; status == HM_OK && i < plain.count; i++) {
+        status = hm_ids_append(ids, &plain.id[i], 1, err);
+        if (status == HM_OK && hm_rng_uniform(key, i) < rate)
+            status = hm_ids_append(ids, &unk, 1, err);
+    }
+    hm_ids_release(&plain);
+    return status;
+}
+
 static void fixture_token_size(void *context, int32_t id, uint32_t *ret_bytes, uint32_t *ret_chars)
 {
     (void)context;
@@ -34,6 +65,8 @@ static void fixture_token_size(void *context, int32_t id, uint32_t *ret_bytes, u
 struct hm_text_encoder fixture_encoder(void)
 {
     struct hm_text_encoder encoder = { .encode = fixture_encode,
+                                       .verify = fixture_verify,
+                                       .encode_dropout = fixture_dropout,
                                        .token_size = fixture_token_size,
                                        .vocab_size = FIXTURE_VOCAB,
                                        .bos_id = FIXTURE_BOS,

@@ -8,8 +8,8 @@
 
 #include "hanmix/base/text.h"
 
-/* Ids: 0 unk, 1 bos, 2 eos, 3 + b the byte b, 259 the space (also put before every text); a
- * vocabulary of 260. */
+/* Dropout puts an unk behind each id with probability rate. Ids: 0 unk, 1 bos, 2 eos, 3 + b the
+ * byte b, 259 the space (also put before every text); a vocabulary of 260. */
 enum { FIXTURE_UNK, FIXTURE_BOS, FIXTURE_EOS, FIXTURE_BYTE0, FIXTURE_SPACE = 259, FIXTURE_VOCAB };
 
 struct hm_text_encoder fixture_encoder(void);

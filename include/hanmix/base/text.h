@@ -12,6 +12,7 @@
 
 #include "hanmix/base/ctl.h"
 #include "hanmix/base/hash.h"
+#include "hanmix/base/rng.h"
 #include "hanmix/base/status.h"
 #include "hanmix/base/str.h"
 
@@ -49,6 +50,15 @@ struct hm_text_encoder { /* thread safe for concurrent encode calls */
     void *context;
     /* Appends the ids of one text (no bos, no eos). */
     int (*encode)(void *context, struct hm_str text, struct hm_ids *ids, struct hm_error *err);
+    /* Encode by other code: HM_ERR_CHECK, naming the place, when these are not the ids of text. */
+    int (*verify)(void *context, struct hm_str text, const int32_t *ids, size_t n,
+                  struct hm_error *err);
+    /*
+     * Encode with BPE-dropout: each merge that is due is left out with probability `rate`; the key
+     * alone decides which. NULL when the vocabulary has no merges.
+     */
+    int (*encode_dropout)(void *context, struct hm_str text, double rate, struct hm_rng_key key,
+                          struct hm_ids *ids, struct hm_error *err);
     /*
      * What one id stands for in the text: UTF-8 bytes and characters begun (an initial byte counts
      * as a character, a continuation byte does not). Meta symbols stand for nothing. The sums over

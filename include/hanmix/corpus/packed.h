@@ -20,13 +20,17 @@ struct hm_pack_options {
     uint64_t shuffle_buffer; /* documents held, within a bound on their tokens */
     double valid_fraction;   /* share of documents (by hash) written to valid.hmp */
     uint64_t seed;
-    uint32_t verify; /* re-encode one document in N and compare, read the files back; 0 none */
+    uint32_t verify; /* verify the ids of one document in N, read the files back; 0 none */
+    /* BPE-dropout of documents for training, keyed by seed and document number: another epoch's
+     * copy is another document. The share kept for validation is encoded plainly. */
+    double bpe_dropout;
 };
 struct hm_pack_report {
     uint64_t documents, bytes, chars; /* of the text read */
     /* bos and eos included: (windows + valid_windows) * seq_len + dropped_tokens */
     uint64_t tokens;
     uint64_t windows, valid_windows, dropped_tokens;
+    uint64_t verified; /* documents */
 };
 /* Writes out_dir/train.hmp and, when valid_fraction > 0, out_dir/valid.hmp. text_digest: identity
  * of the input for the header. */

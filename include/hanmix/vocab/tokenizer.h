@@ -28,6 +28,13 @@ int hm_tokenizer_encode_bare(const struct hm_tokenizer *tokenizer, struct hm_str
 /* Appends. Meta symbols stand for nothing; an id outside the vocabulary is HM_ERR_FORMAT. */
 int hm_tokenizer_decode(const struct hm_tokenizer *tokenizer, const int32_t *ids, size_t n,
                         struct hm_buf *text, struct hm_error *err);
+/* NULL: encoded by our own BPE encoder; else why libsentencepiece does it, the end of a sentence.
+ */
+const char *hm_tokenizer_obstacle(const struct hm_spm_model *model);
+/* Encodes text by libsentencepiece, of a text longer than 4 MB what comes before the next place
+ * where it may be cut; HM_ERR_CHECK, naming the place, when that gives other ids than these. */
+int hm_tokenizer_verify(const struct hm_tokenizer *tokenizer, struct hm_str text,
+                        const int32_t *ids, size_t n, struct hm_error *err);
 struct hm_text_encoder
 hm_tokenizer_encoder(const struct hm_tokenizer *tokenizer); /* borrows tokenizer */
 

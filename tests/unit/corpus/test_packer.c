@@ -282,18 +282,82 @@ static void test_refusals(void **state)
     assert_fails(pack("/proc/none", &options, N_DOCS, &report, &err), HM_ERR_IO, "/proc/none", err);
 }
 
-/* Every second call gives one more id: what --verify is there for. */
-static int fickle_encode(void *context, struct hm_str doc_text, struct hm_ids *ids,
+/* The first of its ids is wrong in one document: what set.verify is there for. */
+static int broken_encode(void *context, struct hm_str doc_text, struct hm_ids *ids,
                          struct hm_error *err)
 {
-    unsigned *calls = context;
-    int32_t id[2] = { 5, 6 };
+    struct hm_text_encoder encoder = fixture_encoder();
 
-    (void)doc_text;
-    return hm_ids_append(ids, id, ++*calls > 300 ? 2 : 1, err);
+    (void)context;
+    HM_TRY(encoder.encode(encoder.context, doc_text, ids, err));
+    if (strncmp(doc_text.ptr, "doc 100 ", 8) == 0)
+        ids->id[3] = 5;
+    return HM_OK;
 }
 
-static void test_verify_sees_a_fickle_encoder(void **state)
+static void test_verify_sees_a_broken_encoder(void **state)
+{
+    struct hm_pack_options options = defaults();
+    struct hm_pack_report report = { 0 };
+    struct hm_error err = { 0 };
+
+    for (uint32_t every = 3; every <= 50; every++) { /* 100 is one of every 2, 4, 5, 10, ... */
+        struct fixture_texts texts = { (const char *const *)text, NULL, 200, 0, 0 };
+        struct hm_text_source source = fixture_source(&texts);
+        struct hm_text_encoder encoder = fixture_encoder();
+        encoder.encode = broken_encode;
+        options.verify = every;
+        options.bpe_dropout = every % 3 ? 0 : 0.3; /* the plain ids are what is verified */
+        if (100 % every == 0) {
+            assert_fails(hm_pack(&source, &encoder, &options, "", *state, NULL, &report, &err),
+                         HM_ERR_CHECK, "document 100: token 3 differs", err);
+        } else {
+            assert_ok(hm_pack(&source, &encoder, &options, "", *state, NULL, &report, &err), err);
+            assert_int_equal(report.verified, (200 + every - 1) / every);
+        }
+    }
+}
+
+/* Tokens, and the bytes of both files, with dropout at this rate and seed on so many threads. */
+static uint64_t dropped(const char *dir, double rate, uint64_t seed, int threads,
+                        uint64_t *ret_hash)
+{
+    struct hm_pack_options options = defaults();
+    struct hm_pack_report report = { 0 };
+    struct hm_error err = { 0 };
+    size_t len[2];
+
+    options.bpe_dropout = rate;
+    options.seed = seed;
+    options.valid_fraction = 0.3;
+    hm_threads_set(threads);
+    assert_ok(pack(dir, &options, N_DOCS, &report, &err), err);
+    hm_threads_set(0);
+    char *train = file_get(tmp_path(dir, "train.hmp"), &len[0]);
+    char *valid = file_get(tmp_path(dir, "valid.hmp"), &len[1]);
+    ret_hash[0] = hm_hash64(train, len[0], 0);
+    ret_hash[1] = hm_hash64(valid, len[1], 0);
+    hm_free(train);
+    hm_free(valid);
+    return report.tokens;
+}
+
+/* The same bytes for any number of threads, others for another seed; never in valid.hmp. */
+static void test_dropout(void **state)
+{
+    uint64_t plain[2], one[2], three[2], other[2];
+    uint64_t without = dropped(*state, 0, 5, 1, plain);
+    uint64_t with = dropped(*state, 0.5, 5, 1, one);
+
+    assert_true(with > without * 5 / 4 && with < without * 8 / 5);
+    assert_int_equal(dropped(*state, 0.5, 5, 3, three), with);
+    assert_memory_equal(one, three, sizeof(one));
+    dropped(*state, 0.5, 6, 1, other);
+    assert_true(one[0] != other[0] && one[0] != plain[0]);
+    assert_true(one[1] == plain[1] && other[1] == plain[1]);
+}
+
+static void test_dropout_needs_merges(void **state)
 {
     struct hm_pack_options options = defaults();
     struct fixture_texts texts = { (const char *const *)text, NULL, 200, 0, 0 };
@@ -301,15 +365,11 @@ static void test_verify_sees_a_fickle_encoder(void **state)
     struct hm_text_encoder encoder = fixture_encoder();
     struct hm_pack_report report;
     struct hm_error err = { 0 };
-    unsigned calls = 0;
 
-    encoder.encode = fickle_encode;
-    encoder.context = &calls;
-    options.verify = 1;
-    hm_threads_set(1);
+    encoder.encode_dropout = NULL;
+    options.bpe_dropout = 0.1;
     assert_fails(hm_pack(&source, &encoder, &options, "", *state, NULL, &report, &err),
-                 HM_ERR_CHECK, "document 100 has 1 tokens, encoded again it has 2", err);
-    hm_threads_set(0);
+                 HM_ERR_USAGE, "bpe_dropout is 0.1", err);
 }
 
 static int oom_attempt(void *context, struct hm_error *err)
@@ -339,7 +399,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_shuffle_and_split, setup, teardown),
         cmocka_unit_test_setup_teardown(test_without_bos_and_eos, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_verify_sees_a_fickle_encoder, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_verify_sees_a_broken_encoder, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_dropout, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_dropout_needs_merges, setup, teardown),
         cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
     };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * vocab/piece_table.c, piece_encoder.c: on random vocabularies (equal scores, pieces of characters
- * that are no pieces, new pieces that outrank old ones) and random texts, short and with long runs,
- * the ids are those of libsentencepiece.
+ * vocab/piece_table.c, piece_encoder.c, user_pieces.c: on random vocabularies (equal scores, pieces
+ * of characters that are no pieces, new pieces that outrank old ones) and random texts, short and
+ * with long runs, the ids are those of libsentencepiece.
  */
 #include "tiny_model.h"
 
@@ -25,7 +25,8 @@ static uint64_t draw(struct draws *draws, uint64_t bound)
     return hm_rng_below(draws->key, draws->counter++, bound);
 }
 
-/* Pieces of 1 to 6 letters of a small alphabet, scores drawn from few or many values. */
+/* Pieces of 1 to 6 letters of a small alphabet, scores drawn from few or many values; some are
+ * user-defined in every other model. */
 static struct hm_buf random_model(struct draws *draws, bool bytes)
 {
     struct hm_buf base = tiny_model((const char *const[]){ NULL }, bytes);
@@ -35,6 +36,7 @@ static struct hm_buf random_model(struct draws *draws, bool bytes)
     struct hm_error err = { 0 };
     uint64_t alphabet = 2 + draw(draws, N_LETTERS - 1);
     uint64_t scores = 1 + draw(draws, 60);
+    bool user = draw(draws, 2);
     char text[64];
 
     assert_ok(hm_spm_model_parse(buf_str(&base), "base", &model, &err), err);
@@ -43,6 +45,8 @@ static struct hm_buf random_model(struct draws *draws, bool bytes)
         for (uint64_t k = 1 + draw(draws, 6); k > 0; k--)
             strcat(text, letters[draw(draws, alphabet)]);
         struct hm_piece piece = { hm_str_of(text), -(float)draw(draws, scores), HM_PIECE_NORMAL };
+        if (user && !strstr(text, HM_SPM_SPACE) && !strstr(text, "\xef\xbf\xbd"))
+            piece.type = draw(draws, 4) ? HM_PIECE_NORMAL : HM_PIECE_USER;
         if (hm_spm_model_find(&model, piece.text) >= 0)
             continue;
         assert_ok(hm_spm_model_append(&model, &piece, 1, &out, &err), err);
@@ -92,7 +96,7 @@ static void check_model(struct draws *draws, bool bytes)
 
     assert_ok(hm_spm_model_parse(buf_str(&model_bytes), "random", &model, &err), err);
     assert_ok(hm_spm_shim_open(buf_str(&model_bytes), "random", &library, &err), err);
-    assert_true(hm_piece_encoder_fits(&model));
+    assert_null(hm_piece_encoder_obstacle(&model));
     assert_ok(hm_span_cuts_make(&model, &cuts, &err), err);
     assert_ok(hm_piece_encoder_make(&model, &cuts, &encoder, &err), err);
     for (unsigned i = 0; i < 30; i++) {
@@ -120,7 +124,7 @@ static void check_model(struct draws *draws, bool bytes)
 static void test_against_library(void **state)
 {
     (void)state;
-    for (uint64_t seed = 0; seed < 80; seed++) {
+    for (uint64_t seed = 0; seed < 160; seed++) {
         struct draws draws = { { seed, 3 }, 0 };
         check_model(&draws, seed % 2);
     }
@@ -164,11 +168,13 @@ static void test_fits(void **state)
     static const struct {
         const char *tail;
         size_t len;
-    } others[] = { { "\x12\x02\x18\x01", 4 },            /* unigram */
-                   { "\x1a\x02\x20\x01", 4 },            /* spaces taken out */
-                   { "\x0a\x05\x0a\x01x\x18\x04", 7 },   /* user-defined */
-                   { "\x0a\x05\x0a\x01x\x18\x05", 7 },   /* unused */
-                   { "\x0a\x05\x0a\x01x\x18\x03", 7 } }; /* a control piece of one character */
+        const char *obstacle; /* NULL: none */
+    } others[] = { { "\x12\x02\x18\x01", 4, "not BPE" },
+                   { "\x1a\x02\x20\x01", 4, "treats spaces" },
+                   { "\x0a\x05\x0a\x01x\x18\x04", 7, NULL }, /* user-defined */
+                   { "\x0a\x06\x0a\x02x \x18\x04", 8, "user-defined piece holds a space" },
+                   { "\x0a\x05\x0a\x01x\x18\x05", 7, "unused" },
+                   { "\x0a\x05\x0a\x01x\x18\x03", 7, "single character" } };
     struct hm_error err = { 0 };
 
     (void)state;
@@ -177,7 +183,9 @@ static void test_fits(void **state)
         struct hm_spm_model model = { 0 };
         assert_ok(hm_buf_append(&bytes, others[i].tail, others[i].len, &err), err);
         assert_ok(hm_spm_model_parse(buf_str(&bytes), "other", &model, &err), err);
-        assert_false(hm_piece_encoder_fits(&model));
+        const char *obstacle = hm_piece_encoder_obstacle(&model);
+        assert_true(others[i].obstacle ? obstacle && strstr(obstacle, others[i].obstacle)
+                                       : !obstacle);
         hm_spm_model_release(&model);
         hm_buf_release(&bytes);
     }

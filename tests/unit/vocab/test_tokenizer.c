@@ -12,7 +12,7 @@
 static const char *const pieces[] = { HM_SPM_SPACE, "a",  "b",  "ab",   "aab", "abab", "=", "==",
                                       "====",       "中", "国", "中国", "哈",  "哈哈", "é", NULL };
 
-enum kind { BYTES, NO_BYTES, USER_DEFINED /* encoded by the library, in parts */ };
+enum kind { BYTES, NO_BYTES, UNUSED /* encoded by the library, in parts */ };
 
 static struct hm_tokenizer *open_tiny(enum kind kind)
 {
@@ -22,11 +22,11 @@ static struct hm_tokenizer *open_tiny(enum kind kind)
 
     /* The model adds the dummy prefix. */
     assert_ok(hm_buf_append(&model, "\x1a\x02\x18\x01", 4, &err), err);
-    if (kind == USER_DEFINED)
+    if (kind == UNUSED)
         assert_ok(hm_buf_append(&model,
                                 "\x0a\x06\x0a\x02"
                                 "a="
-                                "\x18\x04",
+                                "\x18\x05",
                                 8, &err),
                   err);
     assert_ok(hm_tokenizer_open_bytes(buf_str(&model), "tiny", &tokenizer, &err), err);
@@ -86,7 +86,7 @@ static void test_parts(void **state)
     (void)state;
     check_parts(BYTES);
     check_parts(NO_BYTES);
-    check_parts(USER_DEFINED);
+    check_parts(UNUSED);
 }
 
 static void test_bare(void **state)
@@ -134,6 +134,38 @@ static void test_nul_and_back(void **state)
     assert_int_equal(back.len, 0);
     hm_ids_release(&ids);
     hm_buf_release(&back);
+    hm_tokenizer_free(tokenizer);
+}
+
+static void test_verify(void **state)
+{
+    struct hm_tokenizer *tokenizer = open_tiny(BYTES);
+    struct hm_text_encoder encoder = hm_tokenizer_encoder(tokenizer);
+    struct hm_buf text = { 0 };
+    struct hm_ids ids = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    for (size_t len = 40; len < 10u << 20; len *= 50) { /* the longest is verified in part */
+        hm_buf_clear(&text);
+        hm_ids_clear(&ids);
+        while (text.len < len)
+            assert_ok(hm_buf_text(&text, "中国 ab 哈哈哈 x\n", &err), err);
+        assert_ok(hm_tokenizer_encode(tokenizer, buf_str(&text), &ids, &err), err);
+        assert_ok(encoder.verify(encoder.context, buf_str(&text), ids.id, ids.count, &err), err);
+        assert_fails(hm_tokenizer_verify(tokenizer, buf_str(&text), ids.id, 7, &err), HM_ERR_CHECK,
+                     "token 7, at byte 19 of the text, is id -1, libsentencepiece gives", err);
+        ids.id[3]++;
+        assert_fails(hm_tokenizer_verify(tokenizer, buf_str(&text), ids.id, ids.count, &err),
+                     HM_ERR_CHECK, "token 3, at byte 7 of the text, is id 26", err);
+        ids.id[3]--;
+        assert_ok(hm_ids_append(&ids, ids.id, 1, &err), err);
+        if (len < 4u << 20)
+            assert_fails(hm_tokenizer_verify(tokenizer, buf_str(&text), ids.id, ids.count, &err),
+                         HM_ERR_CHECK, "libsentencepiece gives -1", err);
+    }
+    hm_buf_release(&text);
+    hm_ids_release(&ids);
     hm_tokenizer_free(tokenizer);
 }
 
@@ -252,8 +284,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parts),        cmocka_unit_test(test_bare),
         cmocka_unit_test(test_nul_and_back), cmocka_unit_test(test_encoder),
-        cmocka_unit_test(test_long_line),    cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_verify),       cmocka_unit_test(test_long_line),
+        cmocka_unit_test(test_limits),       cmocka_unit_test(test_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
