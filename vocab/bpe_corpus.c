@@ -291,8 +291,9 @@ int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *
         status = hm_bpe_runs_cut(trainer, counts, &cut, err);
     uint64_t cut_bytes = cut ? hm_han_counts_bytes(cut) : 0;
     atomic_fetch_add(&trainer->used_bytes, cut_bytes);
+    struct bpe_segments segments = hm_bpe_segments_of(cut ? cut : counts);
     if (status == HM_OK)
-        status = hm_bpe_slots_lay(trainer, cut ? cut : counts, err);
+        status = hm_bpe_slots_lay(trainer, &segments, err);
     hm_han_counts_free(cut);
     atomic_fetch_sub(&trainer->used_bytes, cut_bytes);
     if (status == HM_OK)

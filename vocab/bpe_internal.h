@@ -34,6 +34,21 @@ static inline uint32_t hm_run_code(const uint16_t *unit, uint32_t *i)
 #define BPE_CODES 0x110000u
 
 /*
+ * Where the trainer takes its text from: every distinct segment of part `part`, the same each time.
+ * Parts are walked by several threads at once, one part to a thread; each() < 0 ends the walk with
+ * that status, which each() has told in an error of its own.
+ */
+struct bpe_segments {
+    void *context;
+    size_t n_parts;
+    int (*walk)(void *context, size_t part, int (*each)(void *user, const struct hm_run *run),
+                void *user, struct hm_error *err);
+};
+
+/* Counted runs in memory as such; `counts` is borrowed. */
+struct bpe_segments hm_bpe_segments_of(const struct hm_han_counts *counts);
+
+/*
  * The text of a training: every segment's symbols in slots, one slot a character, a zero slot
  * before the first and after each segment. A symbol of n characters fills n slots: its id stands in
  * the first and in the last, the others hold what no pair can match. Segments lie by weight, so
@@ -104,7 +119,7 @@ struct bpe_trainer {
     uint32_t *slot;
     uint32_t n_slots;
     struct bpe_weight_class *weight_class;
-    size_t n_weight_classes;
+    size_t n_weight_classes, cap_weight_classes;
     struct bpe_pair *pair; /* 0 is none */
     size_t n_pairs, cap_pairs;
     struct bpe_pair_key *pair_table; /* power of two */
@@ -148,8 +163,9 @@ int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *
 int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                     struct hm_han_counts **ret_cut, struct hm_error *err);
 
-/* bpe_slots.c: slots from segments; then places of the existing pairs, and the queue. */
-int hm_bpe_slots_lay(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+/* bpe_slots.c: slots from segments (two walks); then places of the existing pairs, and the queue.
+ */
+int hm_bpe_slots_lay(struct bpe_trainer *trainer, const struct bpe_segments *segments,
                      struct hm_error *err);
 int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err);
 void hm_bpe_slots_unload(struct bpe_trainer *trainer);

@@ -2,30 +2,92 @@
 /*
  * The trainer's text in memory: segments laid out by weight in slots, and for every pair of
  * characters the list of its places. Order among segments of one weight does not matter to the
- * merges.
+ * merges. Segments are walked twice, parts in parallel: to know how many slots each weight takes,
+ * then to lay them there.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "bpe_internal.h"
+#include "han_store.h"
 #include "hanmix/base/parallel.h"
 
-#define SMALL_WEIGHTS 4096u
+#define SMALL_WEIGHTS 1024u
+#define LARGE_FIRST   64u
+#define STOP_EVERY    65536u /* segments between two looks at the stop flag */
 #define UNIT_SLOTS    65536u /* slots whose pairs one unit finds */
 
-struct weights {
-    uint64_t small_slots[SMALL_WEIGHTS]; /* slots taken by segments of a small weight */
-    uint32_t small_next[SMALL_WEIGHTS];  /* where its next segment goes */
-    struct bpe_weight_class *large;      /* end = slots taken, then where the next segment goes */
-    size_t n_large, cap_large;
-    uint64_t slots;
+/* --- segments of counts in memory ------------------------------------------------------------- */
+
+static int counts_walk(void *context, size_t part,
+                       int (*each)(void *user, const struct hm_run *run), void *user,
+                       struct hm_error *err)
+{
+    const struct hm_han_counts *counts = context;
+    uint64_t cursor = 0;
+    struct hm_run run;
+
+    (void)err;
+    while (hm_han_part_next(&counts->part[part], &cursor, &run))
+        HM_TRY(each(user, &run));
+    return HM_OK;
+}
+
+struct bpe_segments hm_bpe_segments_of(const struct hm_han_counts *counts)
+{
+    return (struct bpe_segments){ .context = (void *)(uintptr_t)counts,
+                                  .n_parts = HM_HAN_PARTS,
+                                  .walk = counts_walk };
+}
+
+/* --- laying ----------------------------------------------------------------------------------- */
+
+struct weight_slots {
+    uint64_t weight;
+    uint64_t slots; /* taken by segments of the weight; later where the next of them goes */
 };
 
-static int weight_order(const void *a, const void *b)
-{
-    const struct bpe_weight_class *x = a;
-    const struct bpe_weight_class *y = b;
+struct part_weights {
+    struct bpe_trainer *trainer;
+    uint64_t small[SMALL_WEIGHTS]; /* `slots` of small weights */
+    struct weight_slots *large;    /* when weighed: ascending, every weight once */
+    size_t n_large, cap_large, next_large;
+    uint64_t slots, n_segments;
+    struct hm_error err;
+};
 
-    return x->weight < y->weight ? -1 : x->weight > y->weight;
+struct laying {
+    const struct bpe_segments *segments;
+    struct part_weights *part;
+    int (*each)(void *user, const struct hm_run *run);
+};
+
+static void part_unit(void *context, size_t index, int worker)
+{
+    struct laying *laying = context;
+    struct part_weights *part = &laying->part[index];
+
+    (void)worker;
+    part->n_segments = 0;
+    laying->segments->walk(laying->segments->context, index, laying->each, part, &part->err);
+}
+
+static int parts_walk(struct laying *laying, int (*each)(void *user, const struct hm_run *run),
+                      struct hm_error *err)
+{
+    laying->each = each;
+    hm_parallel_for(laying->segments->n_parts, part_unit, laying);
+    for (size_t i = 0; i < laying->segments->n_parts; i++)
+        if (laying->part[i].err.code < 0)
+            return hm_error_pass(err, &laying->part[i].err);
+    return HM_OK;
+}
+
+static int stop_look(struct part_weights *part)
+{
+    if (++part->n_segments % STOP_EVERY == 0 && hm_ctl_stopped(part->trainer->ctl))
+        return hm_fail(&part->err, HM_ERR_STOPPED, "vocabulary training was stopped");
+    return HM_OK;
 }
 
 /* Characters of a run: its units less the second halves of pairs. */
@@ -38,139 +100,196 @@ static uint32_t run_length(const struct hm_run *run)
     return length;
 }
 
-static int weights_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
-                         struct weights *weights, struct hm_error *err)
+static int weight_order(const void *a, const void *b)
 {
-    uint64_t cursor = 0;
-    struct hm_run run;
+    const struct weight_slots *x = a;
+    const struct weight_slots *y = b;
 
-    weights->slots = 1;
-    while (hm_han_counts_next(counts, &cursor, &run)) {
-        uint32_t length = run_length(&run);
-        if (length < 2)
-            continue;
-        weights->slots += length + (uint64_t)1;
-        if (weights->slots >= UINT32_MAX)
-            return hm_fail(err, HM_ERR_NOFIT,
-                           "the Han runs that matter for %zu merges hold more than 4294967295 "
-                           "characters: sample the text",
-                           trainer->wanted);
-        if (run.count < SMALL_WEIGHTS) {
-            weights->small_slots[run.count] += length + (uint64_t)1;
-            continue;
-        }
-        if (weights->n_large == weights->cap_large) {
-            size_t cap = weights->cap_large ? 2 * weights->cap_large : 256;
-            struct bpe_weight_class *grown =
-                hm_bpe_resize(trainer, weights->large, weights->cap_large * sizeof(*grown),
-                              cap * sizeof(*grown), err);
-            if (!grown)
-                return err->code;
-            weights->large = grown;
-            weights->cap_large = cap;
-        }
-        weights->large[weights->n_large++] =
-            (struct bpe_weight_class){ run.count, length + (uint32_t)1 };
+    return x->weight < y->weight ? -1 : x->weight > y->weight;
+}
+
+/* Sort large weights and join equal ones. */
+static void large_join(struct part_weights *part)
+{
+    size_t n = 0;
+
+    if (part->n_large)
+        qsort(part->large, part->n_large, sizeof(*part->large), weight_order);
+    for (size_t i = 0; i < part->n_large; i++) {
+        if (n > 0 && part->large[n - 1].weight == part->large[i].weight)
+            part->large[n - 1].slots += part->large[i].slots;
+        else
+            part->large[n++] = part->large[i];
     }
+    part->n_large = n;
+}
+
+static int large_grow(struct part_weights *part)
+{
+    size_t cap = part->cap_large ? 2 * part->cap_large : LARGE_FIRST;
+    struct weight_slots *grown =
+        hm_bpe_resize(part->trainer, part->large, part->cap_large * sizeof(*grown),
+                      cap * sizeof(*grown), &part->err);
+
+    if (!grown)
+        return part->err.code;
+    part->large = grown;
+    part->cap_large = cap;
     return HM_OK;
 }
 
-/* Equal large weights become one entry, whose `end` is where its segments begin. */
-static void large_join(struct weights *weights, uint32_t next)
+static int large_add(struct part_weights *part, uint64_t weight, uint64_t slots)
 {
-    size_t n = 0;
-
-    if (weights->n_large)
-        qsort(weights->large, weights->n_large, sizeof(*weights->large), weight_order);
-    for (size_t i = 0; i < weights->n_large; i++) {
-        struct bpe_weight_class one = weights->large[i];
-        if (n == 0 || weights->large[n - 1].weight != one.weight)
-            weights->large[n++] = (struct bpe_weight_class){ one.weight, next };
-        next += one.end;
+    if (part->n_large == part->cap_large) {
+        large_join(part);
+        if (2 * part->n_large >= part->cap_large)
+            HM_TRY(large_grow(part));
     }
-    weights->n_large = n;
+    part->large[part->n_large++] = (struct weight_slots){ weight, slots };
+    return HM_OK;
 }
 
-/* Classes by rising weight, and where each begins. */
-static int classes_make(struct bpe_trainer *trainer, struct weights *weights, struct hm_error *err)
+static int segment_weigh(void *user, const struct hm_run *run)
 {
-    uint32_t next = 1;
-    size_t n = 0;
+    struct part_weights *part = user;
+    uint64_t slots = run_length(run) + (uint64_t)1;
 
-    for (uint32_t i = 0; i < SMALL_WEIGHTS; i++) {
-        weights->small_next[i] = next;
-        next += (uint32_t)weights->small_slots[i];
-        n += weights->small_slots[i] > 0;
+    if (slots < 3)
+        return HM_OK;
+    part->slots += slots;
+    HM_TRY(stop_look(part));
+    if (run->count >= SMALL_WEIGHTS)
+        return large_add(part, run->count, slots);
+    part->small[run->count] += slots;
+    return HM_OK;
+}
+
+/* The smallest large weight that no part has passed; 0 when there is none. */
+static uint64_t large_next(const struct laying *laying)
+{
+    uint64_t next = 0;
+
+    for (size_t i = 0; i < laying->segments->n_parts; i++) {
+        const struct part_weights *part = &laying->part[i];
+        if (part->next_large < part->n_large &&
+            (next == 0 || part->large[part->next_large].weight < next))
+            next = part->large[part->next_large].weight;
     }
-    large_join(weights, next);
-    trainer->n_weight_classes = n + weights->n_large;
-    trainer->weight_class = hm_bpe_resize(
-        trainer, NULL, 0, trainer->n_weight_classes * sizeof(*trainer->weight_class), err);
+    return next;
+}
+
+/* What was taken becomes where to go; *next moves behind. */
+static void begin_here(uint64_t *slots, uint64_t *next)
+{
+    uint64_t taken = *slots;
+
+    *slots = *next;
+    *next += taken;
+}
+
+static void class_close(struct bpe_trainer *trainer, uint64_t weight, uint64_t next)
+{
+    size_t n = trainer->n_weight_classes;
+
+    if (next > (n > 0 ? trainer->weight_class[n - 1].end : 1))
+        trainer->weight_class[trainer->n_weight_classes++] =
+            (struct bpe_weight_class){ weight, (uint32_t)next };
+}
+
+/* Classes by rising weight; within a class, parts in order. */
+static int classes_make(struct bpe_trainer *trainer, struct laying *laying, struct hm_error *err)
+{
+    uint64_t next = 1; /* slot 0 is a separator */
+    size_t most = SMALL_WEIGHTS;
+
+    for (size_t i = 0; i < laying->segments->n_parts; i++) {
+        large_join(&laying->part[i]);
+        most += laying->part[i].n_large;
+    }
+    trainer->cap_weight_classes = most;
+    trainer->weight_class =
+        hm_bpe_resize(trainer, NULL, 0, most * sizeof(*trainer->weight_class), err);
     if (!trainer->weight_class)
         return err->code;
-    n = 0;
-    for (uint32_t i = 0; i < SMALL_WEIGHTS; i++)
-        if (weights->small_slots[i])
-            trainer->weight_class[n++] =
-                (struct bpe_weight_class){ i, weights->small_next[i] +
-                                                  (uint32_t)weights->small_slots[i] };
-    for (size_t i = 0; i < weights->n_large; i++)
-        trainer->weight_class[n++] =
-            (struct bpe_weight_class){ weights->large[i].weight, i + 1 < weights->n_large
-                                                                     ? weights->large[i + 1].end
-                                                                     : (uint32_t)weights->slots };
+    for (uint32_t weight = 0; weight < SMALL_WEIGHTS; weight++) {
+        for (size_t i = 0; i < laying->segments->n_parts; i++)
+            begin_here(&laying->part[i].small[weight], &next);
+        class_close(trainer, weight, next);
+    }
+    for (uint64_t weight; (weight = large_next(laying)) != 0;) {
+        for (size_t i = 0; i < laying->segments->n_parts; i++) {
+            struct part_weights *part = &laying->part[i];
+            if (part->next_large < part->n_large && part->large[part->next_large].weight == weight)
+                begin_here(&part->large[part->next_large++].slots, &next);
+        }
+        class_close(trainer, weight, next);
+    }
     return HM_OK;
 }
 
-static uint32_t *next_of(struct weights *weights, uint64_t weight)
+static int segment_lay(void *user, const struct hm_run *run)
 {
-    struct bpe_weight_class wanted = { .weight = weight };
+    struct part_weights *part = user;
+    struct bpe_trainer *trainer = part->trainer;
+    struct weight_slots wanted = { .weight = run->count };
+    uint32_t length = run_length(run);
 
-    if (weight < SMALL_WEIGHTS)
-        return &weights->small_next[weight];
-    struct bpe_weight_class *found =
-        bsearch(&wanted, weights->large, weights->n_large, sizeof(wanted), weight_order);
-    return &found->end;
+    if (length < 2)
+        return HM_OK;
+    HM_TRY(stop_look(part));
+    struct weight_slots *large = NULL;
+    if (run->count >= SMALL_WEIGHTS && part->n_large > 0)
+        large = bsearch(&wanted, part->large, part->n_large, sizeof(wanted), weight_order);
+    uint64_t *next = large ? &large->slots : &part->small[run->count % SMALL_WEIGHTS];
+    if (*next + length >= trainer->n_slots || (!large && run->count >= SMALL_WEIGHTS))
+        return hm_fail(&part->err, HM_ERR_FORMAT,
+                       "Han runs differ between two walks over them: the files they were kept in "
+                       "were changed by another program");
+    uint32_t *slot = trainer->slot + *next;
+    for (uint32_t i = 0; i < run->n_units;)
+        *slot++ = trainer->symbol_of[hm_run_code(run->unit, &i)];
+    *slot = 0;
+    *next += length + (uint64_t)1;
+    return HM_OK;
 }
 
-static void segments_lay(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
-                         struct weights *weights)
+static int lay(struct bpe_trainer *trainer, struct laying *laying, struct hm_error *err)
 {
-    uint64_t cursor = 0;
-    struct hm_run run;
+    uint64_t slots = 1;
 
+    HM_TRY(parts_walk(laying, segment_weigh, err));
+    for (size_t i = 0; i < laying->segments->n_parts; i++)
+        slots += laying->part[i].slots;
+    if (slots > UINT32_MAX)
+        return hm_fail(err, HM_ERR_NOFIT,
+                       "the Han runs that matter for %zu merges need %" PRIu64
+                       " places and 4294967295 can be numbered: sample the text",
+                       trainer->wanted, slots);
+    HM_TRY(classes_make(trainer, laying, err));
+    trainer->slot = hm_bpe_resize(trainer, NULL, 0, slots * sizeof(uint32_t), err);
+    if (!trainer->slot)
+        return err->code;
+    trainer->n_slots = (uint32_t)slots;
     trainer->slot[0] = 0;
-    while (hm_han_counts_next(counts, &cursor, &run)) {
-        if (run_length(&run) < 2)
-            continue;
-        uint32_t *next = next_of(weights, run.count);
-        uint32_t at = *next;
-        for (uint32_t i = 0; i < run.n_units;)
-            trainer->slot[at++] = trainer->symbol_of[hm_run_code(run.unit, &i)];
-        trainer->slot[at++] = 0;
-        *next = at;
-    }
+    return parts_walk(laying, segment_lay, err);
 }
 
-int hm_bpe_slots_lay(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+int hm_bpe_slots_lay(struct bpe_trainer *trainer, const struct bpe_segments *segments,
                      struct hm_error *err)
 {
-    struct weights *weights = hm_bpe_zeroed(trainer, sizeof(*weights), err);
+    size_t part_bytes = segments->n_parts * sizeof(struct part_weights);
+    struct laying laying = { .segments = segments };
 
-    if (!weights)
+    laying.part = hm_bpe_zeroed(trainer, part_bytes, err);
+    if (!laying.part)
         return err->code;
-    int status = weights_count(trainer, counts, weights, err);
-    if (status == HM_OK)
-        status = classes_make(trainer, weights, err);
-    if (status == HM_OK) {
-        trainer->n_slots = (uint32_t)weights->slots;
-        trainer->slot = hm_bpe_resize(trainer, NULL, 0, trainer->n_slots * sizeof(uint32_t), err);
-        status = trainer->slot ? HM_OK : err->code;
-    }
-    if (status == HM_OK)
-        segments_lay(trainer, counts, weights);
-    hm_bpe_drop(trainer, weights->large, weights->cap_large * sizeof(*weights->large));
-    hm_bpe_drop(trainer, weights, sizeof(*weights));
+    for (size_t i = 0; i < segments->n_parts; i++)
+        laying.part[i].trainer = trainer;
+    int status = lay(trainer, &laying, err);
+    for (size_t i = 0; i < segments->n_parts; i++)
+        hm_bpe_drop(trainer, laying.part[i].large,
+                    laying.part[i].cap_large * sizeof(struct weight_slots));
+    hm_bpe_drop(trainer, laying.part, part_bytes);
     return status;
 }
 
@@ -252,9 +371,9 @@ void hm_bpe_slots_unload(struct bpe_trainer *trainer)
 {
     hm_bpe_drop(trainer, trainer->slot, trainer->n_slots * sizeof(uint32_t));
     hm_bpe_drop(trainer, trainer->weight_class,
-                trainer->n_weight_classes * sizeof(*trainer->weight_class));
+                trainer->cap_weight_classes * sizeof(*trainer->weight_class));
     trainer->slot = NULL;
     trainer->weight_class = NULL;
     trainer->n_slots = 0;
-    trainer->n_weight_classes = 0;
+    trainer->n_weight_classes = trainer->cap_weight_classes = 0;
 }
