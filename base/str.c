@@ -178,22 +178,6 @@ unsigned hm_utf8_encode(uint32_t code, char out[4])
     return need;
 }
 
-bool hm_utf8_valid(struct hm_str text, size_t *ret_bad_offset)
-{
-    uint32_t code;
-
-    for (size_t at = 0; at < text.len;) {
-        unsigned used = hm_utf8_decode(text.ptr + at, text.len - at, &code);
-        if (used == 0) {
-            if (ret_bad_offset)
-                *ret_bad_offset = at;
-            return false;
-        }
-        at += used;
-    }
-    return true;
-}
-
 void hm_text_clean(char *text)
 {
     size_t len = strlen(text);

@@ -38,24 +38,34 @@ struct line_reader {
     bool at_end;
 };
 
+struct line_slice { /* bytes that may be overwritten */
+    char *ptr;
+    size_t len;
+};
+
 enum line_state { LINE_END = 0, LINE_TEXT = 1, LINE_TOO_LONG = 2 };
 
 void hm_line_reader_init(struct line_reader *reader, struct byte_stream *stream);
 void hm_line_reader_release(struct line_reader *reader);
 /* enum line_state, or a negative status. The slice is valid until the next call; "\r\n" counts as a
  * newline. */
-int hm_line_reader_next(struct line_reader *reader, struct hm_str *ret_line, struct hm_error *err);
+int hm_line_reader_next(struct line_reader *reader, struct line_slice *ret_line,
+                        struct hm_error *err);
 
-struct json_line { /* the parts wanted of the line last parsed; slices borrow from `value` */
-    json_t *value; /* owned */
+struct json_line { /* the parts wanted of a line; they stand in the line's own bytes */
     struct hm_str text;
     const char *set; /* NULL when no set field was asked for or the line has none */
 };
-void hm_json_line_release(struct json_line *line);
 /* A broken line, or one without the field, is HM_ERR_FORMAT; `where` ("file:line") begins the
- * sentence. */
-int hm_json_line_parse(struct hm_str line, const char *where, const struct hm_text_options *options,
-                       struct json_line *ret_line, struct hm_error *err);
+ * sentence. The line is overwritten with what it holds, unless that fails. */
+int hm_json_line_parse(char *line, size_t len, const char *where,
+                       const struct hm_text_options *options, struct json_line *ret_line,
+                       struct hm_error *err);
+/* The two ways to do it: a scan that refuses what is wrong or rare, and a tree. */
+bool hm_json_scan(char *line, size_t len, const char *field, const char *set_field,
+                  struct json_line *ret_line);
+int hm_json_tree(char *line, size_t len, const char *where, const char *field,
+                 const char *set_field, struct json_line *ret_line, struct hm_error *err);
 
 struct set_reader { /* documents of one named set, file after file, epoch after epoch */
     const struct hm_text_set *set; /* borrowed */
@@ -63,7 +73,6 @@ struct set_reader { /* documents of one named set, file after file, epoch after 
     struct hm_text_stats *stats; /* shared by all sets */
     struct byte_stream stream;
     struct line_reader lines;
-    struct json_line parsed;
     size_t file; /* index of the open file */
     bool is_open, is_json;
     uint64_t epoch;      /* completed passes */

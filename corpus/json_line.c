@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The text, and where asked the set's name, of one line of JSONL. Field names may be paths:
- * "meta.source".
+ * "meta.source". json_scan.c reads nearly all lines; of the others the tree tells what they hold or
+ * what is wrong with them.
  */
 #include <string.h>
 
 #include "internal.h"
-
-void hm_json_line_release(struct json_line *line)
-{
-    json_decref(line->value);
-    *line = (struct json_line){ 0 };
-}
 
 /* The member at a dotted path; a key that itself holds a dot is found first. */
 static const json_t *member_at(const json_t *object, const char *path)
@@ -28,27 +23,49 @@ static const json_t *member_at(const json_t *object, const char *path)
     return child ? member_at(child, dot + 1) : NULL;
 }
 
-int hm_json_line_parse(struct hm_str line, const char *where, const struct hm_text_options *options,
-                       struct json_line *ret_line, struct hm_error *err)
+/* Put the strings found in a tree where the line was, which is longer than both. */
+static void strings_place(char *line, const json_t *text, const json_t *set,
+                          struct json_line *ret_line)
 {
-    struct json_line parsed = { 0 };
+    size_t len = json_string_length(text);
+
+    memcpy(line, json_string_value(text), len);
+    *ret_line = (struct json_line){ .text = { line, len } };
+    if (!json_is_string(set))
+        return;
+    char *name = set == text ? line : line + len;
+    memcpy(name, json_string_value(set), json_string_length(set));
+    name[json_string_length(set)] = '\0';
+    ret_line->set = name;
+}
+
+int hm_json_tree(char *line, size_t len, const char *where, const char *field,
+                 const char *set_field, struct json_line *ret_line, struct hm_error *err)
+{
+    json_t *value = NULL;
+
+    HM_TRY(hm_json_parse((struct hm_str){ line, len }, where, &value, err));
+    const json_t *text = member_at(value, field);
+    int status = HM_OK;
+    if (json_is_string(text))
+        strings_place(line, text, set_field ? member_at(value, set_field) : NULL, ret_line);
+    else if (!json_is_object(value))
+        status = hm_fail(err, HM_ERR_FORMAT, "'%s': the line is not a JSON object", where);
+    else
+        status = hm_fail(err, HM_ERR_FORMAT,
+                         text ? "'%s': field '%s' is not a string" : "'%s': no field '%s'", where,
+                         field);
+    json_decref(value);
+    return status;
+}
+
+int hm_json_line_parse(char *line, size_t len, const char *where,
+                       const struct hm_text_options *options, struct json_line *ret_line,
+                       struct hm_error *err)
+{
     const char *field = options->field ? options->field : "text";
 
-    HM_TRY(hm_json_parse(line, where, &parsed.value, err));
-    const json_t *text = member_at(parsed.value, field);
-    if (!json_is_string(text)) {
-        bool there = text != NULL;
-        bool is_object = json_is_object(parsed.value);
-        hm_json_line_release(&parsed);
-        if (!is_object)
-            return hm_fail(err, HM_ERR_FORMAT, "'%s': the line is not a JSON object", where);
-        return hm_fail(err, HM_ERR_FORMAT,
-                       there ? "'%s': field '%s' is not a string" : "'%s': no field '%s'", where,
-                       field);
-    }
-    parsed.text = (struct hm_str){ json_string_value(text), json_string_length(text) };
-    if (options->set_field)
-        parsed.set = json_string_value(member_at(parsed.value, options->set_field));
-    *ret_line = parsed;
-    return HM_OK;
+    if (hm_json_scan(line, len, field, options->set_field, ret_line))
+        return HM_OK;
+    return hm_json_tree(line, len, where, field, options->set_field, ret_line, err);
 }

@@ -65,7 +65,8 @@ static int skip_line(struct line_reader *reader, struct hm_error *err)
     }
 }
 
-int hm_line_reader_next(struct line_reader *reader, struct hm_str *ret_line, struct hm_error *err)
+int hm_line_reader_next(struct line_reader *reader, struct line_slice *ret_line,
+                        struct hm_error *err)
 {
     size_t searched = 0;
 
@@ -84,7 +85,7 @@ int hm_line_reader_next(struct line_reader *reader, struct hm_str *ret_line, str
                 start += 3;
                 len -= 3;
             }
-            *ret_line = (struct hm_str){ start, len };
+            *ret_line = (struct line_slice){ start, len };
             return LINE_TEXT;
         }
         if (reader->at_end)

@@ -21,7 +21,6 @@ void hm_set_reader_init(struct set_reader *reader, const struct hm_text_set *set
 
 static void file_close(struct set_reader *reader)
 {
-    hm_json_line_release(&reader->parsed);
     if (!reader->is_open)
         return;
     reader->done_bytes += reader->stream.consumed_bytes;
@@ -80,7 +79,7 @@ static int bad_line(struct set_reader *reader, const struct hm_error *found, str
 }
 
 /* The text of one line, or a length of 0 when there is none. */
-static int line_text(struct set_reader *reader, int state, struct hm_str line,
+static int line_text(struct set_reader *reader, int state, struct line_slice line,
                      struct hm_str *ret_text, const char **ret_set, struct hm_error *err)
 {
     struct hm_error found = { 0 };
@@ -88,7 +87,6 @@ static int line_text(struct set_reader *reader, int state, struct hm_str line,
     int status = HM_OK;
 
     *ret_text = (struct hm_str){ "", 0 };
-    hm_json_line_release(&reader->parsed);
     snprintf(where, sizeof(where), "%s:%" PRIu64, reader->stream.path, reader->lines.line);
     if (state == LINE_TOO_LONG) {
         status = hm_fail(&found, HM_ERR_FORMAT, "'%s': the line is longer than %u bytes", where,
@@ -96,17 +94,18 @@ static int line_text(struct set_reader *reader, int state, struct hm_str line,
     } else if (line.len == 0) {
         return HM_OK;
     } else if (reader->is_json) {
-        status = hm_json_line_parse(line, where, reader->options, &reader->parsed, &found);
+        struct json_line parsed = { 0 };
+        status = hm_json_line_parse(line.ptr, line.len, where, reader->options, &parsed, &found);
         if (status == HM_OK) {
-            *ret_text = reader->parsed.text;
-            *ret_set = reader->parsed.set ? reader->parsed.set : reader->set->name;
+            *ret_text = parsed.text;
+            *ret_set = parsed.set ? parsed.set : reader->set->name;
         }
     } else {
         size_t offset = 0;
-        if (!hm_utf8_valid(line, &offset))
+        *ret_text = (struct hm_str){ line.ptr, line.len };
+        if (!hm_utf8_valid(*ret_text, &offset))
             status = hm_fail(&found, HM_ERR_FORMAT, "'%s': not UTF-8 at byte %zu of the line",
                              where, offset);
-        *ret_text = line;
         *ret_set = reader->set->name;
     }
     if (status == HM_ERR_NOMEM)
@@ -141,7 +140,7 @@ int hm_set_reader_next(struct set_reader *reader, struct hm_str *ret_text, const
                        struct hm_error *err)
 {
     while (reader->file < reader->set->n_files) {
-        struct hm_str line = { "", 0 };
+        struct line_slice line = { NULL, 0 };
         if (!reader->is_open)
             HM_TRY(file_open(reader, err));
         int state = hm_line_reader_next(&reader->lines, &line, err);

@@ -167,7 +167,7 @@ static int source_next(void *context, struct hm_doc *ret_doc, struct hm_error *e
                                     .set_index = index,
                                     .number = source->stats.documents++ };
         source->stats.bytes += text.len;
-        source->stats.chars += hm_utf8_count(text);
+        source->stats.chars += hm_utf8_begun(text);
         return 1;
     }
 }

@@ -58,6 +58,9 @@ bool hm_utf8_valid(struct hm_str text, size_t *ret_bad_offset); /* ret_bad_offse
 /* Make a name fit to be shown: malformed UTF-8 becomes '?', control characters become spaces. */
 void hm_text_clean(char *text);
 size_t hm_utf8_count(struct hm_str text); /* code points; malformed bytes count one each */
+size_t hm_utf8_begun(struct hm_str text); /* the same for well-formed text, much faster */
+/* Length of the well-formed text at the front without a quote, a backslash or a byte below 0x20. */
+size_t hm_utf8_string_span(struct hm_str text);
 
 /* "64K 2M 24G" (binary units) to bytes; plain numbers pass. */
 int hm_parse_size(const char *text, uint64_t *ret_bytes, struct hm_error *err);
