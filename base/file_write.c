@@ -6,8 +6,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -242,20 +244,42 @@ int hm_file_copy(const char *from, const char *to, struct hm_error *err)
     return status;
 }
 
-int hm_file_link_or_copy(const char *from, const char *to, struct hm_error *err)
+/* temp shares the blocks of from, copied when either is written; false where that is not to be had.
+ */
+static bool file_clone(const char *from, const char *temp)
+{
+    int source = open(from, O_RDONLY | O_CLOEXEC);
+    int target = source < 0 ? -1 : open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    bool done = target >= 0 && ioctl(target, FICLONE, source) == 0 && fsync(target) == 0;
+
+    if (target >= 0) {
+        close(target);
+        if (!done)
+            unlink(temp);
+    }
+    if (source >= 0)
+        close(source);
+    return done;
+}
+
+int hm_file_link_or_copy(const char *from, const char *to, bool *ret_copied, struct hm_error *err)
 {
     char *temp = NULL;
 
     HM_TRY(hm_format(&temp, err, "%s.tmp", to));
     unlink(temp);
     int status;
-    if (link(from, temp) == 0) {
+    bool shared =
+        file_clone(from, temp) || linkat(AT_FDCWD, from, AT_FDCWD, temp, AT_SYMLINK_FOLLOW) == 0;
+    if (shared) {
         /* rename(2) does nothing when both names are already the same file: remove the second. */
         status = hm_path_rename(temp, to, err);
         unlink(temp);
     } else {
         status = hm_file_copy(from, to, err);
     }
+    if (status == HM_OK)
+        *ret_copied = !shared;
     hm_free(temp);
     return status;
 }

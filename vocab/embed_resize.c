@@ -114,15 +114,30 @@ static int tensor_write(struct resize *resize, const struct hm_tensor *tensor,
 {
     /* A tied head that is stored all the same must stay equal to the embedding. */
     bool embedding = tensor == resize->embed || resize->ckpt.arch.tied;
-    struct hm_rng_key key = { resize->options->seed, embedding
-                                                         ? hm_hash64("vocab.resize embed", 18, 0)
-                                                         : hm_hash64("vocab.resize head", 17, 0) };
+    struct hm_grown_matrix matrix = {
+        .ckpt = &resize->ckpt,
+        .tensor = tensor,
+        .head = !embedding,
+        .key = { resize->options->seed, embedding ? hm_hash64("vocab.resize embed", 18, 0)
+                                                  : hm_hash64("vocab.resize head", 17, 0) }
+    };
 
     if (!is_grown(resize, tensor))
         return tensor_copy(resize, tensor, writer, err);
-    HM_TRY(hm_rows_write(&resize->plan, resize->options, tensor, key, resize->ctl, writer,
-                         tensor == resize->embed ? &resize->report.duplicate_rows : NULL, err));
+    HM_TRY(hm_rows_write(&resize->plan, resize->options, &matrix, resize->ctl, writer, err));
     hm_checkpoint_drop(&resize->ckpt, tensor, 0, tensor->size_bytes);
+    if (tensor == resize->embed)
+        resize->report.duplicate_rows = matrix.duplicates;
+    if (matrix.not_definite) {
+        resize->report.not_definite = true;
+        hm_ctl_message(
+            resize->ctl,
+            "the covariance of '%s' is not positive definite (%llu rows of %llu columns, "
+            "or columns that depend on each other): its new rows are all the mean of "
+            "the old, as transformers does; init=mean tells them apart",
+            tensor->name, (unsigned long long)resize->plan.old_pieces,
+            (unsigned long long)tensor->shape[1]);
+    }
     return HM_OK;
 }
 
@@ -162,19 +177,27 @@ out:
     return status;
 }
 
+static bool file_is_grown(const struct resize *resize, size_t number)
+{
+    return resize->embed->file == number || (resize->head && resize->head->file == number);
+}
+
 static int file_write(struct resize *resize, size_t number, struct hm_error *err)
 {
     const struct hm_safetensors *file = &resize->ckpt.file[number];
     const char *slash = strrchr(file->path, '/');
-    bool grown = resize->embed->file == number || (resize->head && resize->head->file == number);
+    bool copied = false;
     char *to = NULL;
 
     HM_TRY(stop_look(resize, err));
     HM_TRY(hm_path_join(&to, resize->out_dir, slash ? slash + 1 : file->path, err));
-    int status =
-        grown ? file_rewrite(resize, file, to, err) : hm_file_link_or_copy(file->path, to, err);
-    if (status == HM_OK && !grown)
-        resize->report.files_linked++;
+    int status = file_is_grown(resize, number) ? file_rewrite(resize, file, to, err)
+                                               : hm_file_link_or_copy(file->path, to, &copied, err);
+    if (status == HM_OK && !file_is_grown(resize, number)) {
+        resize->report.files_linked += !copied;
+        resize->report.files_copied += copied;
+        resize->report.bytes_written += copied ? file->map.size_bytes : 0;
+    }
     hm_free(to);
     return status;
 }
@@ -322,9 +345,33 @@ int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokeni
         resize.report.old_rows = resize.ckpt.arch.vocab_size;
         resize.report.new_rows = resize.plan.rows;
         resize.report.padded_rows = resize.plan.rows - resize.plan.pieces;
+        resize.report.kept_rows = resize.plan.first_new;
+        resize.report.moved_rows = resize.plan.n_moved;
         *ret_report = resize.report;
     }
     hm_row_plan_release(&resize.plan);
+    hm_checkpoint_close(&resize.ckpt);
+    return status;
+}
+
+int hm_embed_resize_disk(const char *model_dir, uint64_t rows, bool may_link, uint64_t *ret_bytes,
+                         struct hm_error *err)
+{
+    struct resize resize = { 0 };
+    uint64_t bytes = 0;
+    int status = hm_checkpoint_open(model_dir, &resize.ckpt, err);
+
+    if (status == HM_OK)
+        status = matrices_find(&resize, err);
+    for (size_t i = 0; status == HM_OK && i < resize.ckpt.n_files; i++)
+        if (!may_link || file_is_grown(&resize, i))
+            bytes += resize.ckpt.file[i].map.size_bytes;
+    for (size_t i = 0; status == HM_OK && i < resize.ckpt.count; i++)
+        if (is_grown(&resize, resize.ckpt.tensor[i]) && rows > resize.ckpt.arch.vocab_size)
+            bytes += resize.ckpt.tensor[i]->size_bytes / resize.ckpt.arch.vocab_size *
+                     (rows - resize.ckpt.arch.vocab_size);
+    if (status == HM_OK)
+        *ret_bytes = bytes;
     hm_checkpoint_close(&resize.ckpt);
     return status;
 }

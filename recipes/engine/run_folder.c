@@ -4,6 +4,7 @@
  * every output file and its SHA-256.
  */
 #include <string.h>
+#include <sys/stat.h>
 
 #include "run_internal.h"
 
@@ -43,6 +44,18 @@ int hm_existing_parent(const char *path, char **ret_dir, struct hm_error *err)
     }
     *ret_dir = dir;
     return HM_OK;
+}
+
+bool hm_stage_on_file_system_of(const struct hm_stage_run *run, const char *path)
+{
+    struct stat from;
+    struct stat to;
+    char *dir = NULL;
+    bool same = run->run_dir && hm_existing_parent(run->run_dir, &dir, NULL) == HM_OK &&
+                stat(path, &from) == 0 && stat(dir, &to) == 0 && from.st_dev == to.st_dev;
+
+    hm_free(dir);
+    return same;
 }
 
 json_t *hm_stage_json_load(const char *folder)

@@ -176,6 +176,7 @@ void hm_stage_run_fill(const struct hm_recipe *recipe, size_t stage, int threads
         .inputs = inputs,
         .n_inputs = entry->stage->n_inputs,
         .out_dir = "",
+        .run_dir = recipe->run_dir,
         .config_digest = "",
         .seed = entry->seed,
         .threads = own > 0 ? own : hm_threads(),

@@ -10,27 +10,38 @@
 
 struct config {
     int init;
-    double noise;
+    double noise, scale;
     uint64_t pad_to;
 };
 
-static const char *const inits[] = { "mean", "mean_upstream", "normal", "zero", NULL };
+static const char *const inits[] = { "mean",     "mean_upstream", "normal", "zero",
+                                     "weighted", "copy",          NULL };
 static const struct hm_field fields[] = {
     { .name = "init",
       .type = HM_FIELD_CHOICE,
       .offset = offsetof(struct config, init),
       .fallback = "mean",
       .choices = inits,
-      .help = "new rows: mean of the old subtokens; mean_upstream with <s> and the dummy prefix as "
-              "the published "
-              "script; normal of the old rows' mean and deviation; zero" },
+      .help =
+          "new rows: mean of the old subtokens; weighted, the same with weights 1/(k-i) in "
+          "embed_tokens and 1/(i+1) in lm_head for subtoken i of k; mean_upstream with <s> and "
+          "dummy prefix, rounded as the published script; normal, drawn from mean and scale "
+          "times covariance of the old rows; zero; copy, the old row of a piece whose id moved, "
+          "the mean for others" },
     { .name = "noise",
       .type = HM_FIELD_DOUBLE,
       .offset = offsetof(struct config, noise),
       .fallback = "1e-3",
       .max = 10,
-      .help = "mean: added normal noise relative to the old rows' deviation, so that anagrams "
-              "differ; 0 none" },
+      .help = "mean, weighted, copy: added normal noise relative to the old rows' deviation, so "
+              "that anagrams differ; 0 none" },
+    { .name = "scale",
+      .type = HM_FIELD_DOUBLE,
+      .offset = offsetof(struct config, scale),
+      .fallback = "1e-9",
+      .max = 100,
+      .help = "normal: factor of the covariance; 1e-9 as transformers, 1e-5 as Hewitt, 1 spread "
+              "like the old rows" },
     { .name = "pad_to",
       .type = HM_FIELD_COUNT,
       .offset = offsetof(struct config, pad_to),
@@ -61,6 +72,10 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_resize_re
     HM_TRY(hm_report_u64(run->report, "new_rows", report->new_rows, err));
     HM_TRY(hm_report_u64(run->report, "padded_rows", report->padded_rows, err));
     HM_TRY(hm_report_u64(run->report, "duplicate_rows", report->duplicate_rows, err));
+    HM_TRY(hm_report_u64(run->report, "kept_rows", report->kept_rows, err));
+    HM_TRY(hm_report_u64(run->report, "moved_rows", report->moved_rows, err));
+    HM_TRY(hm_report_bool(run->report, "covariance_definite", !report->not_definite, err));
+    HM_TRY(hm_report_u64(run->report, "files_copied", report->files_copied, err));
     HM_TRY(hm_report_u64(run->report, "bytes_written", report->bytes_written, err));
     return hm_report_u64(run->report, "files_linked", report->files_linked, err);
 }
@@ -69,8 +84,18 @@ static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
 {
     const struct config *config = run->config;
 
-    if (config->init != HM_RESIZE_MEAN && config->noise > 0 && hm_stage_given(run, "noise"))
-        return hm_fail(err, HM_ERR_USAGE, "set.noise is added by init=mean alone; leave it out");
+    bool noisy = config->init == HM_RESIZE_MEAN || config->init == HM_RESIZE_WEIGHTED ||
+                 config->init == HM_RESIZE_COPY;
+
+    if (!noisy && config->noise > 0 && hm_stage_given(run, "noise"))
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.noise is added by init=mean, weighted and copy, not by init=%s; leave "
+                       "it out",
+                       inits[config->init]);
+    if (config->init != HM_RESIZE_NORMAL && hm_stage_given(run, "scale"))
+        return hm_fail(err, HM_ERR_USAGE,
+                       "set.scale is of init=normal, not of init=%s; leave it out",
+                       inits[config->init]);
     return HM_OK;
 }
 
@@ -79,14 +104,20 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     const struct config *config = run->config;
     struct hm_resize_options options = { .init = (enum hm_resize_init)config->init,
                                          .noise = config->noise,
+                                         .scale = config->scale,
                                          .pad_to = (uint32_t)config->pad_to,
                                          .seed = run->seed };
     struct hm_resize_report report = { 0 };
+    struct hm_kernels kernels;
     struct hm_tokenizer *old_tokenizer = NULL;
     struct hm_tokenizer *new_tokenizer = NULL;
     const char *model = NULL;
 
     HM_TRY(hm_stage_path(run, "model", &model, err));
+    if (options.init == HM_RESIZE_NORMAL) {
+        HM_TRY(hm_stage_kernels(run, &kernels, err));
+        options.kernels = &kernels;
+    }
     int r = hm_stage_tokenizer_open(run, "old", &old_tokenizer, err);
     if (r == HM_OK)
         r = hm_stage_tokenizer_open(run, "new", &new_tokenizer, err);
@@ -98,6 +129,21 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     hm_tokenizer_free(new_tokenizer);
     hm_tokenizer_free(old_tokenizer);
     return r;
+}
+
+/* What is written: all of a model that is yet to be made; of one that is there, what is not linked.
+ */
+static int disk_plan(const struct hm_stage_run *run, const struct stage_model *model, uint64_t rows,
+                     uint64_t *ret_bytes, struct hm_error *err)
+{
+    const char *dir = NULL;
+
+    if (hm_stage_pending(run, "model") || !rows) {
+        *ret_bytes = model->known ? hm_memory_plan_weights(&model->arch) : 0;
+        return HM_OK;
+    }
+    HM_TRY(hm_stage_path(run, "model", &dir, err));
+    return hm_embed_resize_disk(dir, rows, hm_stage_on_file_system_of(run, dir), ret_bytes, err);
 }
 
 /* Two matrices pass through memory in f32, one after the other; their old rows are mapped. */
@@ -114,16 +160,18 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     uint64_t matrices = model.arch.tied ? 1 : 2;
     uint64_t old_rows = model.arch.vocab_size;
     uint64_t rows = (pieces + config->pad_to - 1) / config->pad_to * config->pad_to;
-    int r =
-        hm_stage_plan_memory(ret_plan, "tensors", hm_embed_resize_bytes(&model.arch, rows), err);
+    int r = hm_stage_plan_memory(
+        ret_plan, "tensors",
+        hm_embed_resize_bytes(&model.arch, rows, (enum hm_resize_init)config->init), err);
     if (r == HM_OK)
         r = hm_stage_plan_mapped(ret_plan, "weights", matrices * old_rows * row_bytes, err);
     model.old_vocab_size = old_rows;
     model.arch.vocab_size = (uint32_t)(rows ? rows : old_rows);
     if (r == HM_OK)
         r = hm_stage_model_foretell(ret_plan, &model, err);
+    if (r == HM_OK)
+        r = disk_plan(run, &model, rows, &ret_plan->disk_bytes, err);
     ret_plan->read_bytes = model.file_bytes;
-    ret_plan->disk_bytes = model.known ? hm_memory_plan_weights(&model.arch) : 0;
     ret_plan->work = matrices;
     ret_plan->work_unit = "tensors";
     hm_stage_model_release(&model);

@@ -97,7 +97,12 @@ int hm_dir_sync(const char *path, struct hm_error *err);
 int hm_dir_remove(const char *path, struct hm_error *err);
 int hm_path_rename(const char *from, const char *to, struct hm_error *err); /* fsyncs the parent */
 int hm_file_copy(const char *from, const char *to, struct hm_error *err);   /* atomic */
-int hm_file_link_or_copy(const char *from, const char *to, struct hm_error *err);
+/*
+ * The same bytes under another name, atomic: a clone that shares blocks where the file system can,
+ * else a second name of the same file (of what a symbolic link points to), else a copy. Nothing of
+ * ours writes into a file that has a name; other programs might, and then both names see it.
+ */
+int hm_file_link_or_copy(const char *from, const char *to, bool *ret_copied, struct hm_error *err);
 int hm_disk_free(const char *path, uint64_t *ret_bytes, struct hm_error *err);
 
 struct hm_names { /* sorted list of owned strings */

@@ -149,6 +149,7 @@ struct hm_stage_run {   /* what plan() and run() see */
     const struct hm_input_value *inputs;
     size_t n_inputs;
     const char *out_dir;       /* <id>.partial while running: write here */
+    const char *run_dir;       /* where out_dir is or will be; may not exist while planning */
     const char *config_digest; /* identity of effective config + input digests */
     uint64_t seed;             /* set.seed, else the recipe's seed */
     int threads;
@@ -166,6 +167,8 @@ struct hm_stage_run {   /* what plan() and run() see */
 };
 /* True when the setting was written in the recipe or on the command line. */
 bool hm_stage_given(const struct hm_stage_run *run, const char *setting);
+/* Whether what is written can be on the file system of `path`, so that files need not be copied. */
+bool hm_stage_on_file_system_of(const struct hm_stage_run *run, const char *path);
 /* HM_ERR_USAGE "set.NAME: WHY" for the first of the settings that was written; NULL ends them. */
 int hm_stage_refuse_given(const struct hm_stage_run *run, const char *const *settings,
                           const char *why, struct hm_error *err);

@@ -11,10 +11,34 @@
 #include "hanmix/checkpoint/model_arch.h"
 #include "hanmix/vocab/tokenizer.h"
 
-enum hm_resize_init { HM_RESIZE_MEAN, HM_RESIZE_MEAN_UPSTREAM, HM_RESIZE_NORMAL, HM_RESIZE_ZERO };
+/*
+ * What a new row is made of. Its old rows are those of the tokens that the old vocabulary cuts the
+ * piece into; where there are none, all.
+ * MEAN: their mean, in f64, rounded once. WEIGHTED: the same with weights by place i of k:
+ * 1/(k-i) in embed_tokens (the last token, which the next position sees, weighs most), 1/(i+1) in
+ * lm_head (the first, which had to be predicted); a tied matrix takes the former.
+ * MEAN_UPSTREAM: as the published script, <s> and dummy prefix included, every sum and the quotient
+ * rounded to the matrix's dtype. NORMAL: drawn from N(m, scale * C), mean and covariance of the old
+ * rows (Hewitt 2021; transformers since 4.46, scale 1e-9); all m where C is not positive definite.
+ * COPY: ids may have moved; a piece that the old vocabulary has, text and type, keeps its row bit
+ * for bit, others as MEAN. All but COPY want the old vocabulary as the beginning of the new.
+ */
+enum hm_resize_init {
+    HM_RESIZE_MEAN,
+    HM_RESIZE_MEAN_UPSTREAM,
+    HM_RESIZE_NORMAL,
+    HM_RESIZE_ZERO,
+    HM_RESIZE_WEIGHTED,
+    HM_RESIZE_COPY
+};
+struct hm_kernels;
 struct hm_resize_options {
     enum hm_resize_init init;
-    double noise; /* mean: relative to each column's standard deviation over the old rows; 0 none */
+    /* MEAN, WEIGHTED, made rows of COPY: added normal noise, relative to each column's standard
+       deviation over the old rows; 0 none */
+    double noise;
+    double scale;                     /* NORMAL: of the covariance */
+    const struct hm_kernels *kernels; /* NORMAL: of the products; NULL: the reference */
     uint32_t pad_to; /* rows rounded up to a multiple; padding rows get the global mean */
     uint64_t seed;
 };
@@ -22,7 +46,10 @@ struct hm_resize_report {
     uint64_t old_rows, new_rows; /* of both matrices, before and after, padding included */
     uint64_t padded_rows;        /* rows beyond the new tokenizer's pieces */
     uint64_t duplicate_rows; /* new pieces whose embedding equals that of an earlier new piece */
-    uint64_t bytes_written, files_linked;
+    uint64_t kept_rows;  /* first rows of the new matrix that are those of the old, ids and all */
+    uint64_t moved_rows; /* COPY: rows copied to another id */
+    bool not_definite;   /* NORMAL: a covariance was not; its matrix got means */
+    uint64_t bytes_written, files_linked, files_copied;
 };
 int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokenizer,
                     const struct hm_tokenizer *new_tokenizer,
@@ -30,6 +57,10 @@ int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokeni
                     const struct hm_ctl *ctl, struct hm_resize_report *ret_report,
                     struct hm_error *err);
 /* Heap that growing to `rows` takes, for plans. */
-uint64_t hm_embed_resize_bytes(const struct hm_arch *arch, uint64_t rows);
+uint64_t hm_embed_resize_bytes(const struct hm_arch *arch, uint64_t rows, enum hm_resize_init init);
+/* Bytes of the files written: of those with the two matrices, or of all where nothing can be
+ * linked. Opens the model as hm_embed_resize does. */
+int hm_embed_resize_disk(const char *model_dir, uint64_t rows, bool may_link, uint64_t *ret_bytes,
+                         struct hm_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-"""Rows of a grown vocabulary: the published script's rule and the bare mean, in float64, from tokens of transformers' slow tokenizer."""
+"""Rows of a grown vocabulary: the published script's rule in its own arithmetic, bare and weighted means in float64, from tokens of transformers' slow tokenizer."""
 import pathlib
 import shutil
 import struct
@@ -47,9 +47,26 @@ def round_bf16(x):
     return np.ldexp(np.rint(m * 256) / 256, e)
 
 
-def means(matrix, lists):
+def means(matrix, lists, weights):
     """A piece that no token stands for gets the mean of all rows."""
-    return np.stack([matrix[ids or slice(None)].astype(np.float64).mean(0) for ids in lists])
+    return np.stack([np.average(matrix[ids or slice(None)].astype(np.float64), axis=0, weights=weights(len(ids)) if ids else None) for ids in lists])
+
+
+def published(matrix, lists):
+    """As the script's Python does it with torch: every sum and the quotient in the dtype of the matrix."""
+    return torch.stack([sum(matrix[i] for i in ids) / len(ids) for ids in lists]).float()
+
+
+def even(k):
+    return np.ones(k)
+
+
+def last_heavy(k):
+    return 1 / np.arange(k, 0, -1.0)
+
+
+def first_heavy(k):
+    return 1 / np.arange(1.0, k + 1)
 
 
 def main(seed, preset, out):
@@ -64,11 +81,13 @@ def main(seed, preset, out):
     tensors = {}
     weights = load_folder(DATA / "models" / "stories260K-llama-hf")
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        f32 = weights[name].numpy()
-        bf16 = weights[name].to(torch.bfloat16).float().numpy()
-        for rule, ids in lists.items():
-            tensors[f"{rule}.f32.{name}"] = torch.from_numpy(means(f32, ids).astype(np.float32))
-            tensors[f"{rule}.bf16.{name}"] = torch.from_numpy(round_bf16(means(bf16, ids)).astype(np.float32))
+        bf16 = weights[name].to(torch.bfloat16)
+        for dtype, matrix in (("f32", weights[name]), ("bf16", bf16)):
+            values = matrix.float().numpy()
+            tensors[f"mean_upstream.{dtype}.{name}"] = published(matrix, lists["mean_upstream"])
+            for rule, by_place in (("mean", even), ("weighted", first_heavy if name == "lm_head.weight" else last_heavy)):
+                made = means(values, lists["mean"], by_place)
+                tensors[f"{rule}.{dtype}.{name}"] = torch.from_numpy((round_bf16(made) if dtype == "bf16" else made).astype(np.float32))
     save_tensors(folder / "rows.safetensors", tensors)
     save_json(folder / "results.json", {"versions": versions(), "base": "models/tok512.model", "model": "models/stories260K-llama-hf",
                                         "pieces": PIECES, "ids": lists})
@@ -78,5 +97,7 @@ def main(seed, preset, out):
 `results.json`: `pieces` appended to models/tok512.model (scores below all of its own), and the old ids whose rows are averaged: `mean_upstream` =
 `old(new.decode([id]))["input_ids"]` of transformers {versions()['transformers']}'s slow tokenizer (with `<s>` and the dummy prefix), `mean` = the bare piece.
 `rows.safetensors`: `RULE.DTYPE.TENSOR` [{len(PIECES)}, 64], f32 values, from models/stories260K-llama-hf as it is (f32) and rounded to bf16 (bf16):
-sum and quotient in float64, rounded once to the dtype; where `ids` is empty, the mean of all rows. Tolerance: none.
+`mean` and `weighted` (of the tokens of `mean`; weights 1/(k-i) in embed_tokens, 1/(i+1) in lm_head for token i of k): sum and quotient in float64,
+rounded once to the dtype; where `ids` is empty, the mean of all rows. `mean_upstream`: `sum([row of each token]) / len` in torch, in the dtype of the
+matrix, as models/init_embeddings.py of HIT-SCIR/Chinese-Mixtral-8x7B. Tolerance: none.
 """)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * vocab/embed_resize.c against data/resize: rows of new pieces as the published script makes them
- * (tokens of transformers' slow tokenizer, <s> and dummy prefix included) and as bare means, to the
- * bit in f32 and bf16; old rows and all other tensors stay as they were.
+ * (tokens of transformers' slow tokenizer, <s> and dummy prefix included, sums as torch rounds
+ * them), as bare means and as weighted means, to the bit in f32 and bf16; old rows and all other
+ * tensors stay as they were.
  */
 #include "support/support.h"
 
@@ -170,9 +171,17 @@ static void test_mean(void **state)
     check_rule(HM_RESIZE_MEAN, "mean", "bf16");
 }
 
+static void test_weighted(void **state)
+{
+    (void)state;
+    check_rule(HM_RESIZE_WEIGHTED, "weighted", "f32");
+    check_rule(HM_RESIZE_WEIGHTED, "weighted", "bf16");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_weighted),
         cmocka_unit_test(test_upstream),
         cmocka_unit_test(test_mean),
     };

@@ -189,8 +189,10 @@ static int link_attempt(void *context, struct hm_error *err)
 {
     char *to = NULL;
 
+    bool copied = false;
+
     HM_TRY(hm_format(&to, err, "%s.link", (const char *)context));
-    int status = hm_file_link_or_copy(context, to, err);
+    int status = hm_file_link_or_copy(context, to, &copied, err);
     hm_free(to);
     return status;
 }
@@ -223,16 +225,39 @@ static void test_copy_and_link(void **state)
 {
     const char *from = tmp_path(*state, "from");
     const char *to = tmp_path(*state, "to");
+    const char *link = tmp_path(*state, "link");
     struct stat a, b;
     struct hm_error err = { 0 };
+    bool copied = true;
 
     file_put(from, "data", 4);
     file_put(to, "old", 3);
-    assert_ok(hm_file_link_or_copy(from, to, &err), err);
+    assert_ok(hm_file_link_or_copy(from, to, &copied, &err), err);
     assert_content(to, "data");
-    assert_true(stat(from, &a) == 0 && stat(to, &b) == 0 && a.st_ino == b.st_ino);
-    assert_ok(hm_file_link_or_copy(from, to, &err), err); /* a second time: already the same file */
+    assert_true(stat(from, &a) == 0 && stat(to, &b) == 0);
+    assert_false(copied);                                          /* a clone or the same file */
+    assert_ok(hm_file_link_or_copy(from, to, &copied, &err), err); /* a second time */
     assert_int_equal(entries(*state), 2);
+    /* a symbolic link, as model caches have: what it points to, not the link */
+    assert_int_equal(symlink("from", link), 0);
+    assert_ok(hm_file_link_or_copy(link, to, &copied, &err), err);
+    assert_true(lstat(to, &b) == 0 && S_ISREG(b.st_mode));
+    assert_content(to, "data");
+    /* another file system: a copy */
+    char *far = hm_path_exists("/dev/shm") ? strdup("/dev/shm/hanmix-link-XXXXXX") : NULL;
+    int fd = far ? mkstemp(far) : -1;
+    if (fd >= 0 && fstat(fd, &b) == 0 && b.st_dev != a.st_dev) {
+        assert_ok(hm_file_link_or_copy(from, far, &copied, &err), err);
+        assert_true(copied);
+        assert_content(far, "data");
+    }
+    if (fd >= 0) {
+        close(fd);
+        unlink(far);
+    }
+    free(far);
+    assert_int_equal(stat(to, &b), 0);
+    assert_int_equal(unlink(link), 0);
     assert_ok(hm_file_copy(from, to, &err), err);
     assert_true(stat(to, &b) == 0 && a.st_ino != b.st_ino);
     assert_content(to, "data");
