@@ -119,8 +119,9 @@ static int make_index(const Hm__Spm__Model *wire, struct hm_spm_model *model, st
     return HM_OK;
 }
 
+/* A repeated text is an error, unless found is there to be told. */
 static int take_pieces(const Hm__Spm__Model *wire, const char *what, struct hm_spm_model *model,
-                       struct hm_error *err)
+                       hm_spm_duplicate_found *found, void *context, struct hm_error *err)
 {
     if (wire->n_pieces == 0)
         return hm_fail(err, HM_ERR_FORMAT, "'%s' is no SentencePiece model: it holds no pieces",
@@ -139,13 +140,18 @@ static int take_pieces(const Hm__Spm__Model *wire, const char *what, struct hm_s
                                              from->score,
                                              (enum hm_piece_type)from->type };
         end += from->piece.len;
+        model->count = i + 1;
         size_t slot = slot_of(model, model->piece[i].text);
-        if (index->slot[slot] >= 0)
+        if (index->slot[slot] < 0) {
+            index->slot[slot] = (int32_t)i;
+            continue;
+        }
+        if (!found)
             return hm_fail(err, HM_ERR_FORMAT,
                            "'%s': pieces %" PRId32 " and %zu are the same text '%.*s'", what,
                            index->slot[slot], i, (int)from->piece.len, (char *)from->piece.data);
-        index->slot[slot] = (int32_t)i;
-        model->count = i + 1;
+        struct hm_spm_duplicate duplicate = { model->piece[i].text, index->slot[slot], (int32_t)i };
+        HM_TRY(found(context, &duplicate, err));
     }
     return HM_OK;
 }
@@ -202,6 +208,8 @@ static int take_settings(const Hm__Spm__Model *wire, const char *what, struct hm
     model->escape_whitespaces = normalizer->escape_whitespaces;
     model->has_charsmap = normalizer->precompiled_charsmap.len > 0;
     model->has_denormalizer = back && back->precompiled_charsmap.len > 0;
+    model->normalizer_hash =
+        hm_hash64(normalizer->precompiled_charsmap.data, normalizer->precompiled_charsmap.len, 0);
     const ProtobufCBinaryData *maps[2] = { &normalizer->precompiled_charsmap,
                                            back ? &back->precompiled_charsmap : NULL };
     for (size_t i = 0; i < 2; i++)
@@ -217,43 +225,95 @@ static int take_settings(const Hm__Spm__Model *wire, const char *what, struct hm
     return check_types(model, what, err);
 }
 
+/* The wire message of a file; release it with the same memory. */
+static int unpack(struct hm_str bytes, const char *what, struct wire_memory *memory,
+                  Hm__Spm__Model **ret_wire, struct hm_error *err)
+{
+    ProtobufCAllocator allocator = { wire_alloc, wire_free, memory };
+
+    if (bytes.len > HM_SPM_MAX_FILE_BYTES)
+        return hm_fail(err, HM_ERR_FORMAT, "'%s' has %zu bytes; at most %u are read", what,
+                       bytes.len, HM_SPM_MAX_FILE_BYTES);
+    *ret_wire = hm__spm__model__unpack(&allocator, bytes.len, (const uint8_t *)bytes.ptr);
+    if (memory->failed)
+        return hm_fail_nomem(err, "reading '%s'", what);
+    if (memory->too_many)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "'%s' holds more records than the %d pieces that are read", what,
+                       HM_SPM_MAX_PIECES);
+    if (!*ret_wire)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "'%s' is no SentencePiece model: its %zu bytes do not parse", what,
+                       bytes.len);
+    return HM_OK;
+}
+
+static void wire_release(Hm__Spm__Model *wire, struct wire_memory *memory)
+{
+    ProtobufCAllocator allocator = { wire_alloc, wire_free, memory };
+
+    if (wire)
+        hm__spm__model__free_unpacked(wire, &allocator);
+}
+
 int hm_spm_model_parse(struct hm_str bytes, const char *what, struct hm_spm_model *ret_model,
                        struct hm_error *err)
 {
     struct hm_spm_model model = { 0 };
     struct wire_memory memory = { false, false, 0 };
-    ProtobufCAllocator allocator = { wire_alloc, wire_free, &memory };
-    int status;
+    Hm__Spm__Model *wire = NULL;
 
-    if (bytes.len > HM_SPM_MAX_FILE_BYTES)
-        return hm_fail(err, HM_ERR_FORMAT, "'%s' has %zu bytes; at most %u are read", what,
-                       bytes.len, HM_SPM_MAX_FILE_BYTES);
-    Hm__Spm__Model *wire =
-        hm__spm__model__unpack(&allocator, bytes.len, (const uint8_t *)bytes.ptr);
-    if (memory.failed)
-        status = hm_fail_nomem(err, "reading '%s'", what);
-    else if (memory.too_many)
-        status =
-            hm_fail(err, HM_ERR_FORMAT, "'%s' holds more records than the %d pieces that are read",
-                    what, HM_SPM_MAX_PIECES);
-    else if (!wire)
-        status =
-            hm_fail(err, HM_ERR_FORMAT,
-                    "'%s' is no SentencePiece model: its %zu bytes do not parse", what, bytes.len);
-    else
-        status = take_pieces(wire, what, &model, err);
+    int status = unpack(bytes, what, &memory, &wire, err);
+    if (status == HM_OK)
+        status = take_pieces(wire, what, &model, NULL, NULL, err);
     if (status == HM_OK)
         status = take_settings(wire, what, &model, err);
     if (status == HM_OK)
         status = hm_sha256_of(bytes.ptr, bytes.len, model.sha256, err);
     if (status == HM_OK)
         status = hm_buf_append(&model.bytes, bytes.ptr, bytes.len, err);
-    if (wire)
-        hm__spm__model__free_unpacked(wire, &allocator);
+    wire_release(wire, &memory);
     if (status == HM_OK)
         *ret_model = model;
     else
         hm_spm_model_release(&model);
+    return status;
+}
+
+/* A .model file, or the tokenizer.model of a folder. */
+static int read_file(const char *path, char **ret_file, struct hm_buf *ret_bytes,
+                     struct hm_error *err)
+{
+    char *file = NULL;
+    int status = hm_path_is_dir(path) ? hm_path_join(&file, path, "tokenizer.model", err)
+                                      : hm_format(&file, err, "%s", path);
+
+    if (status == HM_OK)
+        status = hm_file_read(file, HM_SPM_MAX_FILE_BYTES, ret_bytes, err);
+    if (status == HM_OK)
+        *ret_file = file;
+    else
+        hm_free(file);
+    return status;
+}
+
+int hm_spm_duplicates_find(const char *path, hm_spm_duplicate_found *found, void *context,
+                           struct hm_error *err)
+{
+    struct hm_spm_model model = { 0 };
+    struct wire_memory memory = { false, false, 0 };
+    Hm__Spm__Model *wire = NULL;
+    struct hm_buf bytes = { 0 };
+    char *file = NULL;
+
+    HM_TRY(read_file(path, &file, &bytes, err));
+    int status = unpack((struct hm_str){ bytes.ptr, bytes.len }, file, &memory, &wire, err);
+    if (status == HM_OK)
+        status = take_pieces(wire, file, &model, found, context, err);
+    wire_release(wire, &memory);
+    hm_spm_model_release(&model);
+    hm_buf_release(&bytes);
+    hm_free(file);
     return status;
 }
 
@@ -262,17 +322,9 @@ int hm_spm_model_load(const char *path, struct hm_spm_model *ret_model, struct h
     struct hm_spm_model model = { 0 };
     struct hm_buf bytes = { 0 };
     char *file = NULL;
-    int status;
 
-    if (hm_path_is_dir(path))
-        status = hm_path_join(&file, path, "tokenizer.model", err);
-    else
-        status = hm_format(&file, err, "%s", path);
-    if (status < 0)
-        return status;
-    status = hm_file_read(file, HM_SPM_MAX_FILE_BYTES, &bytes, err);
-    if (status == HM_OK)
-        status = hm_spm_model_parse((struct hm_str){ bytes.ptr, bytes.len }, file, &model, err);
+    HM_TRY(read_file(path, &file, &bytes, err));
+    int status = hm_spm_model_parse((struct hm_str){ bytes.ptr, bytes.len }, file, &model, err);
     hm_buf_release(&bytes);
     if (status < 0) {
         hm_free(file);

@@ -40,8 +40,9 @@ struct hm_spm_model {
     enum hm_spm_kind kind;
     bool byte_fallback, add_dummy_prefix, remove_extra_whitespaces;
     bool escape_whitespaces, whitespace_as_suffix;
-    bool has_charsmap;     /* non-identity normaliser */
-    bool has_denormalizer; /* text is changed when decoding */
+    bool has_charsmap;        /* non-identity normaliser */
+    bool has_denormalizer;    /* text is changed when decoding */
+    uint64_t normalizer_hash; /* of the character map; equal maps, equal hashes */
     /* -1 absent; found as the library does, by name and type */
     int32_t unk_id, bos_id, eos_id, pad_id;
     char sha256[HM_SHA256_HEX_BYTES];
