@@ -48,7 +48,6 @@ static int encode_line(struct codec *codec, struct hm_str line, struct hm_error 
         else
             printf("%d", (int)codec->ids.id[i]);
     }
-    putchar('\n');
     return HM_OK;
 }
 
@@ -81,10 +80,10 @@ static int decode_line(struct codec *codec, struct hm_str line, struct hm_error 
         hm_tokenizer_decode(codec->tokenizer, codec->ids.id, codec->ids.count, &codec->text, err));
     if (codec->text.len > 0)
         fwrite(codec->text.ptr, 1, codec->text.len, stdout);
-    putchar('\n');
     return HM_OK;
 }
 
+/* A last line without an end stays one, so that decoding gives the bytes that were encoded. */
 static int each_line(struct codec *codec,
                      int (*one)(struct codec *, struct hm_str, struct hm_error *),
                      struct hm_error *err)
@@ -97,9 +96,12 @@ static int each_line(struct codec *codec,
 
     while (status == HM_OK && (got = getline(&line, &cap, stdin)) >= 0) {
         number++;
-        if (got > 0 && line[got - 1] == '\n')
+        bool ended = got > 0 && line[got - 1] == '\n';
+        if (ended)
             line[--got] = '\0';
         status = one(codec, (struct hm_str){ line, (size_t)got }, err);
+        if (status == HM_OK && ended)
+            putchar('\n');
         if (status < 0)
             hm_error_prefix(err, "line %llu", (unsigned long long)number);
         else if (ferror(stdout))

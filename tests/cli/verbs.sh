@@ -14,6 +14,12 @@ printf 'Once upon a time\n\n春天 a\n' >text
 [ -z "$(sed -n 2p ids)" ] || fail "an empty line has ids"
 "$HANMIX" decode --tokenizer "$tok" <ids >back || fail decode
 same text back
+# any bytes of UTF-8 come back, lines that are empty, end in CR, hold NUL or have no end
+printf 'a\n\n\r\nx\r\n\0\n\0\0 y\0\n  two\n \n\ttab \n<s>中\360\240\200\200\177</s>\n\nlast' >odd
+: >empty; printf '\n' >newline; printf x >unended; printf 'x\n\n\n' >blank; cat "$SOURCE/README.zh-CN.md" "$SOURCE/cli/cmd_encode.c" >source
+for file in odd empty newline unended blank source; do
+    "$HANMIX" encode --tokenizer "$quick/base" <$file | "$HANMIX" decode --tokenizer "$quick/base" | cmp - $file || fail "$file did not come back"
+done
 "$HANMIX" encode --bos --tokenizer "$tok" <text >out; [ "$(sed -n 1p out)" = "1 403 407 261 378" ] || fail "--bos"
 "$HANMIX" encode --pieces --tokenizer "$quick/base" <text >out; [ "$(sed -n 1p out)" = "▁Once ▁upon ▁a ▁time" ] || fail "--pieces: $(sed -n 1p out)"
 expect 2 "$HANMIX" encode; has err "--tokenizer FILE is missing"

@@ -3,7 +3,8 @@
  * vocab/tokenizer.c against libsentencepiece on whole texts, for real vocabularies and for ones
  * grown from them (ranked scores, and equal ones as published vocabularies have): every piece,
  * every code point, mixtures, malformed UTF-8, NUL, spaces, names of meta pieces. Any difference
- * fails. HANMIX_TOKENIZERS may name a folder whose *.model files are tried too.
+ * fails, and with byte fallback any text that is not decoded to what it was. HANMIX_TOKENIZERS may
+ * name a folder whose *.model files are tried too.
  */
 #include <dirent.h>
 
@@ -26,7 +27,7 @@ struct pair { /* a vocabulary in both encoders */
     const char *name;
     struct hm_tokenizer *tokenizer;
     void *library;
-    struct hm_buf text;
+    struct hm_buf text, kept, back;
     struct hm_ids ours, theirs;
 };
 
@@ -49,6 +50,8 @@ static void pair_close(struct pair *pair)
     hm_tokenizer_free(pair->tokenizer);
     hm_spm_shim_close(pair->library);
     hm_buf_release(&pair->text);
+    hm_buf_release(&pair->kept);
+    hm_buf_release(&pair->back);
     hm_ids_release(&pair->ours);
     hm_ids_release(&pair->theirs);
 }
@@ -60,7 +63,39 @@ static void hex_print(struct hm_str text)
     print_error("\n");
 }
 
-/* Both encoders on pair->text, which is emptied. */
+/* What an encoding keeps of a text: all but malformed bytes, and U+2581 is a space. */
+static void kept(struct hm_str text, struct hm_buf *ret_kept)
+{
+    struct hm_error err = { 0 };
+    char bytes[4];
+
+    hm_buf_clear(ret_kept);
+    for (size_t at = 0; at < text.len;) {
+        uint32_t code = 0;
+        unsigned len = hm_utf8_decode(text.ptr + at, text.len - at, &code);
+        code = len == 0 ? 0xfffd : code == HM_SPM_SPACE_CODE ? ' ' : code;
+        assert_ok(hm_buf_append(ret_kept, bytes, hm_utf8_encode(code, bytes), &err), err);
+        at += len ? len : 1;
+    }
+}
+
+static void round_trip(struct pair *pair, struct hm_str text)
+{
+    struct hm_error err = { 0 };
+
+    kept(text, &pair->kept);
+    hm_buf_clear(&pair->back);
+    assert_ok(
+        hm_tokenizer_decode(pair->tokenizer, pair->ours.id, pair->ours.count, &pair->back, &err),
+        err);
+    if (!hm_str_equal((struct hm_str){ pair->back.ptr, pair->back.len },
+                      (struct hm_str){ pair->kept.ptr, pair->kept.len })) {
+        hex_print(text);
+        fail_msg("%s: it is not decoded to what it was", pair->name);
+    }
+}
+
+/* Both encoders on pair->text, which is emptied; byte fallback loses nothing. */
 static void same(struct pair *pair)
 {
     struct hm_str text = { pair->text.ptr ? pair->text.ptr : "", pair->text.len };
@@ -75,6 +110,8 @@ static void same(struct pair *pair)
         hex_print(text);
         fail_msg("%s: %zu ids, by the library %zu or others", pair->name, n, pair->theirs.count);
     }
+    if (pair->tokenizer->model.byte_fallback)
+        round_trip(pair, text);
     hm_buf_clear(&pair->text);
 }
 
@@ -122,10 +159,10 @@ static bool is_code(uint32_t code)
     return code <= MAX_CODE && (code < 0xd800 || code > 0xdfff);
 }
 
-/* Each alone up to the last plane with Han characters, then sixteen in a row. */
-static void check_code_points(struct pair *pair)
+/* Each alone, of a real vocabulary, up to the last plane with Han characters; sixteen in a row. */
+static void check_code_points(struct pair *pair, bool real)
 {
-    for (uint32_t code = 0; code < 0x32000; code++)
+    for (uint32_t code = 0; real && code < 0x32000; code++)
         if (is_code(code)) {
             put_code(pair, code);
             same(pair);
@@ -212,14 +249,14 @@ static void check_mixtures(struct pair *pair)
         }
 }
 
-static void check_model(struct hm_str model, const char *name)
+static void check_model(struct hm_str model, const char *name, bool real)
 {
     struct pair pair;
 
     pair_open(model, name, &pair);
     check_pieces(&pair);
     check_mixtures(&pair);
-    check_code_points(&pair);
+    check_code_points(&pair, real);
     pair_close(&pair);
 }
 
@@ -229,7 +266,7 @@ static void check_file(const char *path, const char *name)
     struct hm_error err = { 0 };
 
     assert_ok(hm_spm_model_load(path, &model, &err), err);
-    check_model((struct hm_str){ model.bytes.ptr, model.bytes.len }, name);
+    check_model((struct hm_str){ model.bytes.ptr, model.bytes.len }, name, true);
     hm_spm_model_release(&model);
 }
 
@@ -272,7 +309,7 @@ static void check_grown(bool ranked)
         n += !known;
     }
     assert_ok(hm_spm_model_append(&base, piece, n, &grown, &err), err);
-    check_model((struct hm_str){ grown.ptr, grown.len }, ranked ? "ranked" : "equal scores");
+    check_model((struct hm_str){ grown.ptr, grown.len }, ranked ? "ranked" : "equal scores", false);
     hm_buf_release(&grown);
     hm_spm_model_release(&base);
 }
