@@ -8,6 +8,7 @@
 
 #include <math.h>
 
+#include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 #include "hanmix/base/rng.h"
 #include "hanmix/vocab/efficiency.h"
@@ -15,7 +16,8 @@
 #define DOCUMENTS 600u
 
 static const char *const names[] = { "mistral-v1-32000", "chinese-llama-chinese_sp-20000" };
-static struct hm_tokenizer *tokenizers[2];
+static struct hm_any_tokenizer *tokenizers[2];
+static const struct hm_efficiency_options usual = { .confidence = 0.95 };
 static char *texts[DOCUMENTS];
 static const char *sets[DOCUMENTS];
 
@@ -30,7 +32,7 @@ static int set_up(void **state)
     (void)state;
     for (size_t i = 0; i < 2; i++) {
         snprintf(path, sizeof(path), "tokenizers/models/%s.model", names[i]);
-        assert_ok(hm_tokenizer_open(golden_path(path), &tokenizers[i], &err), err);
+        assert_ok(hm_any_tokenizer_open(golden_path(path), &tokenizers[i], &err), err);
     }
     for (uint32_t d = 0; d < DOCUMENTS; d++) {
         struct hm_buf buf = { 0 };
@@ -49,7 +51,7 @@ static int tear_down(void **state)
 {
     (void)state;
     for (size_t i = 0; i < 2; i++)
-        hm_tokenizer_free(tokenizers[i]);
+        hm_any_tokenizer_free(tokenizers[i]);
     for (size_t d = 0; d < DOCUMENTS; d++)
         hm_free(texts[d]);
     return 0;
@@ -62,8 +64,10 @@ static int measure(size_t documents, uint64_t seed, struct hm_efficiency *ret, s
                                      .count = documents };
     struct hm_text_source source = fixture_source(&fixture);
 
-    return hm_efficiency_measure(&source, (const struct hm_tokenizer *const *)tokenizers, 2, 0.95,
-                                 seed, NULL, ret, err);
+    const struct hm_efficiency_options options = { .confidence = 0.95, .seed = seed };
+
+    return hm_efficiency_measure(&source, (const struct hm_any_tokenizer *const *)tokenizers, 2,
+                                 &options, NULL, ret, err);
 }
 
 /* Tokens of one document; byte tokens and unknowns are added up. */
@@ -72,14 +76,14 @@ static double tokens_of(size_t which, size_t d, struct hm_set_efficiency *sum)
     struct hm_ids ids = { 0 };
     struct hm_error err = { 0 };
 
-    assert_ok(hm_tokenizer_encode(tokenizers[which], hm_str_of(texts[d]), &ids, &err), err);
+    assert_ok(hm_any_tokenizer_encode(tokenizers[which], hm_str_of(texts[d]), &ids, &err), err);
     size_t count = ids.count;
     for (size_t i = 0; i < count; i++) {
-        sum->byte_fallback_tokens +=
-            tokenizers[which]->model.piece[ids.id[i]].type == HM_PIECE_BYTE;
-        sum->unk_tokens += ids.id[i] == tokenizers[which]->model.unk_id;
+        sum->sums.byte_fallback_tokens +=
+            tokenizers[which]->spm->model.piece[ids.id[i]].type == HM_PIECE_BYTE;
+        sum->sums.unk_tokens += ids.id[i] == tokenizers[which]->spm->model.unk_id;
     }
-    sum->tokens += count;
+    sum->sums.tokens += count;
     hm_ids_release(&ids);
     return (double)count;
 }
@@ -100,12 +104,12 @@ static void check_cell(const struct hm_efficiency *result, size_t which, size_t 
         sum.chars += hm_utf8_count(hm_str_of(texts[d]));
     }
     assert_int_equal(cell->documents, n);
-    assert_int_equal(cell->tokens, sum.tokens);
-    assert_int_equal(cell->byte_fallback_tokens, sum.byte_fallback_tokens);
-    assert_int_equal(cell->unk_tokens, sum.unk_tokens);
+    assert_int_equal(cell->sums.tokens, sum.sums.tokens);
+    assert_int_equal(cell->sums.byte_fallback_tokens, sum.sums.byte_fallback_tokens);
+    assert_int_equal(cell->sums.unk_tokens, sum.sums.unk_tokens);
     assert_int_equal(cell->bytes, sum.bytes);
     assert_int_equal(cell->chars, sum.chars);
-    double ratio = (double)sum.tokens / (double)base.tokens;
+    double ratio = (double)sum.sums.tokens / (double)base.sums.tokens;
     assert_float_equal(cell->reduction, 1 - ratio, 1e-12);
     if (which == 0) {
         assert_true(cell->reduction_low == 0 && cell->reduction_high == 0);
@@ -116,7 +120,7 @@ static void check_cell(const struct hm_efficiency *result, size_t which, size_t 
         double residual = tokens_of(which, d, &unused) - ratio * tokens_of(0, d, &unused);
         variance += residual * residual;
     }
-    double error = sqrt(variance) / (double)base.tokens;
+    double error = sqrt(variance) / (double)base.sums.tokens;
     assert_float_equal(cell->reduction_low, cell->reduction - 1.96 * error, 0.5 * error);
     assert_float_equal(cell->reduction_high, cell->reduction + 1.96 * error, 0.5 * error);
 }
@@ -136,8 +140,8 @@ static void test_sums_and_intervals(void **state)
         check_cell(&result, which, 0, 0, 200);
         check_cell(&result, which, 1, 200, DOCUMENTS);
     }
-    assert_true(result.cell[0].byte_fallback_tokens > 0); /* Mixtral has no 龘 */
-    assert_true(result.cell[3].unk_tokens > 0);           /* the other has no 𠀀 and no bytes */
+    assert_true(result.cell[0].sums.byte_fallback_tokens > 0); /* Mixtral has no 龘 */
+    assert_true(result.cell[3].sums.unk_tokens > 0); /* the other has no 𠀀 and no bytes */
     hm_efficiency_release(&result);
     hm_efficiency_release(&result);
 }
@@ -151,13 +155,111 @@ static void test_han_characters(void **state)
     struct hm_error err = { 0 };
 
     (void)state;
-    assert_ok(hm_efficiency_measure(&source, (const struct hm_tokenizer *const *)tokenizers, 1,
-                                    0.95, 0, NULL, &result, &err),
+    assert_ok(hm_efficiency_measure(&source, (const struct hm_any_tokenizer *const *)tokenizers, 1,
+                                    &usual, NULL, &result, &err),
               err);
     assert_int_equal(result.cell[0].han_chars, 5);
     assert_int_equal(result.cell[0].chars, 12);
     assert_string_equal(result.cell[0].name, "text");
     hm_efficiency_release(&result);
+}
+
+/* Two sets of the same texts: what they share, what they cover, which lines change. */
+static void test_measures(void **state)
+{
+    static const char *const text[] = { "中国龘\nabc\n\ndef",
+                                        "abc",
+                                        "\xff"
+                                        "é\n一二",
+                                        "中国龘\nabc\n\ndef",
+                                        "abc",
+                                        "\xff"
+                                        "é\n一二" };
+    static const char *const set[] = { "b", "b", "b", "a", "a", "a" };
+    static const struct hm_parity_pair pair[] = { { "a", "b" } };
+    const struct hm_efficiency_options options = {
+        .confidence = 0.9, .parity = pair, .n_parity = 1, .sorted = true
+    };
+    struct fixture_texts fixture = { .text = text, .set = set, .count = 6 };
+    struct hm_text_source source = fixture_source(&fixture);
+    const struct hm_any_tokenizer *const same[] = { tokenizers[0], tokenizers[0], tokenizers[1] };
+    struct hm_efficiency result = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_ok(hm_efficiency_measure(&source, same, 3, &options, NULL, &result, &err), err);
+    assert_string_equal(result.cell[0].name, "a");
+    assert_string_equal(result.cell[1].name, "b");
+    assert_string_equal(result.total[0].name, "total");
+    assert_int_equal(result.total[1].documents, 6);
+    assert_int_equal(result.total[1].sums.tokens, 2 * result.cell[2].sums.tokens);
+    assert_int_equal(result.total[1].pieces_used, result.cell[2].pieces_used);
+    for (size_t t = 0; t < 2; t++) {
+        const struct hm_set_efficiency *cell = &result.cell[2 * t];
+        assert_int_equal(cell->plain_lines, 4);
+        assert_int_equal(cell->sums.changed_lines, 0);
+        assert_int_equal(cell->chars, 12 + 3 + 5);
+        /* all but a byte-fallback 龘, the newlines and the malformed byte, which has a piece */
+        assert_int_equal(cell->sums.own_chars, 20 - 1 - 4);
+        assert_int_equal(cell->han_chars, 5);
+        assert_int_equal(cell->sums.own_han_chars, 4);
+    }
+    assert_true(result.usage[1].extends && !result.usage[2].extends);
+    assert_int_equal(result.usage[1].first_new, 32000);
+    for (size_t t = 0; t < 3; t++)
+        assert_true(result.parity[t].ratio == 1 && result.parity[t].low == 1 &&
+                    result.parity[t].high == 1); /* pairs are drawn together */
+    hm_efficiency_release(&result);
+}
+
+static void test_pairs_refused(void **state)
+{
+    static const char *const set[] = { "a", "a", "b" };
+    static const struct hm_parity_pair pair[] = { { "a", "b" }, { "a", "c" } };
+    struct hm_efficiency_options options = { .confidence = 0.9, .parity = pair, .n_parity = 1 };
+    struct fixture_texts fixture = { .text = (const char *const *)texts, .set = set, .count = 3 };
+    struct hm_text_source source = fixture_source(&fixture);
+    const struct hm_any_tokenizer *const *list = (const struct hm_any_tokenizer *const *)tokenizers;
+    struct hm_efficiency result = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_fails(hm_efficiency_measure(&source, list, 1, &options, NULL, &result, &err),
+                 HM_ERR_USAGE, "found 2 and 1", err);
+    fixture = (struct fixture_texts){ .text = (const char *const *)texts, .set = set, .count = 3 };
+    options.parity = pair + 1;
+    assert_fails(hm_efficiency_measure(&source, list, 1, &options, NULL, &result, &err),
+                 HM_ERR_USAGE, "no document is of a set 'c'", err);
+}
+
+/* A vocabulary that has an English piece more: lines with it change. */
+static void test_changed_lines(void **state)
+{
+    static const char *const text[] = { "中国\nthe zqxj\nplain", "the zqxj", "plain\nthe zqxj\n" };
+    const struct hm_spm_model *base = &tokenizers[0]->spm->model;
+    struct hm_piece more = { .text = hm_str_of("qx"), .score = -1, .type = HM_PIECE_NORMAL };
+    struct fixture_texts fixture = { .text = text, .count = 3 };
+    struct hm_text_source source = fixture_source(&fixture);
+    struct hm_any_tokenizer *longer = NULL;
+    struct hm_efficiency result = { 0 };
+    struct hm_error err = { 0 };
+    struct hm_buf bytes = { 0 };
+    const char *path = tmp_path(test_dir, "longer.model");
+
+    (void)state;
+    assert_ok(hm_spm_model_append(base, &more, 1, &bytes, &err), err);
+    assert_ok(hm_file_write(path, bytes.ptr, bytes.len, &err), err);
+    assert_ok(hm_any_tokenizer_open(path, &longer, &err), err);
+    const struct hm_any_tokenizer *const list[] = { tokenizers[0], longer };
+    assert_ok(hm_efficiency_measure(&source, list, 2, &usual, NULL, &result, &err), err);
+    assert_int_equal(result.cell[1].plain_lines, 5);
+    assert_int_equal(result.cell[1].sums.changed_lines, 3);
+    assert_int_equal(result.cell[1].new_pieces_used, 1);
+    assert_int_equal(result.usage[1].pieces, 1);
+    assert_int_equal(result.usage[1].count_p50, 3);
+    hm_efficiency_release(&result);
+    hm_any_tokenizer_free(longer);
+    hm_buf_release(&bytes);
 }
 
 static void test_threads_and_seed(void **state)
@@ -188,24 +290,25 @@ static void test_failures(void **state)
                                      .count = DOCUMENTS,
                                      .fail_at = 7 };
     struct hm_text_source source = fixture_source(&fixture);
-    const struct hm_tokenizer *const *list = (const struct hm_tokenizer *const *)tokenizers;
+    const struct hm_any_tokenizer *const *list = (const struct hm_any_tokenizer *const *)tokenizers;
+    const struct hm_efficiency_options certain = { .confidence = 1.0 };
     struct hm_efficiency result = { .n_sets = 9 };
     struct hm_error err = { 0 };
     volatile sig_atomic_t stop = 1;
     struct hm_ctl ctl = { .stop = &stop };
 
     (void)state;
-    assert_fails(hm_efficiency_measure(&source, list, 2, 0.95, 0, NULL, &result, &err),
+    assert_fails(hm_efficiency_measure(&source, list, 2, &usual, NULL, &result, &err),
                  HM_ERR_FORMAT, "document 7 is broken", err);
-    assert_fails(hm_efficiency_measure(&source, list, 0, 0.95, 0, NULL, &result, &err),
-                 HM_ERR_USAGE, "at least one tokenizer", err);
-    assert_fails(hm_efficiency_measure(&source, list, 2, 1.0, 0, NULL, &result, &err), HM_ERR_USAGE,
-                 "confidence", err);
+    assert_fails(hm_efficiency_measure(&source, list, 0, &usual, NULL, &result, &err), HM_ERR_USAGE,
+                 "at least one tokenizer", err);
+    assert_fails(hm_efficiency_measure(&source, list, 2, &certain, NULL, &result, &err),
+                 HM_ERR_USAGE, "confidence", err);
     fixture = (struct fixture_texts){ .text = (const char *const *)texts };
-    assert_fails(hm_efficiency_measure(&source, list, 2, 0.95, 0, NULL, &result, &err),
+    assert_fails(hm_efficiency_measure(&source, list, 2, &usual, NULL, &result, &err),
                  HM_ERR_FORMAT, "no document", err);
     fixture.count = 5;
-    assert_fails(hm_efficiency_measure(&source, list, 2, 0.95, 0, &ctl, &result, &err),
+    assert_fails(hm_efficiency_measure(&source, list, 2, &usual, &ctl, &result, &err),
                  HM_ERR_STOPPED, "stopped", err);
     assert_int_equal(result.n_sets, 9);
 }
@@ -230,8 +333,13 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums_and_intervals), cmocka_unit_test(test_han_characters),
-        cmocka_unit_test(test_threads_and_seed),   cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_sums_and_intervals),
+        cmocka_unit_test(test_han_characters),
+        cmocka_unit_test(test_measures),
+        cmocka_unit_test(test_pairs_refused),
+        cmocka_unit_test_setup_teardown(test_changed_lines, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test(test_threads_and_seed),
+        cmocka_unit_test(test_failures),
         cmocka_unit_test(test_out_of_memory),
     };
 

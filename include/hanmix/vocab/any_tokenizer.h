@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A tokenizer of any readable kind, as far as counting goes: text to ids, and what each id holds.
+ * Training, packing and merging take SentencePiece models alone (tokenizer.h). Thread class: encode
+ * is thread safe after open.
+ */
+#ifndef HANMIX_VOCAB_ANY_TOKENIZER_H
+#define HANMIX_VOCAB_ANY_TOKENIZER_H
+
+#include "hanmix/vocab/tokenizer.h"
+
+enum hm_token_trait {
+    HM_TOKEN_BYTE = 1,    /* one byte of a character, or bytes that hold no whole one */
+    HM_TOKEN_UNKNOWN = 2, /* stands for text that is lost */
+    HM_TOKEN_PIECE = 4,   /* a piece of text, not a byte or a control symbol */
+    HM_TOKEN_PREFIX = 8,  /* begins with U+2581, which may be the dummy prefix */
+};
+struct hm_token_facts {
+    uint16_t chars, han; /* whole characters in it, and Han characters among them */
+    uint8_t traits;
+};
+struct hm_any_tokenizer {
+    struct hm_tokenizer *spm;
+    struct hm_token_facts *facts; /* [count] */
+    size_t count;                 /* of ids */
+    bool dummy_prefix;            /* a space before every text counts as a character of no text */
+    const char *kind;             /* "SentencePiece BPE" */
+};
+
+/* path: a .model file or a folder with tokenizer.model. */
+int hm_any_tokenizer_open(const char *path, struct hm_any_tokenizer **ret_tokenizer,
+                          struct hm_error *err);
+void hm_any_tokenizer_free(struct hm_any_tokenizer *tokenizer);
+/* appends */
+int hm_any_tokenizer_encode(const struct hm_any_tokenizer *tokenizer, struct hm_str text,
+                            struct hm_ids *ids, struct hm_error *err);
+/* Whether the first ids of `longer` are all those of `base`, of the same text and kind. */
+bool hm_any_tokenizer_extends(const struct hm_any_tokenizer *longer,
+                              const struct hm_any_tokenizer *base);
+
+#endif
