@@ -3,14 +3,14 @@
 # Counted text, lines of text, tab, count: the merges of sentencepiece from it, however it is cut into files; the same as text that repeats; bad lines.
 . "$(dirname "$0")/lib.sh"
 bpe=$SOURCE/tests/golden/data/bpe
-merges() { sed 1d x/pieces.tsv | head -n "$1" | cut -f 2; }
+merges() { sed 1d x/pieces.tsv | head -n "$1" | cut -f 2,3; }
 for name in repeats ties; do
     case $name in repeats) characters=7 ;; ties) characters=24 ;; esac
-    n=$(wc -l <"$bpe/$name.merges.txt")
+    n=$(wc -l <"$bpe/$name.merges.tsv")
     learn="vocab.train set.pieces=$((n + characters)) set.singles=all"
     fine $learn in.text="$bpe/$name.tsv"
     merges "$n" >ours
-    same ours "$bpe/$name.merges.txt"
+    same ours "$bpe/$name.merges.tsv"
     cp x/pieces.tsv whole
     for shards in 3 7; do
         rm -f part*.tsv

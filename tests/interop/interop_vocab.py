@@ -2,13 +2,18 @@
 """Vocabulary against sentencepiece and transformers: the merge list, and one encoding by every loader."""
 import collections
 import csv
+import hashlib
+import io
 import json
+import os
+import pathlib
 import random
 import shutil
 
 import numpy as np
 import torch
 import sentencepiece as spm
+import zstandard
 
 from harness import GOLDEN, QUICKSTART, check, check_close, documents, hanmix, refused, stage, tensors, test
 from hard_strings import FIXED, invalid_bytes, long_strings, random_strings
@@ -31,6 +36,33 @@ def merge_list_equals_sentencepiece(folder):
     first = next((i for i in range(3000) if ours[i] != merges[i]), None)
     check(first is None, f"merge {first}: ours {ours[first or 0]}, sentencepiece's {merges[first or 0]}")
     check(set(ours[3000:]) == set(singles), "the single characters differ")
+
+
+LARGE_TEXT = os.environ.get("HANMIX_LARGE_TEXT")  # the text of golden/data/bpe/large.json, which is not kept here
+
+
+def merge_list_of_a_large_text(folder):
+    """20 MB: the recorded list of the library, for both numbers of threads, with and without a memory limit, and however the text is cut."""
+    text = LARGE_TEXT
+    recorded = json.loads((GOLDEN / "bpe" / "large.json").read_text())
+    data = pathlib.Path(text).read_bytes()
+    check(hashlib.sha256(data).hexdigest() == recorded["text_sha256"], f"{text} is another text")
+    lines = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read().splitlines(keepends=True)
+    for n in (3, 7):
+        for i in range(n):
+            (folder / f"cut{n}.{i}.jsonl").write_bytes(b"".join(lines[i::n]))
+    merges = recorded["merges"]
+    for name, settings in {"whole": {"set_threads": 2}, "one": {"set_threads": 1}, "limit": {"set_memory": "160M"},
+                           "cut3": {"in_text": folder / "cut3.*.jsonl"}, "cut7": {"in_text": folder / "cut7.*.jsonl"}}.items():
+        settings.setdefault("in_text", text)
+        stage("vocab.train", folder / name, set_pieces=merges + recorded["distinct_characters"], set_singles="all", **settings)
+        rows = (folder / name / "pieces.tsv").read_text(encoding="utf-8").splitlines()[1:merges + 1]
+        listed = "".join(row.split("\t", 1)[1] + "\n" for row in rows)
+        check(hashlib.sha256(listed.encode()).hexdigest() == recorded["list_sha256"], f"{name}: not the list of sentencepiece")
+
+
+if LARGE_TEXT:
+    test(merge_list_of_a_large_text)
 
 
 @test
