@@ -3,7 +3,7 @@
 
 Our files and numbers against the tools they were made for. Where what is to agree is tested (golden: tests/golden, recorded outputs):
 1. vocabulary: vocab.*; golden bpe, vocab
-2. growing: vocab.mean_upstream_*, rows.new_rows_*; golden resize
+2. growing: vocab.mean_upstream_*, resize.*, rows.new_rows_*; golden resize
 3. 4-bit folders: model.*four_bit*, folders.four_bit_folder_is_theirs, folders.settings_of_quantising; golden nf4
 4. forward, losses, gradients: model.*forward, model.shapes_of_models, model.stored_types_and_shards, eval.*, train.gradients_are_pefts,
    objective.every_weight_trains, objective.an_expert_without_tokens, objective.router_*; golden model, eval; tests/grad against differences
@@ -21,6 +21,7 @@ import interop_train        # noqa: F401
 import interop_objective    # noqa: F401
 import interop_bf16         # noqa: F401
 import interop_rows         # noqa: F401
+import interop_resize       # noqa: F401
 import interop_eval         # noqa: F401
 import interop_folders      # noqa: F401
 

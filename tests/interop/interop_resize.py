@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: MIT
+"""vocab.resize: every rule for new rows against numpy and torch, over dtypes, tied heads and shards; draws against transformers' mean_resizing."""
+import json
+import os
+import shutil
+import struct
+
+import numpy as np
+import sentencepiece as spm
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from safetensors.torch import save_file
+
+from harness import QUICKSTART, check, refused, stage, tensors, test
+
+EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+BASE = QUICKSTART / "base"
+PIECES = ["中国", "国", "▁中国", "数据", "据数", "的", "哈哈哈", "𠀀", "once中", "人民", "民人", "中国人民", "人"]
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+def record(number, payload):
+    head, size = bytes([number << 3 | 2]), len(payload)
+    while size > 127:
+        head, size = head + bytes([size & 127 | 128]), size >> 7
+    return head + bytes([size]) + payload
+
+
+def tokenizer_with(folder, pieces, after=0):
+    """The base's model and records of new pieces, scores falling."""
+    folder.mkdir()
+    out = (BASE / "tokenizer.model").read_bytes()
+    for k, piece in enumerate(pieces):
+        out += record(1, record(1, piece.encode()) + b"\x15" + struct.pack("<f", -2e5 - after - k))
+    (folder / "tokenizer.model").write_bytes(out)
+    return folder
+
+
+def llama(folder, dtype, tied=False, shard="5GB", rows=512, dim=96, mix=False):
+    """Random weights; with `mix`, columns that depend on each other and have means."""
+    torch.manual_seed(5)
+    config = LlamaConfig(vocab_size=rows, hidden_size=dim, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                         max_position_embeddings=64, tie_word_embeddings=tied)
+    model = LlamaForCausalLM(config)
+    for matrix in (model.model.embed_tokens.weight, model.lm_head.weight):
+        blend = torch.eye(dim) + 0.3 * torch.randn(dim, dim) / dim ** 0.5 if mix else torch.eye(dim)
+        matrix.data = (0.02 * torch.randn(rows, dim) @ blend + (0.05 * torch.randn(dim) if mix else 0))
+    if tied:
+        model.tie_weights()
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    shutil.copy(BASE / "tokenizer.model", folder)
+    return folder
+
+
+def side_by_side(folder):
+    """Both matrices in one shard, everything else in another."""
+    all_of = tensors(folder)
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    place = {name: f"model-0000{1 if name in (EMBED, HEAD) else 2}-of-00002.safetensors" for name in all_of}
+    for file in set(place.values()):
+        save_file({name: t.clone() for name, t in all_of.items() if place[name] == file}, str(folder / file), metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 0}, "weight_map": place}))
+
+
+def files_of(folder, names=None):
+    """Files of the folder that hold these tensors, or all."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return {"model.safetensors"}
+    return {file for name, file in json.loads(index.read_text())["weight_map"].items() if names is None or name in names}
+
+
+def cut(pieces):
+    """Tokens of the bare pieces: the base model told to add no dummy prefix."""
+    bare = spm.SentencePieceProcessor(model_proto=(BASE / "tokenizer.model").read_bytes() + b"\x1a\x02\x18\x00")
+    return [bare.encode(p) for p in pieces]
+
+
+def once(value, dtype):
+    """float64 to the dtype in one rounding: through f32 with the last bit telling of a rest (round to odd)."""
+    f32 = value.astype(np.float32)
+    if dtype == torch.float32:
+        return torch.from_numpy(f32)
+    bits = f32.view(np.uint32).copy()
+    rest = f32.astype(np.float64) != value
+    bits[rest & (np.abs(f32.astype(np.float64)) > np.abs(value))] -= 1
+    bits[rest] |= 1
+    return torch.from_numpy(bits.view(np.float32)).to(dtype)
+
+
+def weights(rule, head, k):
+    if rule != "weighted":
+        return np.ones(k)
+    return 1 / np.arange(1.0, k + 1) if head else 1 / np.arange(k, 0, -1.0)
+
+
+def expected(rule, matrix, head, dtype, upstream):
+    old = matrix.double().numpy()
+    if rule == "zero":
+        return torch.zeros(len(PIECES), matrix.shape[1], dtype=dtype)
+    if rule == "mean_upstream":
+        return torch.stack([sum(matrix[i] for i in ids) / len(ids) for ids in upstream])
+    rows = []
+    for ids in cut(PIECES):
+        total, w = np.zeros(old.shape[1]), weights(rule, head, len(ids))
+        for i, x in zip(ids, w):
+            total += x * old[i]
+        rows.append(total / w.sum())
+    return once(np.stack(rows), dtype)
+
+
+def upstream_ids(new):
+    """As the published script: decode, then encode with <s> and dummy prefix."""
+    old, grown = spm.SentencePieceProcessor(str(BASE / "tokenizer.model")), spm.SentencePieceProcessor(str(new / "tokenizer.model"))
+    return [[1] + old.encode(grown.decode([512 + k])) for k in range(len(PIECES))]
+
+
+@test
+def rows_by_every_rule(folder):
+    """f32, bf16, f16; tied and untied; one file, matrices in the same or in different shards: equal bits, old rows and other tensors untouched."""
+    new, seen = tokenizer_with(folder / "new", PIECES), set()
+    upstream = upstream_ids(new)
+    cases = [("f32", False, "5GB"), ("bf16", False, "60KB"), ("f16", False, "220KB"), ("f16", False, "same"), ("bf16", True, "60KB"), ("f32", True, "5GB")]
+    for dtype, tied, shard in cases:
+        model = llama(folder / f"{dtype}-{tied}-{shard}", DTYPES[dtype], tied, "5GB" if shard == "same" else shard)
+        if shard == "same":
+            side_by_side(model)
+        before = tensors(model)
+        total, touched = len(files_of(model)), len(files_of(model, {EMBED, HEAD}))
+        seen.add((touched, total))
+        for rule in ("mean", "weighted", "mean_upstream", "zero", "copy"):
+            out = folder / "out"
+            report = stage("vocab.resize", out, in_model=model, in_old=BASE, in_new=new, set_init=rule, **({} if rule in ("zero", "mean_upstream") else {"set_noise": 0}))
+            after = tensors(out)
+            check(after.keys() == before.keys(), f"{dtype} {rule}: other tensors")
+            for name, old in before.items():
+                if name not in (EMBED, HEAD):
+                    check(torch.equal(after[name], old), f"{dtype} {rule}: {name} changed")
+                    continue
+                wanted = expected(rule, old, name == HEAD, DTYPES[dtype], upstream)
+                check(after[name].dtype == old.dtype and torch.equal(after[name][:512].view(torch.uint8), old.view(torch.uint8)), f"{dtype} {rule}: old rows of {name}")
+                differ = int((after[name][512:] != wanted).sum())
+                check(differ == 0, f"{dtype} {rule} {name}: {differ} values differ")
+            index = out / "model.safetensors.index.json"
+            if index.exists():
+                size = sum(t.numel() * t.element_size() for t in after.values())
+                check(json.loads(index.read_text())["metadata"]["total_size"] == size, f"{dtype}: total_size")
+            check(report["files_linked"] == total - touched and report["files_copied"] == 0, f"{dtype} {rule}: {report}")
+            loaded = AutoModelForCausalLM.from_pretrained(str(out))
+            check(loaded.config.vocab_size == 512 + len(PIECES), "vocab_size")
+            check(torch.equal(loaded.get_output_embeddings().weight.data.float(), after[EMBED if tied else HEAD].float()), f"{dtype} {rule}: transformers reads other rows")
+            shutil.rmtree(out)
+    print(f"    files rewritten, of all: {sorted(seen)}")
+
+
+@test
+def padding_and_noise(folder):
+    """pad_to: the mean of the old rows; noise: of the asked deviation, and no two rows alike."""
+    new = tokenizer_with(folder / "new", PIECES)
+    model = llama(folder / "model", torch.float32, mix=True)
+    plain = tensors(model)
+    bare = stage("vocab.resize", folder / "bare", in_model=model, in_old=BASE, in_new=new, set_noise=0)
+    noisy = stage("vocab.resize", folder / "noisy", in_model=model, in_old=BASE, in_new=new, set_noise=0.01, set_pad_to=64)
+    check(bare["duplicate_rows"] == 2 and noisy["duplicate_rows"] == 0, f"duplicates: {bare['duplicate_rows']}, {noisy['duplicate_rows']}")
+    check(noisy["new_rows"] == 576 and noisy["padded_rows"] == 576 - 512 - len(PIECES), str(noisy))
+    for name in (EMBED, HEAD):
+        a, b = tensors(folder / "bare")[name], tensors(folder / "noisy")[name]
+        mean = plain[name].double().mean(0)
+        check(torch.equal(b[512 + len(PIECES):], mean.float().expand(576 - 512 - len(PIECES), -1)), f"{name}: padding rows")
+        z = ((b[512:512 + len(PIECES)] - a[512:]).double() / plain[name].double().std(0, unbiased=False) / 0.01).flatten()
+        check(abs(float(z.mean())) < 4 / len(z) ** 0.5 and abs(float(z.std()) - 1) < 4 / (2 * len(z)) ** 0.5, f"{name}: noise {float(z.mean()):.3g} {float(z.std()):.3g}")
+
+
+def whitened(rows, old, scale):
+    """Rows back to what was drawn: independent normal numbers if they follow N(mean, scale * covariance)."""
+    old = old.double()
+    mean = old.mean(0)
+    factor = torch.linalg.cholesky((old - mean).T @ (old - mean) / len(old))
+    return torch.linalg.solve_triangular(factor, (rows.double() - mean).T, upper=False).T / scale ** 0.5
+
+
+def check_normal(what, z):
+    """Mean, variance, fourth moment, all pairs of columns and the eigenvalues' range (Marchenko and Pastur) of n draws of D numbers."""
+    n, dim = z.shape
+    count = n * dim
+    mean, square, fourth = float(z.mean()), float((z ** 2).mean()), float((z ** 4).mean())
+    check(abs(mean) < 5 / count ** 0.5, f"{what}: mean {mean:.3g}")
+    check(abs(square - 1) < 5 * (2 / count) ** 0.5, f"{what}: variance {square:.4g}")
+    check(abs(fourth - 3) < 5 * (96 / count) ** 0.5, f"{what}: fourth moment {fourth:.4g}")
+    covariance = z.T @ z / n
+    off = covariance - torch.diag(torch.diag(covariance))
+    spread = float((off ** 2).sum() * n / (dim * (dim - 1)))
+    check(abs(spread - 1) < 0.1, f"{what}: covariances between columns, {spread:.4g} of chance")
+    low, high = (float(x) for x in torch.linalg.eigvalsh(covariance)[[0, -1]])
+    ratio = (dim / n) ** 0.5
+    check(0.9 * (1 - ratio) ** 2 < low and high < 1.1 * (1 + ratio) ** 2, f"{what}: eigenvalues {low:.3g} to {high:.3g}")
+    print(f"    {what}: mean {mean:.2g}, variance {square:.4g}, fourth {fourth:.4g}, pairs {spread:.3g}, eigenvalues {low:.3g} to {high:.3g}")
+
+
+@test
+def draws_like_transformers(folder):
+    """init=normal and resize_token_embeddings(mean_resizing=True): the same distribution, by the same bounds, over several tiles of the factorisation."""
+    pieces = [chr(0x4E00 + k // 60) + chr(0x5E00 + k % 60) for k in range(3000)]
+    new = tokenizer_with(folder / "new", pieces)
+    model = llama(folder / "model", torch.float32, dim=288, mix=True, shard="400KB")
+    old = tensors(model)
+    theirs = AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float32)
+    theirs.resize_token_embeddings(3512, mean_resizing=True)
+    found = {EMBED: theirs.get_input_embeddings().weight.data, HEAD: theirs.get_output_embeddings().weight.data}
+    draws = {}
+    for scale, seed in ((1e-9, 1), (1, 1), (1e-9, 2)):
+        out = folder / f"out-{scale}-{seed}"
+        report = stage("vocab.resize", out, in_model=model, in_old=BASE, in_new=new, set_init="normal", set_scale=scale, set_seed=seed)
+        check(report["covariance_definite"] and report["duplicate_rows"] == 0, str(report))
+        for name, rows in tensors(out).items():
+            if name in (EMBED, HEAD):
+                draws[scale, seed, name] = whitened(rows[512:], old[name], scale)
+                check_normal(f"ours, scale {scale:g}, {name}", draws[scale, seed, name])
+    for name in (EMBED, HEAD):
+        check_normal(f"transformers, {name}", whitened(found[name][512:], old[name], 1e-9))
+        check(float((draws[1e-9, 1, name] - draws[1, 1, name]).abs().max()) < 0.1, "two scales, one seed: other numbers")
+        check(abs(float((draws[1e-9, 1, name] * draws[1e-9, 2, name]).mean())) < 5 / draws[1, 1, name].numel() ** 0.5, "two seeds go together")
+    check(abs(float((draws[1, 1, EMBED] * draws[1, 1, HEAD]).mean())) < 5 / draws[1, 1, EMBED].numel() ** 0.5, "the two matrices go together")
+
+
+@test
+def draws_without_a_distribution(folder):
+    """Fewer rows than columns: transformers and hanmix give every new row the mean; hanmix says so."""
+    new = tokenizer_with(folder / "new", PIECES)
+    model = llama(folder / "model", torch.float32, dim=640)
+    theirs = AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float32)
+    theirs.resize_token_embeddings(512 + len(PIECES), mean_resizing=True)
+    report = stage("vocab.resize", folder / "out", in_model=model, in_old=BASE, in_new=new, set_init="normal")
+    check(not report["covariance_definite"] and report["duplicate_rows"] == len(PIECES) - 1, str(report))
+    ours, found = tensors(folder / "out")[EMBED][512:], theirs.get_input_embeddings().weight.data[512:]
+    check(float((ours - found).abs().max()) < 1e-7, "not their means")
+
+
+@test
+def threads_and_bf16_draws(folder):
+    """One and two threads give the same bytes; bf16 rows lie within a rounding of the f32 ones."""
+    new = tokenizer_with(folder / "new", PIECES)
+    model = llama(folder / "model", torch.bfloat16, dim=320, mix=True, rows=512)
+    for init in ("normal", "mean", "weighted"):
+        for threads in (1, 2):
+            stage("vocab.resize", folder / f"{init}{threads}", in_model=model, in_old=BASE, in_new=new, set_init=init, set_threads=threads)
+        one, two = ((folder / f"{init}{n}" / "model.safetensors").read_bytes() for n in (1, 2))
+        check(one == two, f"{init}: threads change bytes")
+    old, rows = tensors(model)[EMBED], tensors(folder / "normal1")[EMBED]
+    mean = old.double().mean(0)
+    check(float(((rows[512:].double() - mean).abs() / mean.abs().clamp_min(1e-3)).max()) < 1 / 128, "bf16 draws of scale 1e-9 are off their mean")
+
+
+@test
+def rows_move_with_pieces(folder):
+    """init=copy from one extension to another and to a smaller vocabulary; the others refuse."""
+    first = tokenizer_with(folder / "first", PIECES)
+    second_pieces = ["人民", "天天", "中国", "国人", "哈哈哈"]
+    second = tokenizer_with(folder / "second", second_pieces)
+    model = llama(folder / "model", torch.bfloat16, rows=512 + len(PIECES), shard="60KB")
+    old = tensors(model)
+    report = stage("vocab.resize", folder / "out", in_model=model, in_old=first, in_new=second, set_init="copy", set_noise=0)
+    check(report["kept_rows"] == 512 and report["moved_rows"] == 3 and report["new_rows"] == 517, str(report))
+    processor = spm.SentencePieceProcessor(model_proto=(first / "tokenizer.model").read_bytes() + b"\x1a\x02\x18\x00")
+    for name in (EMBED, HEAD):
+        rows = tensors(folder / "out")[name]
+        check(torch.equal(rows[:512], old[name][:512]), f"{name}: old rows")
+        for k, piece in enumerate(second_pieces):
+            if piece in PIECES:
+                check(torch.equal(rows[512 + k], old[name][512 + PIECES.index(piece)]), f"{name}: {piece} did not move")
+            else:
+                made = once(np.mean([old[name][i].double().numpy() for i in processor.encode(piece)], axis=0)[None], torch.bfloat16)[0]
+                check(torch.equal(rows[512 + k], made), f"{name}: {piece}")
+    check(stage("vocab.resize", folder / "less", in_model=model, in_old=first, in_new=BASE, set_init="copy")["new_rows"] == 512, "not smaller")
+    check("init=copy" in refused("vocab.resize", folder / "no", 4, in_model=model, in_old=first, in_new=second), "no way out is told")
+
+
+@test
+def linked_files_are_safe(folder):
+    """What is not rewritten keeps its bytes when the grown folder is grown again in place of itself, and links through a model cache's symbolic links."""
+    new, more = tokenizer_with(folder / "new", PIECES), tokenizer_with(folder / "more", PIECES + ["天", "地"])
+    model = llama(folder / "blobs", torch.float32, shard="60KB")
+    cache = folder / "cache"
+    cache.mkdir()
+    for file in model.iterdir():
+        (cache / file.name).symlink_to(os.path.join("..", "blobs", file.name))
+    before = {f.name: f.read_bytes() for f in model.iterdir()}
+    stage("vocab.resize", folder / "out", in_model=cache, in_old=BASE, in_new=new)
+    stage("vocab.resize", folder / "again", in_model=folder / "out", in_old=new, in_new=more)
+    kept = {f.name: f.read_bytes() for f in (folder / "out").glob("*.safetensors")}
+    stage("qlora.quantize", folder / "nf4", in_model=folder / "again")
+    check(all(not f.is_symlink() for out in ("out", "again") for f in (folder / out).iterdir()), "a symbolic link travelled")
+    check(before == {f.name: f.read_bytes() for f in model.iterdir()}, "the base changed")
+    check(kept == {f.name: f.read_bytes() for f in (folder / "out").glob("*.safetensors")}, "the first grown folder changed")
