@@ -11,24 +11,17 @@
  * grow.
  */
 #include <stdlib.h>
+#include <string.h>
 
-#include "bpe_internal.h"
-#include "han_store.h"
+#include "bpe_cut.h"
 #include "hanmix/base/parallel.h"
 
-#define BIGRAMS_FIRST 4096u
-#define SHARDS        4u
-#define BLOCK_KEYS    256u
-#define COUNTS_TOLD   65536u /* pair counts told apart when the floor is chosen */
+#define COUNTS_TOLD 65536u /* pair counts told apart when the floor is chosen */
+#define KEPT_FIRST  4096u
 /* The last of M merges is rarely below a third of the M-th most frequent pair of characters. */
 #define FLOOR_DIVISOR 3u
 
 /* --- characters ------------------------------------------------------------------------------- */
-
-struct character {
-    uint32_t code;
-    uint64_t count;
-};
 
 struct characters {
     const struct hm_han_counts *counts;
@@ -52,8 +45,8 @@ static void characters_unit(void *context, size_t number, int worker)
 
 static int character_order(const void *a, const void *b)
 {
-    const struct character *x = a;
-    const struct character *y = b;
+    const struct han_character *x = a;
+    const struct han_character *y = b;
 
     if (x->count != y->count)
         return x->count > y->count ? -1 : 1;
@@ -62,7 +55,7 @@ static int character_order(const void *a, const void *b)
 
 /* The characters met, in the order of their codes. */
 static void characters_find(const struct hm_han_counts *counts, struct characters *characters,
-                            struct character *list)
+                            struct han_character *list)
 {
     uint32_t n = 0;
 
@@ -78,14 +71,10 @@ static void characters_find(const struct hm_han_counts *counts, struct character
     }
 }
 
-static void characters_rank(struct bpe_trainer *trainer, const struct characters *characters,
-                            struct character *list)
+static void characters_rank(struct bpe_trainer *trainer, struct han_character *list, size_t n)
 {
-    for (size_t i = 0; i < characters->n; i++)
-        for (size_t p = 0; p < HM_HAN_PARTS; p++)
-            list[i].count += characters->count[p * characters->n + i];
-    qsort(list, characters->n, sizeof(*list), character_order);
-    for (size_t i = 0; i < characters->n; i++) {
+    qsort(list, n, sizeof(*list), character_order);
+    for (size_t i = 0; i < n; i++) {
         uint32_t symbol = (uint32_t)(i + 1);
         trainer->code[symbol] = list[i].code;
         trainer->symbol_first[symbol] = symbol;
@@ -95,133 +84,81 @@ static void characters_rank(struct bpe_trainer *trainer, const struct characters
     }
 }
 
-int hm_bpe_characters_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
-                            struct hm_error *err)
+/* Of runs in memory, all of them walked. */
+static int held_characters(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+                           struct han_character *list, struct hm_error *err)
 {
     struct characters characters = { .counts = counts,
                                      .index = trainer->symbol_of,
                                      .n = trainer->n_chars };
-    size_t count_bytes = HM_HAN_PARTS * characters.n * sizeof(uint64_t);
-    size_t list_bytes = characters.n * sizeof(struct character);
-    struct character *list = hm_bpe_zeroed(trainer, list_bytes, err);
+    size_t bytes = HM_HAN_PARTS * characters.n * sizeof(uint64_t);
 
-    characters.count = list ? hm_bpe_zeroed(trainer, count_bytes, err) : NULL;
-    int status = characters.count ? HM_OK : err->code;
-    if (status == HM_OK) {
-        characters_find(counts, &characters, list);
-        hm_parallel_for(HM_HAN_PARTS, characters_unit, &characters);
-        characters_rank(trainer, &characters, list);
-    }
-    hm_bpe_drop(trainer, characters.count, count_bytes);
-    hm_bpe_drop(trainer, list, list_bytes);
+    characters.count = hm_bpe_zeroed(trainer, bytes, err);
+    if (!characters.count)
+        return err->code;
+    characters_find(counts, &characters, list);
+    hm_parallel_for(HM_HAN_PARTS, characters_unit, &characters);
+    for (size_t i = 0; i < characters.n; i++)
+        for (size_t p = 0; p < HM_HAN_PARTS; p++)
+            list[i].count += characters.count[p * characters.n + i];
+    hm_bpe_drop(trainer, characters.count, bytes);
+    return HM_OK;
+}
+
+int hm_bpe_characters_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+                            struct hm_error *err)
+{
+    const struct han_spill *spill = counts->spill;
+    size_t bytes = trainer->n_chars * sizeof(struct han_character);
+    struct han_character *list = hm_bpe_zeroed(trainer, bytes, err);
+    int status = list ? HM_OK : err->code;
+
+    if (status == HM_OK && spill && spill->whole)
+        memcpy(list, spill->character, bytes);
+    else if (status == HM_OK)
+        status = held_characters(trainer, counts, list, err);
+    if (status == HM_OK)
+        characters_rank(trainer, list, trainer->n_chars);
+    hm_bpe_drop(trainer, list, bytes);
     return status;
 }
 
 /* --- pairs of characters ---------------------------------------------------------------------- */
 
-struct bigram {
-    uint64_t key; /* left << 32 | right; 0 = free */
-    uint64_t count;
+/* Where the counts of pairs are: in a table, or in the file of a spill. */
+struct pairs_source {
+    const struct pair_table *table; /* NULL: the file */
+    const struct han_spill *spill;
 };
 
-struct shard { /* the pairs whose left symbol is the shard's modulo SHARDS */
-    struct bigram *entry;
-    size_t size, used; /* size: power of two */
-    struct hm_error err;
-};
+typedef int pair_visit(void *context, const struct han_pair *pair, struct hm_error *err);
 
-struct bigrams {
-    struct bpe_trainer *trainer;
-    const struct hm_han_counts *counts;
-    struct shard shard[SHARDS];
-};
-
-struct key_block { /* pairs whose places in the table are fetched together */
-    uint64_t key[BLOCK_KEYS], count[BLOCK_KEYS];
-    size_t n;
-};
-
-static size_t bigram_at(const struct shard *shard, uint64_t key)
+static int pairs_walk(const struct pairs_source *source, pair_visit *each, void *context,
+                      struct hm_error *err)
 {
-    size_t mask = shard->size - 1;
-    size_t at = bpe_pair_hash(key) & mask;
-
-    while (shard->entry[at].key && shard->entry[at].key != key)
-        at = (at + 1) & mask;
-    return at;
-}
-
-static int shard_grow(struct bpe_trainer *trainer, struct shard *shard)
-{
-    struct shard grown = { .size = shard->size ? 2 * shard->size : BIGRAMS_FIRST,
-                           .used = shard->used };
-
-    grown.entry = hm_bpe_zeroed(trainer, grown.size * sizeof(*grown.entry), &shard->err);
-    if (!grown.entry)
-        return shard->err.code;
-    for (size_t i = 0; i < shard->size; i++)
-        if (shard->entry[i].key)
-            grown.entry[bigram_at(&grown, shard->entry[i].key)] = shard->entry[i];
-    hm_bpe_drop(trainer, shard->entry, shard->size * sizeof(*shard->entry));
-    *shard = grown;
-    return HM_OK;
-}
-
-static int block_count(struct bpe_trainer *trainer, struct shard *shard, struct key_block *block)
-{
-    if ((shard->used + block->n) * 5 > shard->size * 3 && shard_grow(trainer, shard) < 0)
-        return shard->err.code;
-    for (size_t i = 0; i < block->n; i++)
-        __builtin_prefetch(&shard->entry[bpe_pair_hash(block->key[i]) & (shard->size - 1)]);
-    for (size_t i = 0; i < block->n; i++) {
-        struct bigram *entry = &shard->entry[bigram_at(shard, block->key[i])];
-        shard->used += entry->key == 0;
-        entry->key = block->key[i];
-        entry->count += block->count[i];
-    }
-    block->n = 0;
-    return HM_OK;
-}
-
-static int run_count(struct bpe_trainer *trainer, struct shard *shard, uint32_t number,
-                     const struct hm_run *run, struct key_block *block)
-{
-    uint32_t i = 0;
-    uint64_t left = trainer->symbol_of[hm_run_code(run->unit, &i)];
-
-    while (i < run->n_units) {
-        uint64_t right = trainer->symbol_of[hm_run_code(run->unit, &i)];
-        if (left % SHARDS == number) {
-            block->key[block->n] = left << 32 | right;
-            block->count[block->n++] = run->count;
-            if (block->n == BLOCK_KEYS)
-                HM_TRY(block_count(trainer, shard, block));
-        }
-        left = right;
-    }
-    return HM_OK;
-}
-
-static void shard_unit(void *context, size_t number, int worker)
-{
-    struct bigrams *bigrams = context;
-    struct bpe_trainer *trainer = bigrams->trainer;
-    struct shard *shard = &bigrams->shard[number];
-    struct key_block block = { .n = 0 };
     uint64_t cursor = 0;
-    struct hm_run run;
-    int status = shard_grow(trainer, shard);
+    struct han_pair pair;
 
-    (void)worker;
-    while (status == HM_OK && hm_han_counts_next(bigrams->counts, &cursor, &run))
-        status = run_count(trainer, shard, (uint32_t)number, &run, &block);
-    if (status == HM_OK)
-        block_count(trainer, shard, &block);
+    if (!source->table)
+        return hm_spill_pairs_walk(source->spill, each, context, err);
+    while (hm_pair_table_next(source->table, &cursor, &pair))
+        if (pair.right != 0)
+            HM_TRY(each(context, &pair, err));
+    return HM_OK;
+}
+
+static int count_tell(void *context, const struct han_pair *pair, struct hm_error *err)
+{
+    uint64_t *pairs_with = context;
+
+    (void)err;
+    pairs_with[pair->count < COUNTS_TOLD ? pair->count : COUNTS_TOLD - 1]++;
+    return HM_OK;
 }
 
 /* A guess, not above `lower` when that is given: from the wanted-th largest count. */
-static int floor_choose(struct bpe_trainer *trainer, const struct bigrams *bigrams, uint64_t lower,
-                        struct hm_error *err)
+static int floor_choose(struct bpe_trainer *trainer, const struct pairs_source *source,
+                        uint64_t lower, struct hm_error *err)
 {
     size_t bytes = COUNTS_TOLD * sizeof(uint64_t);
     uint64_t *pairs_with = hm_bpe_zeroed(trainer, bytes, err);
@@ -230,12 +167,7 @@ static int floor_choose(struct bpe_trainer *trainer, const struct bigrams *bigra
 
     if (!pairs_with)
         return err->code;
-    for (size_t s = 0; s < SHARDS; s++)
-        for (size_t i = 0; i < bigrams->shard[s].size; i++) {
-            const struct bigram *entry = &bigrams->shard[s].entry[i];
-            if (entry->key)
-                pairs_with[entry->count < COUNTS_TOLD ? entry->count : COUNTS_TOLD - 1]++;
-        }
+    int status = pairs_walk(source, count_tell, pairs_with, err);
     for (above = pairs_with[count]; above <= trainer->wanted && count > 0;
          above += pairs_with[count])
         count--;
@@ -243,58 +175,126 @@ static int floor_choose(struct bpe_trainer *trainer, const struct bigrams *bigra
     if (trainer->floor < 1)
         trainer->floor = 1;
     hm_bpe_drop(trainer, pairs_with, bytes);
+    return status;
+}
+
+struct kept_pair {
+    uint64_t key, count; /* left symbol << 32 | right symbol */
+};
+
+struct keeping { /* pairs that reach the floor */
+    struct bpe_trainer *trainer;
+    struct kept_pair *pair;
+    size_t n, cap;
+};
+
+static int pair_keep(void *context, const struct han_pair *pair, struct hm_error *err)
+{
+    struct keeping *keeping = context;
+    uint64_t left = keeping->trainer->symbol_of[hm_han_code(pair->left)];
+    uint64_t right = keeping->trainer->symbol_of[hm_han_code(pair->right)];
+
+    if (pair->count < keeping->trainer->floor)
+        return HM_OK;
+    if (left == 0 || right == 0)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "a pair holds a Han character that was not counted: the scratch files are "
+                       "damaged");
+    if (keeping->n == keeping->cap) {
+        size_t cap = keeping->cap ? 2 * keeping->cap : KEPT_FIRST;
+        struct kept_pair *grown =
+            hm_bpe_resize(keeping->trainer, keeping->pair, keeping->cap * sizeof(*grown),
+                          cap * sizeof(*grown), err);
+        if (!grown)
+            return err->code;
+        keeping->pair = grown;
+        keeping->cap = cap;
+    }
+    keeping->pair[keeping->n++] = (struct kept_pair){ left << 32 | right, pair->count };
     return HM_OK;
 }
 
-/* The pairs of characters that reach the floor. */
-static int first_pairs(struct bpe_trainer *trainer, const struct bigrams *bigrams,
+static int kept_order(const void *a, const void *b)
+{
+    const struct kept_pair *x = a;
+    const struct kept_pair *y = b;
+
+    return x->key < y->key ? -1 : x->key > y->key;
+}
+
+/* The pairs of characters that reach the floor, in the same order wherever they were counted. */
+static int first_pairs(struct bpe_trainer *trainer, const struct pairs_source *source,
                        struct hm_error *err)
 {
-    for (size_t s = 0; s < SHARDS; s++)
-        for (size_t i = 0; i < bigrams->shard[s].size; i++) {
-            const struct bigram *entry = &bigrams->shard[s].entry[i];
-            uint32_t pair;
-            if (entry->key && entry->count >= trainer->floor &&
-                hm_bpe_pair_new(trainer, (uint32_t)(entry->key >> 32), (uint32_t)entry->key,
-                                entry->count, &pair, err) < 0)
-                return err->code;
-        }
-    return HM_OK;
+    struct keeping keeping = { .trainer = trainer };
+    int status = pairs_walk(source, pair_keep, &keeping, err);
+    uint32_t pair;
+
+    if (status == HM_OK && keeping.n > 0)
+        qsort(keeping.pair, keeping.n, sizeof(*keeping.pair), kept_order);
+    for (size_t i = 0; status == HM_OK && i < keeping.n; i++)
+        status = hm_bpe_pair_new(trainer, (uint32_t)(keeping.pair[i].key >> 32),
+                                 (uint32_t)keeping.pair[i].key, keeping.pair[i].count, &pair, err);
+    hm_bpe_drop(trainer, keeping.pair, keeping.cap * sizeof(*keeping.pair));
+    return status;
+}
+
+/* Runs in memory are walked for their pairs, within what the trainer may still take. */
+static int held_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
+                      struct pair_table *table, struct hm_han_budget *budget, struct hm_error *err)
+{
+    struct spill_unit unit[HM_SPILL_UNITS];
+    uint64_t used = atomic_load(&trainer->used_bytes);
+
+    if (trainer->limit_bytes)
+        budget->limit_bytes = trainer->limit_bytes > used ? trainer->limit_bytes - used : 1;
+    hm_pair_table_init(table, budget);
+    hm_spill_units_init(unit, budget);
+    int status = hm_han_held_walk(counts, unit, table, NULL, err);
+    hm_spill_units_release(unit);
+    atomic_fetch_add(&trainer->used_bytes, atomic_load(&budget->used_bytes));
+    return status;
 }
 
 static int pairs_count(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                        uint64_t lower, struct hm_error *err)
 {
-    struct bigrams bigrams = { .trainer = trainer, .counts = counts };
+    struct pairs_source source = { .spill = counts->spill };
+    struct hm_han_budget budget = { 0 };
+    struct pair_table table = { 0 };
     int status = HM_OK;
 
-    hm_parallel_for(SHARDS, shard_unit, &bigrams);
-    for (size_t s = 0; status == HM_OK && s < SHARDS; s++)
-        if (bigrams.shard[s].err.code < 0)
-            status = hm_error_pass(err, &bigrams.shard[s].err);
+    if (!source.spill || !source.spill->whole) {
+        source.table = &table;
+        status = held_count(trainer, counts, &table, &budget, err);
+    }
     if (status == HM_OK)
-        status = floor_choose(trainer, &bigrams, lower, err);
+        status = floor_choose(trainer, &source, lower, err);
     if (status == HM_OK)
-        status = first_pairs(trainer, &bigrams, err);
-    for (size_t s = 0; s < SHARDS; s++)
-        hm_bpe_drop(trainer, bigrams.shard[s].entry, bigrams.shard[s].size * sizeof(struct bigram));
+        status = first_pairs(trainer, &source, err);
+    if (source.table) {
+        atomic_fetch_sub(&trainer->used_bytes, atomic_load(&budget.used_bytes));
+        hm_pair_table_release(&table);
+    }
     return status;
 }
 
 int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                        uint64_t lower, struct hm_error *err)
 {
-    struct hm_han_counts *cut = NULL;
+    bool on_disk = counts->spill && counts->spill->whole;
+    struct bpe_cut cut = { 0 };
     int status = pairs_count(trainer, counts, lower, err);
 
-    if (status == HM_OK && trainer->floor > 1)
+    if (status == HM_OK && (trainer->floor > 1 || on_disk))
         status = hm_bpe_runs_cut(trainer, counts, &cut, err);
-    uint64_t cut_bytes = cut ? hm_han_counts_bytes(cut) : 0;
+    uint64_t cut_bytes = cut.counts ? hm_han_counts_bytes(cut.counts) : 0;
     atomic_fetch_add(&trainer->used_bytes, cut_bytes);
-    struct bpe_segments segments = hm_bpe_segments_of(cut ? cut : counts);
+    struct bpe_segments segments =
+        cut.counts ? hm_bpe_cut_segments(&cut) : hm_bpe_segments_of(counts);
     if (status == HM_OK)
         status = hm_bpe_slots_lay(trainer, &segments, err);
-    hm_han_counts_free(cut);
+    hm_bpe_cut_release(&cut);
     atomic_fetch_sub(&trainer->used_bytes, cut_bytes);
     if (status == HM_OK)
         status = hm_bpe_places_list(trainer, err);

@@ -1,24 +1,34 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Runs cut where a pair of characters is too rare for any piece, and the stretches of two
- * characters and more counted anew. Why that is exact: bpe_corpus.c. Chunks of runs are cut in
- * parallel into lists, which are poured together.
+ * characters and more counted anew. Why that is exact: bpe_corpus.c. Chunks of runs, or blocks of
+ * the file they went to, are cut in parallel into lists, which are poured together: into memory, or
+ * to the disk when memory may hold no more (cut_parts.c).
  */
-#include "bpe_internal.h"
-#include "han_store.h"
+#include "bpe_cut.h"
+
+#include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 
-#define LISTS       32u /* chunks cut at once */
+#define LISTS       32u /* chunks or blocks cut at once */
 #define FILTER_BITS 22u
+#define READ_BYTES  (4u << 20)
+#define PART_BYTES  (384u << 10) /* of a part on its way to the disk */
+
+#define MERGE_LEAST (512u << 10) /* for merging a part, whatever may be held */
 
 struct cutting {
     const struct bpe_trainer *trainer;
     const struct hm_han_counts *counts;
+    struct bpe_cut *cut;
+    const char *path; /* of the blocks */
     struct {
         size_t part, chunk;
     } unit[LISTS];
+    struct run_block block[LISTS];
     struct hm_han_list list[LISTS];
     struct hm_error err[LISTS];
+    uint64_t hold_bytes;                     /* of stretches, in memory */
     uint64_t kept[(1u << FILTER_BITS) / 64]; /* hashes of the pairs that exist */
 };
 
@@ -55,6 +65,10 @@ static int run_cut(const struct cutting *cutting, const struct hm_run *run,
     for (uint32_t i = 0; i < run->n_units;) {
         uint32_t at = i;
         uint32_t symbol = cutting->trainer->symbol_of[hm_run_code(run->unit, &i)];
+        if (symbol == 0)
+            return hm_fail(err, HM_ERR_FORMAT,
+                           "a Han run holds a character that was not counted: the scratch files "
+                           "are damaged");
         if (previous && !is_kept(cutting, previous, symbol)) {
             if (length > 1)
                 HM_TRY(stretch_add(list, run, start, at, err));
@@ -67,7 +81,7 @@ static int run_cut(const struct cutting *cutting, const struct hm_run *run,
     return length > 1 ? stretch_add(list, run, start, run->n_units, err) : HM_OK;
 }
 
-static void cut_unit(void *context, size_t index, int worker)
+static void chunk_unit(void *context, size_t index, int worker)
 {
     struct cutting *cutting = context;
     size_t chunk = cutting->unit[index].chunk;
@@ -84,19 +98,70 @@ static void cut_unit(void *context, size_t index, int worker)
         hm_han_list_sort(&cutting->list[index], &cutting->err[index]);
 }
 
-static int cut_some(struct cutting *cutting, size_t n, struct hm_han_counts *cut,
-                    struct hm_error *err)
+static void block_unit(void *context, size_t index, int worker)
+{
+    struct cutting *cutting = context;
+    const struct run_block *block = &cutting->block[index];
+    struct hm_error *err = &cutting->err[index];
+    int status = hm_run_block_check(block, cutting->path, err);
+    struct hm_run run;
+    size_t at = 0;
+
+    (void)worker;
+    hm_han_list_clear(&cutting->list[index]);
+    while (status == HM_OK && hm_run_block_next(block, &at, &run))
+        status = run_cut(cutting, &run, &cutting->list[index], err);
+    if (status == HM_OK)
+        hm_han_list_sort(&cutting->list[index], err);
+}
+
+/* --- where stretches go ----------------------------------------------------------------------- */
+
+/* From now on to the disk: as many parts as let each be merged in memory, by a rough guess. */
+static int parts_begin(struct cutting *cutting, struct hm_error *err)
+{
+    struct bpe_cut *cut = cutting->cut;
+    struct han_spill *spill = cutting->counts->spill;
+    uint64_t room = cutting->hold_bytes / PART_BYTES;
+    size_t n = HM_HAN_PARTS;
+
+    while (n < HM_CUT_PARTS_MAX && 2 * n <= room &&
+           3 * spill->runs_bytes / n > cutting->hold_bytes / (size_t)hm_threads())
+        n *= 2;
+    HM_TRY(hm_cut_parts_new(spill->options.dir, n, &cut->counts->budget, &cut->parts, err));
+    HM_TRY(hm_cut_parts_take(cut->parts, cut->counts, err));
+    for (size_t p = 0; p < HM_HAN_PARTS; p++)
+        hm_han_part_release(&cut->counts->part[p]);
+    return HM_OK;
+}
+
+static int lists_pour(struct cutting *cutting, size_t n, struct hm_error *err)
+{
+    struct bpe_cut *cut = cutting->cut;
+
+    if (cutting->counts->spill && !cut->parts &&
+        hm_han_counts_bytes(cut->counts) + hm_han_counts_growth(cut->counts, cutting->list, n) >
+            cutting->hold_bytes)
+        HM_TRY(parts_begin(cutting, err));
+    return cut->parts ? hm_cut_parts_pour(cut->parts, cutting->list, n, err)
+                      : hm_han_counts_pour(cut->counts, cutting->list, n, err);
+}
+
+static int cut_some(struct cutting *cutting, size_t n,
+                    void (*unit)(void *context, size_t index, int worker), struct hm_error *err)
 {
     if (hm_ctl_stopped(cutting->trainer->ctl))
         return hm_fail(err, HM_ERR_STOPPED, "vocabulary training was stopped");
-    hm_parallel_for(n, cut_unit, cutting);
+    hm_parallel_for(n, unit, cutting);
     for (size_t i = 0; i < n; i++)
         if (cutting->err[i].code < 0)
             return hm_error_pass(err, &cutting->err[i]);
-    return hm_han_counts_pour(cut, cutting->list, n, err);
+    return lists_pour(cutting, n, err);
 }
 
-static int cut_all(struct cutting *cutting, struct hm_han_counts *cut, struct hm_error *err)
+/* --- where runs come from --------------------------------------------------------------------- */
+
+static int chunks_cut(struct cutting *cutting, struct hm_error *err)
 {
     size_t n = 0;
 
@@ -105,41 +170,133 @@ static int cut_all(struct cutting *cutting, struct hm_han_counts *cut, struct hm
             cutting->unit[n].part = part;
             cutting->unit[n++].chunk = chunk;
             if (n == LISTS) {
-                HM_TRY(cut_some(cutting, n, cut, err));
+                HM_TRY(cut_some(cutting, n, chunk_unit, err));
                 n = 0;
             }
         }
-    return cut_some(cutting, n, cut, err);
+    return cut_some(cutting, n, chunk_unit, err);
+}
+
+static int blocks_cut(struct cutting *cutting, struct run_reader *reader, struct hm_error *err)
+{
+    struct hm_progress progress = { .what = "cut runs",
+                                    .unit = "bytes",
+                                    .total = reader->size_bytes };
+    size_t n = 0;
+
+    cutting->path = reader->path;
+    do {
+        HM_TRY(hm_run_reader_next(reader, cutting->block, LISTS, &n, err));
+        HM_TRY(cut_some(cutting, n, block_unit, err));
+        progress.done = reader->offset + reader->begin;
+        hm_ctl_progress(cutting->trainer->ctl, &progress);
+    } while (n > 0);
+    return HM_OK;
+}
+
+static int file_cut(struct cutting *cutting, struct hm_error *err)
+{
+    const struct han_spill *spill = cutting->counts->spill;
+    struct run_reader reader = { .fd = -1 };
+    char *path = NULL;
+    int status = hm_path_join(&path, spill->options.dir, HM_SPILL_RUNS, err);
+
+    if (status == HM_OK)
+        status = hm_run_reader_open(path, spill->runs_bytes, READ_BYTES,
+                                    &cutting->cut->counts->budget, &reader, err);
+    if (status == HM_OK)
+        status = blocks_cut(cutting, &reader, err);
+    hm_run_reader_close(&reader);
+    hm_free(path);
+    return status;
+}
+
+/* --- the whole -------------------------------------------------------------------------------- */
+
+static void pairs_keep(struct cutting *cutting)
+{
+    const struct bpe_trainer *trainer = cutting->trainer;
+
+    for (size_t i = 1; i < trainer->n_pairs; i++) {
+        size_t bit = filter_bit(trainer->pair[i].left, trainer->pair[i].right);
+        cutting->kept[bit / 64] |= (uint64_t)1 << bit % 64;
+    }
+}
+
+static void room_find(struct cutting *cutting, uint64_t limit_bytes)
+{
+    const struct han_spill *spill = cutting->counts->spill;
+
+    hm_han_counts_limit(cutting->cut->counts, limit_bytes);
+    cutting->hold_bytes = spill ? spill->options.hold_bytes : UINT64_MAX;
+    /* beside them the trainer lays its slots */
+    if (limit_bytes && cutting->hold_bytes > limit_bytes / 2)
+        cutting->hold_bytes = limit_bytes / 2;
+}
+
+static int cut_merge(struct cutting *cutting, struct hm_error *err)
+{
+    struct bpe_cut *cut = cutting->cut;
+    struct han_spill *spill = cutting->counts->spill;
+
+    if (!cut->parts)
+        return HM_OK;
+    uint64_t each_bytes = cutting->hold_bytes / (size_t)hm_threads();
+    if (each_bytes < MERGE_LEAST)
+        each_bytes = MERGE_LEAST;
+    HM_TRY(hm_cut_parts_merge(cut->parts, each_bytes, cutting->trainer->ctl, err));
+    spill->report.partitions = cut->parts->n;
+    for (size_t i = 0; i < cut->parts->n; i++)
+        spill->report.splits += cut->parts->part[i].splits;
+    return HM_OK;
 }
 
 int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
-                    struct hm_han_counts **ret_cut, struct hm_error *err)
+                    struct bpe_cut *ret_cut, struct hm_error *err)
 {
     struct cutting *cutting = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*cutting));
-    struct hm_han_counts *cut = NULL;
+    struct bpe_cut cut = { 0 };
     uint64_t used = atomic_load(&trainer->used_bytes);
 
     if (!cutting)
         return hm_fail_nomem(err, "for cutting Han runs");
     cutting->trainer = trainer;
     cutting->counts = counts;
-    for (size_t i = 1; i < trainer->n_pairs; i++) {
-        size_t bit = filter_bit(trainer->pair[i].left, trainer->pair[i].right);
-        cutting->kept[bit / 64] |= (uint64_t)1 << bit % 64;
+    cutting->cut = &cut;
+    pairs_keep(cutting);
+    int status = hm_han_counts_new(&cut.counts, err);
+    if (status == HM_OK) {
+        uint64_t limit = trainer->limit_bytes;
+        room_find(cutting, limit ? (limit > used ? limit - used : 1) : 0);
+        for (size_t i = 0; i < LISTS; i++)
+            cutting->list[i].budget = &cut.counts->budget;
+        status = counts->spill && counts->spill->whole ? file_cut(cutting, err)
+                                                       : chunks_cut(cutting, err);
     }
-    int status = hm_han_counts_new(&cut, err);
-    if (status == HM_OK && trainer->limit_bytes)
-        hm_han_counts_limit(cut, trainer->limit_bytes > used ? trainer->limit_bytes - used : 1);
-    for (size_t i = 0; status == HM_OK && i < LISTS; i++)
-        cutting->list[i].budget = &cut->budget;
-    if (status == HM_OK)
-        status = cut_all(cutting, cut, err);
     for (size_t i = 0; i < LISTS; i++)
         hm_han_list_release(&cutting->list[i]);
+    if (status == HM_OK)
+        status = cut_merge(cutting, err);
     hm_free(cutting);
     if (status == HM_OK)
         *ret_cut = cut;
     else
-        hm_han_counts_free(cut);
+        hm_bpe_cut_release(&cut);
     return status;
+}
+
+struct bpe_segments hm_bpe_cut_segments(struct bpe_cut *cut)
+{
+    if (!cut->parts)
+        return hm_bpe_segments_of(cut->counts);
+    return (struct bpe_segments){ .context = cut->parts,
+                                  .n_parts = cut->parts->n,
+                                  .walk = hm_cut_parts_walk };
+}
+
+void hm_bpe_cut_release(struct bpe_cut *cut)
+{
+    hm_cut_parts_free(cut->parts);
+    hm_han_counts_free(cut->counts);
+    *cut = (struct bpe_cut){ 0 };
 }

@@ -159,10 +159,6 @@ int hm_bpe_characters_count(struct bpe_trainer *trainer, const struct hm_han_cou
 int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                        uint64_t lower, struct hm_error *err);
 
-/* bpe_cut.c: stretches of runs that hold every place of an existing pair, and few others. */
-int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
-                    struct hm_han_counts **ret_cut, struct hm_error *err);
-
 /* bpe_slots.c: slots from segments (two walks); then places of the existing pairs, and the queue.
  */
 int hm_bpe_slots_lay(struct bpe_trainer *trainer, const struct bpe_segments *segments,

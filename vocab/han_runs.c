@@ -5,7 +5,7 @@
  * same counts for any number of threads. Work is linear in the bytes.
  */
 
-#include "han_store.h"
+#include "han_spill.h"
 #include "hanmix/base/parallel.h"
 
 #define PART_SHIFT   58u /* of a walking cursor: part above, place below */
@@ -39,6 +39,7 @@ void hm_han_counts_free(struct hm_han_counts *counts)
         return;
     for (size_t p = 0; p < HM_HAN_PARTS; p++)
         hm_han_part_release(&counts->part[p]);
+    hm_han_spill_free(counts);
     hm_han_list_release(&counts->list);
     hm_free(counts);
 }
@@ -175,10 +176,27 @@ static int text_cut(struct hm_han_list *list, struct hm_str document, struct tex
     return HM_OK;
 }
 
+/* To the disk, when memory may hold no more; *ret_taken false: into memory. */
+static int lists_spill(struct hm_han_counts *counts, const struct hm_han_list *list, size_t n_lists,
+                       bool *ret_taken, struct hm_error *err)
+{
+    struct han_spill *spill = counts->spill;
+
+    if (spill && !spill->begun &&
+        hm_han_counts_bytes(counts) + hm_han_counts_growth(counts, list, n_lists) >
+            spill->options.hold_bytes)
+        HM_TRY(hm_han_spill_begin(counts, err));
+    *ret_taken = spill && spill->begun;
+    return *ret_taken ? hm_han_spill_add(counts, list, n_lists, err) : HM_OK;
+}
+
 static int list_empty(struct hm_han_counts *counts, struct hm_error *err)
 {
+    bool taken = false;
+
     HM_TRY(hm_han_list_sort(&counts->list, err));
-    for (size_t p = 0; p < HM_HAN_PARTS; p++)
+    HM_TRY(lists_spill(counts, &counts->list, 1, &taken, err));
+    for (size_t p = 0; !taken && p < HM_HAN_PARTS; p++)
         HM_TRY(hm_han_part_add(&counts->part[p], p, &counts->list, err));
     if (counts->list.cap_units > FLUSH_UNITS)
         hm_han_list_release(&counts->list);
@@ -268,6 +286,7 @@ static int batch_count(struct batch *batch, struct hm_error *err)
 {
     struct hm_han_counts *counts = batch->counts;
     struct hm_han_list list[BATCH_PIECES];
+    bool taken = false;
 
     hm_parallel_for(batch->n_pieces, piece_unit, batch);
     for (size_t i = 0; i < batch->n_pieces; i++) {
@@ -279,7 +298,9 @@ static int batch_count(struct batch *batch, struct hm_error *err)
         counts->han_characters += piece->sum.han_characters;
         piece->sum = (struct text_counts){ 0 };
     }
-    HM_TRY(hm_han_counts_pour(counts, list, batch->n_pieces, err));
+    HM_TRY(lists_spill(counts, list, batch->n_pieces, &taken, err));
+    if (!taken)
+        HM_TRY(hm_han_counts_pour(counts, list, batch->n_pieces, err));
     counts->documents += batch->documents;
     counts->characters -= batch->documents; /* the newlines */
     counts->bytes += batch->bytes;
@@ -352,6 +373,11 @@ struct hm_han_totals hm_han_counts_totals(const struct hm_han_counts *counts)
     for (size_t p = 0; p < HM_HAN_PARTS; p++) {
         totals.runs += counts->part[p].runs;
         totals.distinct_runs += counts->part[p].distinct_runs;
+    }
+    if (counts->spill && counts->spill->begun) {
+        totals.runs = counts->spill->n_runs;
+        totals.distinct_characters = counts->spill->n_characters;
+        return totals;
     }
     for (size_t i = 0; i < sizeof(counts->part[0].seen) / sizeof(uint64_t); i++) {
         uint64_t seen = 0;

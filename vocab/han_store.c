@@ -20,8 +20,7 @@
 #define AHEAD_TABLE   16u /* runs between fetching a table line and using it */
 #define AHEAD_RECORD  8u
 
-/* Take `bytes` within the limit, or HM_ERR_NOFIT. */
-static int budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_error *err)
+int hm_han_budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_error *err)
 {
     uint64_t need = atomic_fetch_add(&budget->used_bytes, bytes) + bytes;
 
@@ -34,6 +33,18 @@ static int budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_e
                    need, budget->limit_bytes);
 }
 
+void hm_han_budget_give(struct hm_han_budget *budget, uint64_t bytes)
+{
+    atomic_fetch_sub(&budget->used_bytes, bytes);
+}
+
+static int part_take(struct hm_han_part *part, uint64_t bytes, struct hm_error *err)
+{
+    HM_TRY(hm_han_budget_take(part->budget, bytes, err));
+    part->held_bytes += bytes;
+    return HM_OK;
+}
+
 int hm_han_part_init(struct hm_han_part *part, struct hm_han_budget *budget, struct hm_error *err)
 {
     part->budget = budget;
@@ -41,7 +52,7 @@ int hm_han_part_init(struct hm_han_part *part, struct hm_han_budget *budget, str
     part->table = hm_calloc(HM_MEM_VOCAB, part->table_size, sizeof(*part->table));
     if (!part->table)
         return hm_fail_nomem(err, "for counting Han runs");
-    return budget_take(budget, part->table_size * sizeof(*part->table), err);
+    return part_take(part, part->table_size * sizeof(*part->table), err);
 }
 
 void hm_han_part_release(struct hm_han_part *part)
@@ -50,6 +61,9 @@ void hm_han_part_release(struct hm_han_part *part)
         hm_free(part->chunk[i]);
     hm_free(part->chunk);
     hm_free(part->table);
+    if (part->budget)
+        hm_han_budget_give(part->budget, part->held_bytes);
+    *part = (struct hm_han_part){ .budget = part->budget };
 }
 
 static uint8_t *record_at(const struct hm_han_part *part, uint64_t ref)
@@ -73,12 +87,17 @@ static uint32_t record_units(const uint8_t *record)
     return n_units;
 }
 
+static const uint16_t *record_unit(const uint8_t *record)
+{
+    return (const uint16_t *)(const void *)(record + RECORD_HEADER);
+}
+
 static size_t record_bytes(size_t n_units)
 {
     return RECORD_HEADER + ((n_units * sizeof(uint16_t) + 3) & ~(size_t)3);
 }
 
-static uint64_t unit_hash(const void *unit, size_t n_units)
+uint64_t hm_run_hash(const uint16_t *unit, size_t n_units)
 {
     return hm_hash64(unit, n_units * sizeof(uint16_t), 0);
 }
@@ -113,7 +132,7 @@ bool hm_han_part_next(const struct hm_han_part *part, uint64_t *cursor, struct h
     if (!record_next(part, cursor, &ref))
         return false;
     const uint8_t *record = record_at(part, ref);
-    ret_run->unit = (const uint16_t *)(const void *)(record + RECORD_HEADER);
+    ret_run->unit = record_unit(record);
     ret_run->n_units = record_units(record);
     ret_run->count = record_count(record);
     return true;
@@ -136,7 +155,7 @@ static int chunk_add(struct hm_han_part *part, size_t bytes, struct hm_error *er
 
     if (part->n_chunks >= REF_MASK >> CHUNK_BITS)
         return hm_fail(err, HM_ERR_NOFIT, "more Han runs than can be addressed");
-    HM_TRY(budget_take(part->budget, size, err));
+    HM_TRY(part_take(part, size, err));
     if (part->n_chunks == part->cap_chunks) {
         size_t cap = part->cap_chunks ? 2 * part->cap_chunks : 64;
         uint8_t **chunk = hm_realloc(HM_MEM_VOCAB, part->chunk, cap * sizeof(*chunk));
@@ -189,16 +208,17 @@ static int table_grow(struct hm_han_part *part, struct hm_error *err)
     uint64_t cursor = 0;
     uint64_t ref = 0;
 
-    HM_TRY(budget_take(part->budget, size * sizeof(uint64_t), err));
+    HM_TRY(part_take(part, size * sizeof(uint64_t), err));
     uint64_t *table = hm_calloc(HM_MEM_VOCAB, size, sizeof(*table));
     if (!table)
         return hm_fail_nomem(err, "for a table of %zu Han runs", size);
     while (record_next(part, &cursor, &ref)) {
         const uint8_t *record = record_at(part, ref);
-        table_put(table, size, unit_hash(record + RECORD_HEADER, record_units(record)), ref);
+        table_put(table, size, hm_run_hash(record_unit(record), record_units(record)), ref);
     }
     hm_free(part->table);
-    atomic_fetch_sub(&part->budget->used_bytes, part->table_size * sizeof(*table));
+    hm_han_budget_give(part->budget, part->table_size * sizeof(*table));
+    part->held_bytes -= part->table_size * sizeof(*table);
     part->table = table;
     part->table_size = size;
     return HM_OK;
@@ -259,6 +279,36 @@ int hm_han_part_add(struct hm_han_part *part, size_t number, const struct hm_han
     return HM_OK;
 }
 
+uint64_t hm_han_part_growth(const struct hm_han_part *part, uint64_t runs, uint64_t units)
+{
+    uint64_t table = part->table_size;
+    uint64_t records = units * sizeof(uint16_t) + runs * (RECORD_HEADER + 3);
+
+    while ((part->distinct_runs + runs) * 8 > table * 5)
+        table *= 2;
+    if (part->n_chunks > 0 && records <= part->chunk_size - part->chunk_used)
+        records = 0;
+    return (records > 0 ? records + CHUNK_BYTES : 0) +
+           (table > part->table_size ? table * sizeof(uint64_t) : 0);
+}
+
+uint64_t hm_han_counts_growth(const struct hm_han_counts *counts, const struct hm_han_list *list,
+                              size_t n_lists)
+{
+    uint64_t bytes = 0;
+
+    for (size_t p = 0; p < HM_HAN_PARTS; p++) {
+        uint64_t runs = 0, units = 0;
+        for (size_t i = 0; i < n_lists; i++)
+            for (size_t k = list[i].start[p]; k < list[i].start[p + 1]; k++) {
+                runs++;
+                units += list[i].sorted[k].n_units;
+            }
+        bytes += hm_han_part_growth(&counts->part[p], runs, units);
+    }
+    return bytes;
+}
+
 /* --- lists ------------------------------------------------------------------------------------ */
 
 void hm_han_list_clear(struct hm_han_list *list)
@@ -286,7 +336,7 @@ static void *array_grow(struct hm_han_list *list, void *block, size_t *cap, size
 {
     size_t wanted = need > 2 * *cap ? need : 2 * *cap;
 
-    if (budget_take(list->budget, (wanted - *cap) * size, err) < 0)
+    if (hm_han_budget_take(list->budget, (wanted - *cap) * size, err) < 0)
         return NULL;
     void *grown = hm_realloc(HM_MEM_VOCAB, block, wanted * size);
     if (!grown) {
@@ -325,7 +375,7 @@ int hm_han_list_end_run(struct hm_han_list *list, size_t first, uint64_t count,
         list->item = item;
     }
     uint32_t n_units = (uint32_t)(list->n_units - first);
-    list->item[list->n_items++] = (struct hm_han_item){ unit_hash(list->unit + first, n_units),
+    list->item[list->n_items++] = (struct hm_han_item){ hm_run_hash(list->unit + first, n_units),
                                                         count, (uint32_t)first, n_units };
     return HM_OK;
 }

@@ -13,12 +13,20 @@
 #define HM_HAN_PARTS      16u
 #define HM_HAN_CHUNK_BITS 18u
 
+/* Han-class characters numbered from 1, the most usual block first (han_table.c): 0 = none. */
+#define HM_HAN_INDICES 0x20000u /* more than there are */
+uint32_t hm_han_index(uint32_t code);
+uint32_t hm_han_code(uint32_t index); /* 0 = no such index */
+
 struct hm_han_budget {
     uint64_t limit_bytes; /* 0 = none */
     _Atomic uint64_t used_bytes;
 };
 
-/* Here and below err is not NULL. */
+/* Take bytes within the limit, or HM_ERR_NOFIT; give them back. err is not NULL, here and below. */
+int hm_han_budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_error *err);
+void hm_han_budget_give(struct hm_han_budget *budget, uint64_t bytes);
+
 struct hm_han_part {
     struct hm_han_budget *budget; /* of the counts it belongs to */
     uint8_t **chunk;
@@ -27,6 +35,7 @@ struct hm_han_part {
     uint64_t *table;               /* 0 or hash bits << 48 | reference + 1 */
     size_t table_size;             /* power of two */
     uint64_t runs, distinct_runs;
+    uint64_t held_bytes;          /* of the budget */
     uint64_t seen[0x110000 / 64]; /* characters met */
 };
 
@@ -71,7 +80,13 @@ struct hm_han_counts {
     struct hm_han_part part[HM_HAN_PARTS];
     struct hm_han_list list; /* of hm_han_counts_add */
     uint64_t documents, bytes, characters, han_characters;
+    struct han_spill *spill; /* han_spill.h; NULL: memory alone */
 };
+uint64_t hm_run_hash(const uint16_t *unit, size_t n_units);
+/* What so many runs of so many units can take at most, in one part and in all. */
+uint64_t hm_han_part_growth(const struct hm_han_part *part, uint64_t runs, uint64_t units);
+uint64_t hm_han_counts_growth(const struct hm_han_counts *counts, const struct hm_han_list *list,
+                              size_t n_lists);
 
 /* Bring sorted lists in, one part to a thread. */
 int hm_han_counts_pour(struct hm_han_counts *counts, const struct hm_han_list *list, size_t n_lists,

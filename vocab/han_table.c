@@ -5,7 +5,11 @@
  * that table (they count as Common there) and so not here: pieces must be comparable with the
  * library's.
  */
-#include "hanmix/vocab/bpe_train.h"
+#include "han_store.h"
+
+#define FIRST_BLOCK     0x4e00u /* nearly all of Chinese text */
+#define LAST_BLOCK      0x9fd5u
+#define COUNT_OF(table) (sizeof(table) / sizeof((table)[0]))
 
 struct code_range {
     uint32_t first, last;
@@ -46,15 +50,48 @@ static bool in_ranges(const struct code_range *range, size_t count, uint32_t cod
 
 bool hm_is_han_class(uint32_t code)
 {
-    if (code >= 0x4e00 && code <= 0x9fd5) /* nearly all of Chinese text */
+    if (code >= FIRST_BLOCK && code <= LAST_BLOCK)
         return true;
-    return code >= 0x2e80 && in_ranges(han_class, sizeof(han_class) / sizeof(han_class[0]), code);
+    return code >= 0x2e80 && in_ranges(han_class, COUNT_OF(han_class), code);
 }
 
 bool hm_is_ideograph(uint32_t code)
 {
-    if (code >= 0x4e00 && code <= 0x9fd5)
+    if (code >= FIRST_BLOCK && code <= LAST_BLOCK)
         return true;
-    return code >= 0x3007 &&
-           in_ranges(ideographs, sizeof(ideographs) / sizeof(ideographs[0]), code);
+    return code >= 0x3007 && in_ranges(ideographs, COUNT_OF(ideographs), code);
+}
+
+uint32_t hm_han_index(uint32_t code)
+{
+    uint32_t index = LAST_BLOCK - FIRST_BLOCK + 2;
+
+    if (code >= FIRST_BLOCK && code <= LAST_BLOCK)
+        return code - FIRST_BLOCK + 1;
+    for (size_t i = 0; i < COUNT_OF(han_class) && han_class[i].first <= code; i++) {
+        if (code <= han_class[i].last)
+            return index + code - han_class[i].first;
+        if (han_class[i].first != FIRST_BLOCK)
+            index += han_class[i].last - han_class[i].first + 1;
+    }
+    return 0;
+}
+
+uint32_t hm_han_code(uint32_t index)
+{
+    uint32_t left = index - (LAST_BLOCK - FIRST_BLOCK + 2);
+
+    if (index == 0)
+        return 0;
+    if (index <= LAST_BLOCK - FIRST_BLOCK + 1)
+        return FIRST_BLOCK + index - 1;
+    for (size_t i = 0; i < COUNT_OF(han_class); i++) {
+        uint32_t count = han_class[i].last - han_class[i].first + 1;
+        if (han_class[i].first == FIRST_BLOCK)
+            continue;
+        if (left < count)
+            return han_class[i].first + left;
+        left -= count;
+    }
+    return 0;
 }

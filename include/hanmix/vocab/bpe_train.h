@@ -28,7 +28,27 @@ int hm_han_counts_read(struct hm_han_counts *counts, struct hm_text_source *sour
 /* beyond it adding is HM_ERR_NOFIT; 0 = none */
 void hm_han_counts_limit(struct hm_han_counts *counts, uint64_t bytes);
 uint64_t hm_han_counts_bytes(const struct hm_han_counts *counts); /* memory held now */
-struct hm_han_totals {
+/*
+ * Runs that outgrow memory go to scratch files in a folder of their own run; the trainer reads them
+ * from there, with the same merges and counts.
+ */
+struct hm_han_spill_options {
+    const char *dir;     /* exists; all names there that begin with "counting." are taken */
+    const char *key;     /* what the counts are of: others are not taken up again */
+    uint64_t hold_bytes; /* runs held in memory before they go to the disk */
+};
+/* Before anything is added. */
+int hm_han_counts_spill(struct hm_han_counts *counts, const struct hm_han_spill_options *options,
+                        struct hm_error *err);
+/* All is added: what went to the disk is whole there. */
+int hm_han_counts_end(struct hm_han_counts *counts, struct hm_error *err);
+/* Runs held in memory go to the disk now; false: there is nowhere to go, or they are there. */
+int hm_han_counts_unload(struct hm_han_counts *counts, bool *ret_unloaded, struct hm_error *err);
+struct hm_han_spilled { /* so far; all 0 when memory sufficed */
+    uint64_t spilled_bytes, partitions, splits, passes;
+};
+struct hm_han_spilled hm_han_counts_spilled(const struct hm_han_counts *counts);
+struct hm_han_totals { /* distinct_runs is 0 when they went to the disk */
     uint64_t documents, bytes, characters, han_characters, runs, distinct_runs, distinct_characters;
 };
 struct hm_han_totals hm_han_counts_totals(const struct hm_han_counts *counts);

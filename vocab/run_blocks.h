@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Runs with counts in scratch files: blocks of packed records, each with its own check, written and
+ * read in order. The files live beside the output of one run on one machine (native byte order);
+ * whatever is read is hostile until hm_run_block_check has passed it. Private to vocab/.
+ */
+#ifndef HANMIX_VOCAB_RUN_BLOCKS_H
+#define HANMIX_VOCAB_RUN_BLOCKS_H
+
+#include "han_store.h"
+
+#define HM_BLOCK_HEADER_WORDS 12u
+
+struct run_words { /* a block being filled */
+    struct hm_han_budget *budget;
+    uint16_t *word; /* header, then records */
+    size_t n, cap;
+    uint32_t n_runs;
+};
+
+/* err is not NULL here and below. */
+int hm_run_words_put(struct run_words *words, const struct hm_run *run, struct hm_error *err);
+void hm_run_words_clear(struct run_words *words);
+void hm_run_words_release(struct run_words *words);
+
+struct run_file { /* being written; {.fd = -1} is none */
+    char *path;
+    int fd;
+    uint64_t bytes, n_runs;
+};
+
+int hm_run_file_create(const char *dir, const char *name, struct run_file *ret_file,
+                       struct hm_error *err);
+/* Appends the block and clears it; an empty one is nothing. */
+int hm_run_file_put(struct run_file *file, struct run_words *words, struct hm_error *err);
+int hm_run_file_sync(struct run_file *file, struct hm_error *err);
+void hm_run_file_close(struct run_file *file); /* keeps the file */
+void hm_run_file_remove(struct run_file *file);
+
+struct run_block {
+    const uint16_t *word; /* header and records, in the reader's buffer */
+    size_t n_words;
+    uint64_t offset; /* in the file */
+};
+
+struct run_reader {
+    struct hm_han_budget *budget;
+    char *path;
+    int fd;
+    uint64_t size_bytes, offset; /* of the first byte in the buffer */
+    uint8_t *buffer;
+    size_t begin, end, cap_bytes;
+};
+
+/* The file must have size_bytes. About buffer_bytes are read at once, more for a longer block. */
+int hm_run_reader_open(const char *path, uint64_t size_bytes, size_t buffer_bytes,
+                       struct hm_han_budget *budget, struct run_reader *ret_reader,
+                       struct hm_error *err);
+/* The next blocks, at most `most`, valid until the next call; *ret_n 0 at the end. */
+int hm_run_reader_next(struct run_reader *reader, struct run_block *block, size_t most,
+                       size_t *ret_n, struct hm_error *err);
+void hm_run_reader_close(struct run_reader *reader);
+
+/* Whether a block is what was written. From any thread. */
+int hm_run_block_check(const struct run_block *block, const char *path, struct hm_error *err);
+/* The record at *at (from 0), of a block that was checked; false at the end. */
+bool hm_run_block_next(const struct run_block *block, size_t *at, struct hm_run *ret_run);
+
+#endif
