@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Speed of learning a Chinese vocabulary. Usage:
- *     vocab_train FILE... [--merges N] [--threads N] [--repeats N]
+ *     vocab_train FILE... [--merges N] [--threads N] [--repeats N] [--list FILE]
  * One CSV row per repeat: reading alone (decompression and JSON), reading with counting of Han
- * runs, training, and the peak of the vocabulary's heap. Nothing else in C does this job; the
- * Python tools do it on the same files and tell the same quantities.
+ * runs, training, the peak of the vocabulary's heap, and of resident memory, and that beyond the
+ * bare program for each byte of text. --list writes the merges with their counts.
+ * rivals/vocab_train_compare.sh does the same job with other trainers.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,13 +20,15 @@
 struct settings {
     char **file;
     size_t n_files;
+    const char *list;
     uint64_t merges, repeats;
+    uint64_t rss_start_bytes; /* of the program alone */
 };
 
 struct measured {
     double read_seconds, count_seconds, train_seconds;
     struct hm_han_totals totals;
-    uint64_t last_count, peak_bytes;
+    uint64_t last_count, peak_bytes, rss_bytes;
 };
 
 static int source_open(const struct settings *settings, struct hm_text_source *source,
@@ -56,6 +59,18 @@ static int read_alone(const struct settings *settings, double *ret_seconds, stru
     return more;
 }
 
+static int list_write(const char *path, const struct hm_bpe_result *result, struct hm_error *err)
+{
+    struct hm_out_file file = { 0 };
+    int status = HM_OK;
+
+    HM_TRY(hm_out_open(path, &file, err));
+    for (size_t i = 0; status == HM_OK && i < result->n_merges; i++)
+        status = hm_out_printf(&file, err, "%.*s\t%" PRIu64 "\n", (int)result->merge[i].text.len,
+                               result->merge[i].text.ptr, result->merge[i].count);
+    return hm_out_end(&file, status, err);
+}
+
 static int learn(const struct settings *settings, struct hm_han_counts *counts,
                  struct measured *measured, struct hm_error *err)
 {
@@ -74,19 +89,22 @@ static int learn(const struct settings *settings, struct hm_han_counts *counts,
     began = hm_clock_seconds();
     HM_TRY(hm_bpe_train(counts, &options, NULL, &result, err));
     measured->train_seconds = hm_clock_seconds() - began;
+    measured->peak_bytes = hm_mem_peak_bytes(HM_MEM_VOCAB);
+    measured->rss_bytes = hm_rss_peak_bytes();
     if (result.n_merges > 0)
         measured->last_count = result.merge[result.n_merges - 1].count;
+    status = settings->list ? list_write(settings->list, &result, err) : (int)HM_OK;
     hm_bpe_result_release(&result);
-    measured->peak_bytes = hm_mem_peak_bytes(HM_MEM_VOCAB);
-    return HM_OK;
+    return status;
 }
 
 static int measure(const struct settings *settings, struct measured *measured, struct hm_error *err)
 {
     struct hm_han_counts *counts = NULL;
 
-    hm_mem_peak_reset();
     HM_TRY(read_alone(settings, &measured->read_seconds, err));
+    hm_mem_peak_reset();
+    hm_rss_peak_reset();
     HM_TRY(hm_han_counts_new(&counts, err));
     int status = learn(settings, counts, measured, err);
     hm_han_counts_free(counts);
@@ -98,17 +116,20 @@ static void row_print(const struct settings *settings, uint64_t repeat, const st
     double mb = (double)m->totals.bytes / 1e6;
 
     printf("%d,%" PRIu64 ",%" PRIu64 ",%.1f,%" PRIu64 ",%" PRIu64
-           ",%.3f,%.1f,%.3f,%.1f,%.3f,%.3f,%.1f,%" PRIu64 "\n",
+           ",%.3f,%.1f,%.3f,%.1f,%.3f,%.3f,%.1f,%.1f,%.2f,%" PRIu64 "\n",
            hm_threads(), repeat, settings->merges, mb, m->totals.han_characters,
            m->totals.distinct_runs, m->read_seconds, mb / m->read_seconds, m->count_seconds,
            mb / m->count_seconds, m->train_seconds, m->count_seconds + m->train_seconds,
-           (double)m->peak_bytes / 1e6, m->last_count);
+           (double)m->peak_bytes / 1e6, (double)m->rss_bytes / 1048576,
+           (double)(m->rss_bytes - settings->rss_start_bytes) / (double)m->totals.bytes,
+           m->last_count);
     fflush(stdout);
 }
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: vocab_train FILE... [--merges N] [--threads N] [--repeats N]\n");
+    fprintf(stderr, "usage: vocab_train FILE... [--merges N] [--threads N] [--repeats N] "
+                    "[--list FILE]\n");
     return 2;
 }
 
@@ -122,6 +143,7 @@ int main(int argc, char **argv)
         { "--merges", .count = &settings.merges },
         { "--threads", .count = &threads },
         { "--repeats", .count = &settings.repeats },
+        { "--list", .text = &settings.list },
     };
 
     if (bench_args(argc, argv, option, sizeof(option) / sizeof(option[0]), &settings.n_files,
@@ -129,10 +151,11 @@ int main(int argc, char **argv)
         settings.n_files == 0)
         return usage();
     settings.file = argv + 1;
+    settings.rss_start_bytes = hm_rss_bytes();
     hm_threads_set((int)threads);
     printf(
         "threads,repeat,merges,text_mb,han_characters,distinct_runs,read_s,read_mb_per_s,count_s,"
-        "count_mb_per_s,train_s,total_s,heap_peak_mb,last_count\n");
+        "count_mb_per_s,train_s,total_s,heap_peak_mb,peak_rss_mib,rss_bytes_per_byte,last_count\n");
     for (uint64_t i = 1; status == HM_OK && i <= settings.repeats; i++) {
         struct measured measured = { 0 };
         status = measure(&settings, &measured, &err);
