@@ -5,7 +5,8 @@
  * A piece is kept when it is Han throughout with an ideograph among it (so text without Han cannot
  * see it), new to the base, and reachable: BPE forms a piece from two neighbours that are pieces,
  * and in the end the piece must encode to itself. Scores descend by one from below the base's
- * merges, so all of those keep their order and come first.
+ * merges, so all of those keep their order and come first. With score 0 and any script it is what
+ * the published scripts do: all that the base has not, in its order.
  */
 #include <math.h>
 
@@ -27,7 +28,7 @@ struct merge_work {
     struct hm_piece *added;
     size_t n_added;
     uint32_t max_chars;
-    bool score_zero;
+    bool score_zero, any_script;
 };
 
 static const char *script_reason(struct hm_str text)
@@ -46,24 +47,40 @@ static const char *script_reason(struct hm_str text)
     return ideograph ? NULL : "holds no ideograph";
 }
 
+static bool is_text(enum hm_piece_type type)
+{
+    return type != HM_PIECE_BYTE && type != HM_PIECE_CONTROL && type != HM_PIECE_UNKNOWN;
+}
+
+/* Why a piece is not even a candidate; NULL when it is one. */
+static const char *drop_reason(const struct merge_work *work, const struct hm_piece *piece,
+                               uint32_t chars)
+{
+    if (hm_spm_model_find(work->base, piece->text) >= 0)
+        return "in the base vocabulary";
+    if (work->score_zero && work->any_script)
+        return NULL;
+    if (piece->type != HM_PIECE_NORMAL)
+        return "user-defined or unused";
+    const char *script = work->any_script ? NULL : script_reason(piece->text);
+    if (script)
+        return script;
+    return chars > work->max_chars ? "longer than the limit of characters" : NULL;
+}
+
 static void filter(struct merge_work *work)
 {
+    bool as_published = work->score_zero && work->any_script;
+
     for (size_t i = 0; i < work->extra->count; i++) {
         const struct hm_piece *piece = &work->extra->piece[i];
         struct candidate *candidate = &work->candidate[i];
-        candidate->considered = piece->type != HM_PIECE_BYTE && piece->type != HM_PIECE_CONTROL &&
-                                piece->type != HM_PIECE_UNKNOWN;
+        candidate->considered = is_text(piece->type) ||
+                                (as_published && hm_spm_model_find(work->base, piece->text) < 0);
         if (!candidate->considered)
             continue;
         candidate->chars = (uint32_t)hm_utf8_count(piece->text);
-        if (hm_spm_model_find(work->base, piece->text) >= 0)
-            candidate->reason = "in the base vocabulary";
-        else if (piece->type != HM_PIECE_NORMAL)
-            candidate->reason = "user-defined or unused";
-        else if ((candidate->reason = script_reason(piece->text)))
-            continue;
-        else if (candidate->chars > work->max_chars)
-            candidate->reason = "longer than the limit of characters";
+        candidate->reason = drop_reason(work, piece, candidate->chars);
     }
 }
 
@@ -89,14 +106,32 @@ static bool has_split(const struct merge_work *work, struct hm_str text)
     return false;
 }
 
+/* Characters stand at the bottom of every split. */
+static bool has_characters(const struct merge_work *work, struct hm_str text)
+{
+    uint32_t code;
+
+    for (size_t at = 0; at < text.len;) {
+        unsigned len = hm_utf8_decode(text.ptr + at, text.len - at, &code);
+        if (!is_kept(work, (struct hm_str){ text.ptr + at, len }))
+            return false;
+        at += len;
+    }
+    return true;
+}
+
 /* A piece depends on shorter ones alone, so one pass by length closes the set. */
 static void close_set(struct merge_work *work)
 {
     for (uint32_t chars = 2; chars <= work->max_chars; chars++)
         for (size_t i = 0; i < work->extra->count; i++) {
             struct candidate *candidate = &work->candidate[i];
-            if (candidate->considered && !candidate->reason && candidate->chars == chars &&
-                !has_split(work, work->extra->piece[i].text))
+            struct hm_str text = work->extra->piece[i].text;
+            if (!candidate->considered || candidate->reason || candidate->chars != chars)
+                continue;
+            if (!has_characters(work, text))
+                candidate->reason = "holds a character that is no piece";
+            else if (!has_split(work, text))
                 candidate->reason = "not made of two shorter pieces";
         }
 }
@@ -121,7 +156,14 @@ static int first_score(const struct merge_work *work, double *ret_score, struct 
     return HM_OK;
 }
 
-/* Merges in the order of extra, then single characters, each one below the last. */
+static void add_piece(struct merge_work *work, size_t id, double score)
+{
+    work->added[work->n_added++] =
+        (struct hm_piece){ work->extra->piece[id].text, (float)score, HM_PIECE_NORMAL };
+}
+
+/* Merges in the order of extra, then single characters, each one below the last; with score 0 the
+ * order of extra is all there is. */
 static int rank(struct merge_work *work, struct hm_error *err)
 {
     double score = 0;
@@ -132,11 +174,12 @@ static int rank(struct merge_work *work, struct hm_error *err)
     for (int singles = 0; singles < 2; singles++)
         for (size_t i = 0; i < work->extra->count; i++) {
             const struct candidate *candidate = &work->candidate[i];
-            if (!candidate->considered || candidate->reason || (candidate->chars == 1) != singles)
+            if (!candidate->considered || candidate->reason)
                 continue;
-            work->added[work->n_added++] =
-                (struct hm_piece){ work->extra->piece[i].text, (float)score, HM_PIECE_NORMAL };
-            score -= work->score_zero ? 0 : 1;
+            if (work->score_zero && singles == 0)
+                add_piece(work, i, 0);
+            else if (!work->score_zero && (candidate->chars == 1) == singles)
+                add_piece(work, i, score--);
         }
     return HM_OK;
 }
@@ -237,6 +280,7 @@ int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *e
                        "text; take a BPE model as base",
                        base->path ? base->path : "base");
     work.score_zero = options && options->score_zero;
+    work.any_script = options && options->any_script;
     work.max_chars =
         options && options->max_piece_chars ? options->max_piece_chars : DEFAULT_MAX_CHARS;
     work.candidate = hm_calloc(HM_MEM_VOCAB, extra->count, sizeof(*work.candidate));

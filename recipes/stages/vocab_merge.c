@@ -17,22 +17,26 @@ struct config {
     uint64_t max_piece_chars;
 };
 
+enum score { SCORE_RANKED, SCORE_ZERO };
 static const char *const scores[] = { "ranked", "zero", NULL };
-static const char *const scripts[] = { "han", NULL };
+enum script { SCRIPT_AUTO, SCRIPT_HAN, SCRIPT_ANY };
+static const char *const scripts[] = { "auto", "han", "any", NULL };
 static const struct hm_field fields[] = {
     { .name = "score",
       .type = HM_FIELD_CHOICE,
       .offset = offsetof(struct config, score),
       .fallback = "ranked",
       .choices = scores,
-      .help = "ranked: strictly falling scores below the base's; zero: as older scripts, loaders "
-              "then disagree" },
+      .help = "ranked: strictly falling scores below the base's; zero: as the published scripts, "
+              "all that the base has not, in its order; loaders then disagree" },
     { .name = "script",
       .type = HM_FIELD_CHOICE,
       .offset = offsetof(struct config, script),
-      .fallback = "han",
+      .fallback = "auto",
       .choices = scripts,
-      .help = "pieces taken: han keeps those of Han-class characters with an ideograph" },
+      .help =
+          "pieces taken: han keeps those of Han-class characters with an ideograph; auto is han "
+          "with ranked scores and any with zero" },
     { .name = "max_piece_chars",
       .type = HM_FIELD_COUNT,
       .offset = offsetof(struct config, max_piece_chars),
@@ -96,6 +100,38 @@ static int files_write(const struct hm_stage_run *run, const struct hm_merge_res
     return r;
 }
 
+static int warn(const struct hm_stage_run *run, json_t *warnings, const char *text,
+                struct hm_error *err)
+{
+    hm_ctl_message(run->ctl, "%s: %s", run->id, text);
+    return json_array_append_new(warnings, json_string(text)) < 0
+               ? hm_fail_nomem(err, "for a warning")
+               : HM_OK;
+}
+
+/* What the model that pieces come from makes doubtful about them. */
+static int warnings_fill(const struct hm_stage_run *run, const struct hm_spm_model *base,
+                         const struct hm_spm_model *extra, struct hm_error *err)
+{
+    json_t *warnings = hm_report_array(run->report, "warnings", err);
+
+    if (!warnings)
+        return HM_ERR_NOMEM;
+    if (extra->has_charsmap && extra->normalizer_hash != base->normalizer_hash)
+        HM_TRY(warn(run, warnings,
+                    "the pieces were learned from normalised text (NFKC or the like), the base "
+                    "does not normalise: full-width and compatibility forms were folded before "
+                    "they were counted and are missing; train with identity (vocab.train does)",
+                    err));
+    if (extra->kind != HM_SPM_BPE)
+        HM_TRY(warn(run, warnings,
+                    "the pieces come from a model that is not BPE: their order is not one of "
+                    "merges, so pieces out of reach are dropped or, with score: zero, dead; train "
+                    "a BPE model (vocab.train does)",
+                    err));
+    return HM_OK;
+}
+
 static int report_fill(const struct hm_stage_run *run, const struct hm_merge_result *result,
                        size_t base_pieces, struct hm_error *err)
 {
@@ -108,8 +144,12 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_merge_res
 static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
 {
     const struct config *config = run->config;
-    struct hm_merge_options options = { .score_zero = config->score == 1,
-                                        .max_piece_chars = (uint32_t)config->max_piece_chars };
+    struct hm_merge_options options = {
+        .score_zero = config->score == SCORE_ZERO,
+        .max_piece_chars = (uint32_t)config->max_piece_chars,
+        .any_script = config->script == SCRIPT_ANY ||
+                      (config->script == SCRIPT_AUTO && config->score == SCORE_ZERO),
+    };
     struct hm_merge_result result = { 0 };
     struct hm_spm_model base = { 0 };
     struct hm_spm_model extra = { 0 };
@@ -131,6 +171,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
         r = dropped_write(run, &result, err);
     if (r == HM_OK)
         r = report_fill(run, &result, base.count, err);
+    if (r == HM_OK)
+        r = warnings_fill(run, &base, &extra, err);
     hm_merge_result_release(&result);
     hm_spm_model_release(&extra);
     hm_spm_model_release(&base);

@@ -12,11 +12,14 @@
 struct hm_merge_options {
     /*
      * false: ranked, every new score below all of the base's merges, in merge order; pieces that
-     * could not be reached are dropped. true: the score-0 files of others, for comparison; nothing
-     * is dropped for that.
+     * could not be reached are dropped. true: the score-0 files of others, for comparison: pieces
+     * in the order of extra, and nothing is dropped for being out of reach.
      */
     bool score_zero;
     uint32_t max_piece_chars; /* 0: 16 */
+    /* Pieces of any script; with score_zero those of any type and length too, as normal ones: what
+       the published merge scripts do. */
+    bool any_script;
 };
 
 struct hm_dropped_piece {
@@ -26,8 +29,8 @@ struct hm_dropped_piece {
 
 struct hm_merge_result {
     struct hm_buf model_bytes; /* base bytes are a prefix */
-    struct hm_piece *added;    /* in id order from the base's count: merges, then single characters;
-                                  text borrowed    from storage */
+    struct hm_piece *added;    /* in id order from the base's count: merges, then single characters,
+                                  unless score_zero; text borrowed from storage */
     size_t n_added;
     struct hm_dropped_piece *dropped; /* in the order of extra */
     size_t n_dropped;
@@ -37,7 +40,8 @@ struct hm_merge_result {
 /*
  * extra: a model whose pieces are candidates in id order (the merge order of a BPE model); its byte
  * and meta pieces are ignored without a word. Kept: Han script throughout, an ideograph among it,
- * not in base. base must be BPE.
+ * not in base, made of characters that are pieces and of two pieces, encoding to itself. base must
+ * be BPE.
  */
 int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *extra,
                    const struct hm_merge_options *options, struct hm_merge_result *ret_result,

@@ -66,7 +66,7 @@ static void test_filter(void **state)
     struct hm_merge_result result = { 0 };
 
     (void)state;
-    merge(extra, &(struct hm_merge_options){ false, 4 }, &result);
+    merge(extra, &(struct hm_merge_options){ .max_piece_chars = 4 }, &result);
     assert_added(&result, added);
     for (size_t i = 0; i < result.n_added; i++) /* base scores end at -7 */
         assert_true(result.added[i].score == -8.0f - (float)i);
@@ -77,7 +77,7 @@ static void test_filter(void **state)
     assert_string_equal(reason_of(&result, HM_SPM_SPACE "人"), "holds a space");
     assert_string_equal(reason_of(&result, "の"), "holds no ideograph");
     assert_string_equal(reason_of(&result, "々"), "holds no ideograph");
-    assert_string_equal(reason_of(&result, "の人"), "not made of two shorter pieces");
+    assert_string_equal(reason_of(&result, "の人"), "holds a character that is no piece");
     assert_string_equal(reason_of(&result, "<s>"), "kept"); /* meta pieces: not a word */
     hm_merge_result_release(&result);
     hm_merge_result_release(NULL);
@@ -91,7 +91,7 @@ static void test_limits_of_length(void **state)
     struct hm_merge_result result = { 0 };
 
     (void)state;
-    merge(extra, &(struct hm_merge_options){ false, 2 }, &result);
+    merge(extra, &(struct hm_merge_options){ .max_piece_chars = 2 }, &result);
     assert_added(&result, short_ones);
     assert_string_equal(reason_of(&result, "人人人"), "longer than the limit of characters");
     hm_merge_result_release(&result);
@@ -119,11 +119,72 @@ static void test_unreachable(void **state)
     assert_false(strcmp(reason_of(&result, "甲乙丙丁戊"), "kept") == 0);
     hm_merge_result_release(&result);
 
-    merge(extra, &(struct hm_merge_options){ true, 0 }, &result);
+    merge(extra, &(struct hm_merge_options){ .score_zero = true }, &result);
     assert_added(&result, zero);
     for (size_t i = 0; i < result.n_added; i++)
         assert_true(result.added[i].score == 0);
     hm_merge_result_release(&result);
+}
+
+/* What the published scripts do: `if piece not in base: append(piece, score 0)`, nothing else. */
+static void assert_as_published(const struct hm_spm_model *base, const struct hm_spm_model *extra,
+                                const struct hm_merge_result *result)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < extra->count; i++) {
+        if (hm_spm_model_find(base, extra->piece[i].text) >= 0)
+            continue;
+        assert_true(n < result->n_added);
+        assert_true(hm_str_equal(result->added[n].text, extra->piece[i].text));
+        assert_true(result->added[n].score == 0 && result->added[n].type == HM_PIECE_NORMAL);
+        n++;
+    }
+    assert_int_equal(result->n_added, n);
+}
+
+static void test_published_recipe(void **state)
+{
+    static const struct hm_merge_options options = { .score_zero = true, .any_script = true };
+    struct hm_piece odd[] = { { hm_str_of("<none>"), 0, HM_PIECE_UNKNOWN },
+                              { hm_str_of("[PAD]"), 0, HM_PIECE_CONTROL },
+                              { hm_str_of("人"), -1, HM_PIECE_NORMAL },
+                              { hm_str_of("a"), -2, HM_PIECE_NORMAL },
+                              { hm_str_of(HM_SPM_SPACE "人a1"), -3, HM_PIECE_USER },
+                              { hm_str_of("人民人民人民人民人民人民人民人民人"), -4,
+                                HM_PIECE_NORMAL } };
+    struct hm_spm_model base = { 0 };
+    struct hm_spm_model extra = { 0 };
+    struct hm_merge_result result = { 0 };
+    struct hm_buf bytes = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    load(base_pieces, true, &base);
+    assert_ok(hm_spm_model_build(odd, 6, false, &bytes, &err), err);
+    assert_ok(hm_spm_model_parse(buf_str(&bytes), "odd", &extra, &err), err);
+    assert_ok(hm_piece_merge(&base, &extra, &options, &result, &err), err);
+    assert_int_equal(result.n_added, 5);
+    assert_as_published(&base, &extra, &result);
+    assert_int_equal(result.n_dropped, 1);
+    hm_merge_result_release(&result);
+    hm_buf_release(&bytes);
+    hm_spm_model_release(&extra);
+    hm_spm_model_release(&base);
+
+    assert_ok(
+        hm_spm_model_load(golden_path("tokenizers/models/mistral-v1-32000.model"), &base, &err),
+        err);
+    assert_ok(
+        hm_spm_model_load(golden_path("tokenizers/models/chinese-llama-chinese_sp-20000.model"),
+                          &extra, &err),
+        err);
+    assert_ok(hm_piece_merge(&base, &extra, &options, &result, &err), err);
+    assert_as_published(&base, &extra, &result);
+    assert_memory_equal(result.model_bytes.ptr, base.bytes.ptr, base.bytes.len);
+    hm_merge_result_release(&result);
+    hm_spm_model_release(&extra);
+    hm_spm_model_release(&base);
 }
 
 static void test_nothing_to_add(void **state)
@@ -237,10 +298,10 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filter),      cmocka_unit_test(test_limits_of_length),
-        cmocka_unit_test(test_unreachable), cmocka_unit_test(test_nothing_to_add),
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_real_base),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_filter),         cmocka_unit_test(test_limits_of_length),
+        cmocka_unit_test(test_unreachable),    cmocka_unit_test(test_published_recipe),
+        cmocka_unit_test(test_nothing_to_add), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_real_base),      cmocka_unit_test(test_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
