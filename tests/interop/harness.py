@@ -117,12 +117,17 @@ def quickstart_model():
                                                 attn_implementation="eager").eval()
 
 
-def documents(name, limit=None):
+def documents_of(path, most_bytes=-1):
+    """The texts of a .jsonl.zst, or of its first bytes."""
     import zstandard
-    with open(QUICKSTART / "text" / name, "rb") as raw:
-        text = zstandard.ZstdDecompressor().stream_reader(raw).read().decode("utf-8")
-    docs = [json.loads(line)["text"] for line in text.splitlines()]
-    return docs[:limit]
+    with open(path, "rb") as raw:
+        text = zstandard.ZstdDecompressor().stream_reader(raw).read(most_bytes)
+    rows = text.split(b"\n")
+    return [json.loads(line)["text"] for line in (rows[:-1] if text[-1:] != b"\n" else rows) if line]
+
+
+def documents(name, limit=None):
+    return documents_of(QUICKSTART / "text" / name)[:limit]
 
 
 def main(only):
