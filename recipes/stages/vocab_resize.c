@@ -146,7 +146,7 @@ static int disk_plan(const struct hm_stage_run *run, const struct stage_model *m
     return hm_embed_resize_disk(dir, rows, hm_stage_on_file_system_of(run, dir), ret_bytes, err);
 }
 
-/* Two matrices pass through memory in f32, one after the other; their old rows are mapped. */
+/* Two matrices pass by, one after the other; their old rows are mapped and given back. */
 static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                       struct hm_error *err)
 {
@@ -164,7 +164,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
         ret_plan, "tensors",
         hm_embed_resize_bytes(&model.arch, rows, (enum hm_resize_init)config->init), err);
     if (r == HM_OK)
-        r = hm_stage_plan_mapped(ret_plan, "weights", matrices * old_rows * row_bytes, err);
+        r = hm_stage_plan_mapped(ret_plan, "weights", old_rows * row_bytes, err);
     model.old_vocab_size = old_rows;
     model.arch.vocab_size = (uint32_t)(rows ? rows : old_rows);
     if (r == HM_OK)
