@@ -179,6 +179,75 @@ static int check_added(const struct hm_spm_model *model, const json_t *root, con
     return HM_OK;
 }
 
+/* The halves of a merge, "left right" or ["left", "right"]. */
+static bool merge_halves(const json_t *merge, struct hm_str half[2])
+{
+    if (json_is_string(merge)) {
+        struct hm_str text = { json_string_value(merge), json_string_length(merge) };
+        const char *space = memchr(text.ptr, ' ', text.len);
+        if (!space)
+            return false;
+        half[0] = (struct hm_str){ text.ptr, (size_t)(space - text.ptr) };
+        half[1] = (struct hm_str){ space + 1, text.len - half[0].len - 1 };
+        return true;
+    }
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *text = json_array_get(merge, i);
+        if (!json_is_string(text))
+            return false;
+        half[i] = (struct hm_str){ json_string_value(text), json_string_length(text) };
+    }
+    return json_array_size(merge) == 2;
+}
+
+/* Loaders refuse a file with a merge that is not two pieces which make a third. */
+static int check_merges(const json_t *part, const char *path, struct hm_error *err)
+{
+    const json_t *vocab = json_object_get(part, "vocab");
+    const json_t *merges = json_object_get(part, "merges");
+    struct hm_buf joined = { 0 };
+    int status = HM_OK;
+
+    for (size_t i = 0; status == HM_OK && i < json_array_size(merges); i++) {
+        struct hm_str half[2] = { { NULL, 0 }, { NULL, 0 } };
+        bool good = merge_halves(json_array_get(merges, i), half);
+        hm_buf_clear(&joined);
+        for (size_t k = 0; status == HM_OK && good && k < 2; k++) {
+            good = json_object_getn(vocab, half[k].ptr, half[k].len) != NULL;
+            status = hm_buf_append(&joined, half[k].ptr, half[k].len, err);
+        }
+        if (status == HM_OK && (!good || !json_object_getn(vocab, joined.ptr, joined.len)))
+            status = hm_fail(err, HM_ERR_FORMAT,
+                             "'%s': merge %zu is not two pieces of its vocabulary that make a "
+                             "third, as \"left right\" or [\"left\", \"right\"]; take the file of "
+                             "the base anew",
+                             path, i);
+    }
+    hm_buf_release(&joined);
+    return status;
+}
+
+/* What makes the fast tokenizer cut text otherwise than the model: it would be wrong before any
+ * piece is added. */
+static int check_settings(const struct hm_spm_model *model, const json_t *part, const char *path,
+                          struct hm_error *err)
+{
+    const json_t *fallback = json_object_get(part, "byte_fallback");
+    const json_t *dropout = json_object_get(part, "dropout");
+
+    if (json_is_true(fallback) != model->byte_fallback)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "'%s': model.byte_fallback is %s there but %s in the SentencePiece model; "
+                       "take the folder of the same base",
+                       path, json_is_true(fallback) ? "on" : "off",
+                       model->byte_fallback ? "on" : "off");
+    if (json_is_number(dropout) && json_number_value(dropout) != 0)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "'%s': model.dropout is %g: the file encodes at random; set it to null",
+                       path, json_number_value(dropout));
+    return HM_OK;
+}
+
 /* Read a base file; its vocabulary must be that of the model's first pieces. */
 static int load_base(const struct hm_spm_model *model, const char *path, json_t **ret_root,
                      size_t *ret_pieces, struct hm_error *err)
@@ -211,7 +280,11 @@ static int load_base(const struct hm_spm_model *model, const char *path, json_t 
         }
         pieces = (size_t)id + 1 > pieces ? (size_t)id + 1 : pieces;
     }
-    status = check_added(model, root, path, err);
+    status = check_merges(part, path, err);
+    if (status == HM_OK)
+        status = check_settings(model, part, path, err);
+    if (status == HM_OK)
+        status = check_added(model, root, path, err);
     if (status == HM_OK) {
         *ret_root = root;
         root = NULL;

@@ -206,6 +206,10 @@ static void test_outranking(void **state)
     tmp_release(out);
 }
 
+#define BPE_WITH(merges)                                                                 \
+    "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 259, \"b\": 260, \"ab\": 261}, " \
+    "\"merges\": [" merges "]}}"
+
 static void test_refusals(void **state)
 {
     static const struct {
@@ -225,17 +229,24 @@ static void test_refusals(void **state)
           "99999999999" },
         { "tokenizer.json",
           "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"x\": \"y\"}, \"merges\": []}}", "-1" },
+        { "tokenizer.json", BPE_WITH("7"), "merge 0 is not two pieces" },
+        { "tokenizer.json", BPE_WITH("\"ab\""), "merge 0 is not two pieces" },
+        { "tokenizer.json", BPE_WITH("\"a b\", \"b a\""), "merge 1 is not two pieces" },
+        { "tokenizer.json", BPE_WITH("[\"a\", \"b\", \"a\"]"), "merge 0 is not two pieces" },
+        { "tokenizer.json", BPE_WITH("[\"a\"]"), "merge 0 is not two pieces" },
+        { "tokenizer.json", BPE_WITH("\"a ab\""), "merge 0 is not two pieces" },
+        { "tokenizer.json", BPE_WITH("\"a b\""), "byte_fallback is off there" },
         { "tokenizer.json",
           "{\"added_tokens\": [{\"id\": 7000, \"content\": \"<pad>\"}], \"model\": "
-          "{\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}}",
+          "{\"type\": \"BPE\", \"byte_fallback\": true, \"vocab\": {}, \"merges\": []}}",
           "outside the vocabulary" },
         { "tokenizer.json",
           "{\"added_tokens\": [{\"id\": 5, \"content\": \"<pad>\"}], \"model\": "
-          "{\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}}",
+          "{\"type\": \"BPE\", \"byte_fallback\": true, \"vocab\": {}, \"merges\": []}}",
           "another piece" },
         { "tokenizer.json",
-          "{\"added_tokens\": [{}], \"model\": {\"type\": \"BPE\", \"vocab\": {}, "
-          "\"merges\": []}}",
+          "{\"added_tokens\": [{}], \"model\": {\"type\": \"BPE\", \"byte_fallback\": true, "
+          "\"vocab\": {}, \"merges\": []}}",
           "lacks its id" },
         { "tokenizer_config.json", "{\"added_tokens_decoder\": {\"7000\": {\"content\": \"x\"}}}",
           "outside the vocabulary" },
