@@ -279,6 +279,12 @@ int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *e
                        "'%s' is no BPE vocabulary: scores of new pieces would change how it cuts "
                        "text; take a BPE model as base",
                        base->path ? base->path : "base");
+    if (base->has_charsmap)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "'%s' has a normaliser of its own (NFKC or the like): it would fold text "
+                       "before new pieces are looked for, and tokenizer.json cannot express it; "
+                       "take a base that leaves text as it is",
+                       base->path ? base->path : "base");
     work.score_zero = options && options->score_zero;
     work.any_script = options && options->any_script;
     work.max_chars =

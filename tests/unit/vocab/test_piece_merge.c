@@ -220,6 +220,10 @@ static void test_refusals(void **state)
     assert_ok(hm_spm_model_parse(buf_str(&bytes), "low", &base, &err), err);
     assert_fails(hm_piece_merge(&base, &extra, NULL, &result, &err), HM_ERR_FORMAT, "no BPE", err);
     assert_null(result.added);
+    base.kind = HM_SPM_BPE;
+    base.has_charsmap = true;
+    assert_fails(hm_piece_merge(&base, &extra, NULL, &result, &err), HM_ERR_FORMAT, "normaliser",
+                 err);
     hm_spm_model_release(&base);
     hm_spm_model_release(&extra);
     hm_buf_release(&bytes);
