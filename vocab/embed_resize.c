@@ -69,6 +69,32 @@ static int matrices_find(struct resize *resize, struct hm_error *err)
     return hm_checkpoint_need(&resize->ckpt, name, &resize->head, err);
 }
 
+/* A tokenizer that lies with the model tells whether the old one is the model's. */
+static int old_tokenizer_check(const struct resize *resize, struct hm_error *err)
+{
+    const struct hm_spm_model *old = &resize->old_tokenizer->model;
+    struct hm_spm_model own = { 0 };
+    char *path = NULL;
+    size_t i = 0;
+    int status = HM_OK;
+
+    HM_TRY(hm_path_join(&path, resize->ckpt.dir, "tokenizer.model", err));
+    if (hm_path_exists(path) && hm_spm_model_load(path, &own, NULL) == HM_OK) {
+        while (i < own.count && i < old->count &&
+               hm_str_equal(own.piece[i].text, old->piece[i].text))
+            i++;
+        if (i < own.count || i < old->count)
+            status = hm_fail(err, HM_ERR_FORMAT,
+                             "the old tokenizer has %zu pieces, '%s' beside the model has %zu, and "
+                             "piece %zu differs: give the tokenizer that the model was made with "
+                             "as old",
+                             old->count, path, own.count, i);
+        hm_spm_model_release(&own);
+    }
+    hm_free(path);
+    return status;
+}
+
 static int folders_check(const char *model_dir, const char *out_dir, struct hm_error *err)
 {
     struct stat from;
@@ -337,6 +363,8 @@ int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokeni
     if (status == HM_OK)
         status = hm_row_plan_make(old_tokenizer, new_tokenizer, options,
                                   resize.ckpt.arch.vocab_size, &resize.plan, err);
+    if (status == HM_OK)
+        status = old_tokenizer_check(&resize, err);
     if (status == HM_OK)
         status = folders_check(model_dir, out_dir, err);
     if (status == HM_OK)

@@ -6,6 +6,7 @@
  * row_covariance.c. A value depends on (seed, matrix, row, column) alone, so threads change
  * nothing; pages of the old matrix are given back as they pass.
  */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,22 @@ static void stats_unit(void *context, size_t index, int worker)
                        (end - first) * rows->row_bytes);
 }
 
+/* Where a column's sum went wrong: the first row without a number there. */
+static int not_finite(const struct rows *rows, size_t column, struct hm_error *err)
+{
+    float *value = rows->read;
+    uint64_t row = 0;
+
+    for (row_read(rows, 0, value); isfinite(value[column]) && row + 1 < rows->plan->old_pieces;)
+        row_read(rows, ++row, value);
+    return hm_fail(err, HM_ERR_FORMAT,
+                   "'%s': tensor '%s' holds %s in row %" PRIu64
+                   ", column %zu, expected numbers: new rows cannot be made of it; take a sound "
+                   "copy of the model",
+                   rows->matrix->ckpt->file[rows->tensor->file].path, rows->tensor->name,
+                   isnan(value[column]) ? "NaN" : "infinity", row, column);
+}
+
 static int stats_make(struct rows *rows, struct hm_error *err)
 {
     double n = (double)rows->plan->old_pieces;
@@ -85,10 +102,7 @@ static int stats_make(struct rows *rows, struct hm_error *err)
             square += rows->partial[(2 * i + 1) * rows->dim + d];
         }
         if (!isfinite(square))
-            return hm_fail(
-                err, HM_ERR_FORMAT,
-                "tensor '%s' holds NaN, infinity or numbers beyond any use in column %zu",
-                rows->tensor->name, d);
+            return not_finite(rows, d, err);
         rows->mean[d] = sum / n;
         double variance = square / n - rows->mean[d] * rows->mean[d];
         rows->deviation[d] = variance > 0 ? sqrt(variance) : 0;

@@ -260,6 +260,8 @@ def rows_move_with_pieces(folder):
     second_pieces = ["人民", "天天", "中国", "国人", "哈哈哈"]
     second = tokenizer_with(folder / "second", second_pieces)
     model = llama(folder / "model", torch.bfloat16, rows=512 + len(PIECES), shard="60KB")
+    check("beside the model has 512" in refused("vocab.resize", folder / "no", 4, in_model=model, in_old=first, in_new=first), "a wrong old tokenizer")
+    shutil.copy(first / "tokenizer.model", model)
     old = tensors(model)
     report = stage("vocab.resize", folder / "out", in_model=model, in_old=first, in_new=second, set_init="copy", set_noise=0)
     check(report["kept_rows"] == 512 and report["moved_rows"] == 3 and report["new_rows"] == 517, str(report))
