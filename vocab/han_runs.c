@@ -4,13 +4,14 @@
  * list of runs, and the lists are poured into the parts of han_store.c: both in parallel, with the
  * same counts for any number of threads. Work is linear in the bytes.
  */
+#include <string.h>
 
 #include "han_spill.h"
 #include "hanmix/base/parallel.h"
 
 #define PART_SHIFT   58u /* of a walking cursor: part above, place below */
 #define FLUSH_UNITS  (4u << 20)
-#define BATCH_BYTES  (8u << 20)
+#define BATCH_BYTES  (4u << 20) /* two of them are held */
 #define PIECE_BYTES  (128u << 10)
 #define BATCH_PIECES (BATCH_BYTES / PIECE_BYTES + 1)
 
@@ -127,15 +128,41 @@ static inline size_t unit_put(uint16_t *unit, uint32_t code)
 /* Length of the code point at text; a malformed byte counts as one character of no script. */
 static inline unsigned code_next(const unsigned char *text, size_t left, uint32_t *ret_code)
 {
-    if (left >= 3 && text[0] >= 0xe3 && text[0] <= 0xe9 && (text[1] & 0xc0) == 0x80 &&
-        (text[2] & 0xc0) == 0x80) { /* nearly all of Chinese text */
-        *ret_code = (text[0] & 0xfu) << 12 | (text[1] & 0x3fu) << 6 | (text[2] & 0x3fu);
-        return 3;
-    }
     unsigned len = hm_utf8_decode((const char *)text, left, ret_code);
+
     if (len == 0)
         *ret_code = 0;
     return len ? len : 1;
+}
+
+/* The characters at text that are of the block of nearly all Chinese text, U+4E00 to U+9FBF, into
+ * units; the bytes before it end at the returned place. */
+static inline const unsigned char *block_copy(const unsigned char *text, const unsigned char *end,
+                                              uint16_t **unit)
+{
+    for (; end - text >= 3; text += 3) {
+        uint32_t code = (text[0] & 0xfu) << 12 | (text[1] & 0x3fu) << 6 | (text[2] & 0x3fu);
+        bool well_formed =
+            (text[0] & 0xf0) == 0xe0 && (text[1] & 0xc0) == 0x80 && (text[2] & 0xc0) == 0x80;
+        if (!well_formed || code - 0x4e00 >= 0x9fc0 - 0x4e00)
+            break;
+        *(*unit)++ = (uint16_t)code;
+    }
+    return text;
+}
+
+static inline const unsigned char *ascii_skip(const unsigned char *text, const unsigned char *end)
+{
+    uint64_t word;
+
+    for (; end - text >= 8; text += 8) {
+        memcpy(&word, text, sizeof(word));
+        if (word & 0x8080808080808080u)
+            break;
+    }
+    while (text < end && *text < 0x80)
+        text++;
+    return text;
 }
 
 struct text_counts {
@@ -147,19 +174,27 @@ static int text_cut(struct hm_han_list *list, struct hm_str document, struct tex
                     struct hm_error *err)
 {
     const unsigned char *text = (const unsigned char *)document.ptr;
-    uint64_t characters = 0;
-    uint64_t han_characters = 0;
+    const unsigned char *end = text + document.len;
+    uint64_t characters = 0, han_characters = 0;
     size_t first = list->n_units;
 
     /* three bytes make one unit, four make two */
     HM_TRY(hm_han_list_reserve(list, document.len / 2 + 2, err));
-    for (size_t i = 0; i < document.len; characters++) {
-        uint32_t code;
-        if (text[i] < 0x80) {
-            code = 0;
-            i++;
-        } else {
-            i += code_next(text + i, document.len - i, &code);
+    while (text < end) {
+        uint16_t *unit = list->unit + list->n_units, *next = unit;
+        uint32_t code = 0;
+        text = block_copy(text, end, &next);
+        list->n_units += (size_t)(next - unit);
+        characters += (uint64_t)(next - unit);
+        han_characters += (uint64_t)(next - unit);
+        if (text == end)
+            break;
+        const unsigned char *from = text;
+        text = ascii_skip(text, end);
+        characters += (uint64_t)(text - from);
+        if (text == from) {
+            text += code_next(text, (size_t)(end - text), &code);
+            characters++;
         }
         if (hm_is_han_class(code)) {
             han_characters++;
@@ -255,42 +290,92 @@ int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint6
 
 /* --- a whole source --------------------------------------------------------------------------- */
 
-struct piece {
-    size_t first, bytes; /* of the batch's text */
+struct stretch { /* of a batch's text */
+    size_t first, bytes;
+};
+
+struct batch {
+    struct hm_buf text; /* documents, each followed by a newline */
+    struct stretch stretch[BATCH_PIECES];
+    size_t n_pieces;
+    uint64_t documents, bytes;
+    int more; /* 1, 0 at the end of the source, or what failed */
+    struct hm_error err;
+};
+
+struct piece { /* what a stretch came to */
     struct hm_han_list list;
     struct text_counts sum;
     struct hm_error err;
 };
 
-struct batch {
+struct reading { /* one batch is counted while the next is read */
     struct hm_han_counts *counts;
-    struct hm_buf text; /* documents, each followed by a newline */
+    struct hm_text_source *source;
+    struct batch batch[2];
+    int now;
     struct piece piece[BATCH_PIECES];
-    size_t n_pieces;
-    uint64_t documents, bytes;
 };
 
-static void piece_unit(void *context, size_t index, int worker)
+static int batch_take(struct batch *batch, struct hm_str text, struct hm_error *err)
 {
-    struct batch *batch = context;
-    struct piece *piece = &batch->piece[index];
+    size_t first = batch->text.len;
+
+    HM_TRY(hm_buf_append(&batch->text, text.ptr, text.len, err));
+    HM_TRY(hm_buf_append(&batch->text, "\n", 1, err));
+    batch->documents++;
+    batch->bytes += text.len;
+    if (batch->n_pieces == 0 || batch->stretch[batch->n_pieces - 1].bytes >= PIECE_BYTES)
+        batch->stretch[batch->n_pieces++].first = first;
+    struct stretch *stretch = &batch->stretch[batch->n_pieces - 1];
+    stretch->bytes = batch->text.len - stretch->first;
+    return HM_OK;
+}
+
+static void batch_read(struct batch *batch, struct hm_text_source *source)
+{
+    struct hm_doc doc;
+
+    hm_buf_clear(&batch->text);
+    batch->documents = batch->bytes = 0;
+    batch->n_pieces = 0;
+    do {
+        batch->more = source->next(source->context, &doc, &batch->err);
+        if (batch->more > 0 && batch_take(batch, doc.text, &batch->err) < 0)
+            batch->more = batch->err.code;
+    } while (batch->more > 0 && batch->text.len < BATCH_BYTES);
+}
+
+/* Unit 0 reads on; the others are the stretches of the batch. */
+static void reading_unit(void *context, size_t index, int worker)
+{
+    struct reading *reading = context;
+    const struct batch *batch = &reading->batch[reading->now];
 
     (void)worker;
+    if (index == 0) {
+        if (batch->more > 0)
+            batch_read(&reading->batch[!reading->now], reading->source);
+        return;
+    }
+    const struct stretch *stretch = &batch->stretch[index - 1];
+    struct piece *piece = &reading->piece[index - 1];
     hm_han_list_clear(&piece->list);
-    if (text_cut(&piece->list, (struct hm_str){ batch->text.ptr + piece->first, piece->bytes },
+    if (text_cut(&piece->list, (struct hm_str){ batch->text.ptr + stretch->first, stretch->bytes },
                  &piece->sum, &piece->err) == HM_OK)
         hm_han_list_sort(&piece->list, &piece->err);
 }
 
-static int batch_count(struct batch *batch, struct hm_error *err)
+static int batch_count(struct reading *reading, struct hm_error *err)
 {
-    struct hm_han_counts *counts = batch->counts;
+    struct hm_han_counts *counts = reading->counts;
+    const struct batch *batch = &reading->batch[reading->now];
     struct hm_han_list list[BATCH_PIECES];
     bool taken = false;
 
-    hm_parallel_for(batch->n_pieces, piece_unit, batch);
+    hm_parallel_for(batch->n_pieces + 1, reading_unit, reading);
     for (size_t i = 0; i < batch->n_pieces; i++) {
-        struct piece *piece = &batch->piece[i];
+        struct piece *piece = &reading->piece[i];
         if (piece->err.code < 0)
             return hm_error_pass(err, &piece->err);
         list[i] = piece->list;
@@ -304,62 +389,43 @@ static int batch_count(struct batch *batch, struct hm_error *err)
     counts->documents += batch->documents;
     counts->characters -= batch->documents; /* the newlines */
     counts->bytes += batch->bytes;
-    batch->documents = batch->bytes = 0;
-    batch->n_pieces = 0;
-    hm_buf_clear(&batch->text);
     return HM_OK;
 }
 
-static int batch_take(struct batch *batch, struct hm_str text, struct hm_error *err)
+static int source_read(struct reading *reading, const struct hm_ctl *ctl, struct hm_error *err)
 {
-    size_t first = batch->text.len;
+    const struct batch *batch = &reading->batch[0];
 
-    HM_TRY(hm_buf_append(&batch->text, text.ptr, text.len, err));
-    HM_TRY(hm_buf_append(&batch->text, "\n", 1, err));
-    batch->documents++;
-    batch->bytes += text.len;
-    if (batch->n_pieces == 0 || batch->piece[batch->n_pieces - 1].bytes >= PIECE_BYTES)
-        batch->piece[batch->n_pieces++].first = first;
-    struct piece *piece = &batch->piece[batch->n_pieces - 1];
-    piece->bytes = batch->text.len - piece->first;
-    return HM_OK;
-}
-
-static int source_read(struct batch *batch, struct hm_text_source *source, const struct hm_ctl *ctl,
-                       struct hm_error *err)
-{
-    struct hm_doc doc;
-    int more;
-
-    do {
-        more = source->next(source->context, &doc, err);
-        if (more > 0)
-            HM_TRY(batch_take(batch, doc.text, err));
-        if (more <= 0 || batch->text.len >= BATCH_BYTES) {
-            if (hm_ctl_stopped(ctl))
-                return hm_fail(err, HM_ERR_STOPPED, "reading text was stopped");
-            HM_TRY(batch_count(batch, err));
-            hm_text_progress(ctl, "count runs", source);
-        }
-    } while (more > 0);
-    return more;
+    for (batch_read(&reading->batch[0], reading->source); batch->more >= 0;
+         batch = &reading->batch[reading->now]) {
+        if (hm_ctl_stopped(ctl))
+            return hm_fail(err, HM_ERR_STOPPED, "reading text was stopped");
+        HM_TRY(batch_count(reading, err));
+        hm_text_progress(ctl, "count runs", reading->source);
+        if (batch->more == 0)
+            return HM_OK;
+        reading->now = !reading->now;
+    }
+    return hm_error_pass(err, &batch->err);
 }
 
 int hm_han_counts_read(struct hm_han_counts *counts, struct hm_text_source *source,
                        const struct hm_ctl *ctl, struct hm_error *err)
 {
-    struct batch *batch = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*batch));
+    struct reading *reading = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*reading));
 
-    if (!batch)
+    if (!reading)
         return hm_fail_nomem(err, "for reading text");
-    batch->counts = counts;
+    reading->counts = counts;
+    reading->source = source;
     for (size_t i = 0; i < BATCH_PIECES; i++)
-        batch->piece[i].list.budget = &counts->budget;
-    int status = source_read(batch, source, ctl, err);
+        reading->piece[i].list.budget = &counts->budget;
+    int status = source_read(reading, ctl, err);
     for (size_t i = 0; i < BATCH_PIECES; i++)
-        hm_han_list_release(&batch->piece[i].list);
-    hm_buf_release(&batch->text);
-    hm_free(batch);
+        hm_han_list_release(&reading->piece[i].list);
+    hm_buf_release(&reading->batch[0].text);
+    hm_buf_release(&reading->batch[1].text);
+    hm_free(reading);
     return status;
 }
 
