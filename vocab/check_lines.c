@@ -89,7 +89,7 @@ static int check_line(const struct line_check *lines, struct check_unit *unit, u
 static void check_unit_lines(void *context, size_t index, int worker)
 {
     struct line_check *lines = context;
-    const struct hm_line_unit *span = &lines->batch.unit[index];
+    const struct hm_line_unit *span = &lines->batch.now.unit[index];
     struct check_unit *unit = &lines->unit[index];
     uint64_t number = span->first_line;
 
@@ -103,15 +103,15 @@ static void check_unit_lines(void *context, size_t index, int worker)
 
 static int units_reserve(struct line_check *lines, struct hm_error *err)
 {
-    if (lines->batch.n_units > lines->cap_units) {
-        struct check_unit *grown =
-            hm_realloc(HM_MEM_VOCAB, lines->unit, lines->batch.cap_units * sizeof(*lines->unit));
+    if (lines->batch.now.n_units > lines->cap_units) {
+        struct check_unit *grown = hm_realloc(HM_MEM_VOCAB, lines->unit,
+                                              lines->batch.now.cap_units * sizeof(*lines->unit));
         if (!grown)
             return hm_fail_nomem(err, "for a batch of text");
         lines->unit = grown;
-        lines->cap_units = lines->batch.cap_units;
+        lines->cap_units = lines->batch.now.cap_units;
     }
-    for (size_t i = 0; i < lines->batch.n_units; i++)
+    for (size_t i = 0; i < lines->batch.now.n_units; i++)
         lines->unit[i] = (struct check_unit){ 0 };
     return HM_OK;
 }
@@ -121,7 +121,7 @@ static int join(struct line_check *lines, struct hm_line_check *check, struct hm
 {
     int status = HM_OK;
 
-    for (size_t i = 0; i < lines->batch.n_units; i++) {
+    for (size_t i = 0; i < lines->batch.now.n_units; i++) {
         struct check_unit *unit = &lines->unit[i];
         if (status == HM_OK && unit->status < 0)
             status = hm_error_pass(err, &unit->error);
@@ -152,7 +152,7 @@ static int check_batches(struct hm_text_source *source, struct line_check *lines
         HM_TRY(hm_line_batch_gather(source, &lines->batch, &more, err));
         check->documents = lines->batch.documents;
         HM_TRY(units_reserve(lines, err));
-        hm_parallel_for(lines->batch.n_units, check_unit_lines, lines);
+        hm_line_batch_for(source, &lines->batch, check_unit_lines, lines);
         HM_TRY(join(lines, check, err));
         hm_text_progress(ctl, "check lines", source);
     }

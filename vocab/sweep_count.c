@@ -274,7 +274,7 @@ static void count_unit(void *context, size_t index, int number)
 {
     struct reading *reading = context;
     struct worker *worker = &reading->worker[number];
-    const struct hm_line_unit *unit = &reading->batch.unit[index];
+    const struct hm_line_unit *unit = &reading->batch.now.unit[index];
 
     for (size_t at = unit->begin; at < unit->end && worker->status == HM_OK;) {
         struct hm_str line = hm_line_next(&reading->batch, unit, &at);
@@ -293,7 +293,7 @@ static int batches_count(struct reading *reading, struct hm_text_source *source,
             return hm_fail(err, HM_ERR_STOPPED, "the sweep stopped after %" PRIu64 " documents",
                            reading->batch.documents);
         HM_TRY(hm_line_batch_gather(source, &reading->batch, &more, err));
-        hm_parallel_for(reading->batch.n_units, count_unit, reading);
+        hm_line_batch_for(source, &reading->batch, count_unit, reading);
         for (size_t i = 0; i < reading->n_workers; i++)
             if (reading->worker[i].status < 0) /* of memory: whichever came first */
                 return hm_error_pass(err, &reading->worker[i].error);
