@@ -4,8 +4,8 @@
  * bytes do not depend on the thread count. Owns batch and shuffle buffer; the file is
  * packed_writer.c's, text and vocabulary the caller's.
  *
- * Memory is bounded by a batch (BATCH_BYTES of text or one document) and the shuffle buffer
- * (SHUFFLE_TOKENS).
+ * Memory is bounded by two batches (each BATCH_BYTES of text or one document; while one is encoded
+ * the next is read) and the shuffle buffer (SHUFFLE_TOKENS).
  */
 #include <inttypes.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 #include "packed_writer.h"
 
 #define BATCH_DOCS      256u
-#define BATCH_BYTES     (4u << 20)
+#define BATCH_BYTES     (2u << 20)
 #define SHUFFLE_TOKENS  (32u << 20)
 #define SHUFFLE_DEFAULT 10000u
 #define SHUFFLE_STREAM  0x7061636b73687566u
@@ -42,13 +42,21 @@ struct pack_slot {      /* of a batch */
     struct hm_error error;
 };
 
+struct pack_batch {
+    struct pack_slot *slot; /* [BATCH_DOCS] */
+    size_t n_slots;         /* filled */
+    struct hm_buf text;
+    int more; /* 1, 0 at the end of the source, or what failed */
+    struct hm_error error;
+};
+
 struct packer {
     const struct hm_text_encoder *encoder;
     const struct hm_pack_options *options;
     const struct hm_ctl *ctl;
-    struct pack_slot *slot; /* [BATCH_DOCS] */
-    size_t n_slots;         /* filled */
-    struct hm_buf batch_text;
+    struct hm_text_source *source;
+    struct pack_batch batch[2]; /* one is encoded while the other is read */
+    struct pack_batch *now, *ahead;
     struct hm_ids *plain;  /* of each worker: what dropout hides from the verification */
     struct pack_doc *held; /* shuffle buffer */
     size_t n_held, held_cap;
@@ -65,13 +73,16 @@ static void doc_release(struct pack_doc *doc)
 
 static void packer_release(struct packer *packer)
 {
-    for (size_t i = 0; packer->slot && i < BATCH_DOCS; i++)
-        doc_release(&packer->slot[i].doc);
+    for (size_t b = 0; b < 2; b++) {
+        struct pack_batch *batch = &packer->batch[b];
+        for (size_t i = 0; batch->slot && i < BATCH_DOCS; i++)
+            doc_release(&batch->slot[i].doc);
+        hm_free(batch->slot);
+        hm_buf_release(&batch->text);
+    }
     for (size_t i = 0; i < packer->n_held; i++)
         doc_release(&packer->held[i]);
-    hm_free(packer->slot);
     hm_free(packer->held);
-    hm_buf_release(&packer->batch_text);
     for (size_t i = 0; packer->plain && i < (size_t)hm_threads(); i++)
         hm_ids_release(&packer->plain[i]);
     hm_free(packer->plain);
@@ -79,33 +90,31 @@ static void packer_release(struct packer *packer)
     hm_packed_writer_abort(&packer->valid);
 }
 
-/* Fill the batch with documents; *ret_end at the end of the source. */
-static int batch_read(struct packer *packer, struct hm_text_source *source, bool *ret_end,
-                      struct hm_error *err)
+/* Fill the batch with documents. */
+static void batch_read(struct pack_batch *batch, struct hm_text_source *source)
 {
-    packer->n_slots = 0;
-    hm_buf_clear(&packer->batch_text);
-    while (packer->n_slots < BATCH_DOCS && packer->batch_text.len < BATCH_BYTES) {
+    batch->n_slots = 0;
+    batch->more = 1;
+    hm_buf_clear(&batch->text);
+    while (batch->n_slots < BATCH_DOCS && batch->text.len < BATCH_BYTES) {
         struct hm_doc doc = { 0 };
-        int got = source->next(source->context, &doc, err);
-        if (got < 0)
-            return got;
-        if (got == 0) {
-            *ret_end = true;
-            return HM_OK;
-        }
-        struct pack_slot *slot = &packer->slot[packer->n_slots++];
-        slot->offset = packer->batch_text.len;
+        batch->more = source->next(source->context, &doc, &batch->error);
+        if (batch->more <= 0)
+            return;
+        struct pack_slot *slot = &batch->slot[batch->n_slots++];
+        slot->offset = batch->text.len;
         slot->len = doc.text.len;
         slot->number = doc.number;
-        HM_TRY(hm_buf_append(&packer->batch_text, doc.text.ptr, doc.text.len, err));
+        if (hm_buf_append(&batch->text, doc.text.ptr, doc.text.len, &batch->error) < 0) {
+            batch->more = batch->error.code;
+            return;
+        }
     }
-    return HM_OK;
 }
 
 static struct hm_str slot_text(const struct packer *packer, const struct pack_slot *slot)
 {
-    return (struct hm_str){ packer->batch_text.ptr + slot->offset, slot->len };
+    return (struct hm_str){ packer->now->text.ptr + slot->offset, slot->len };
 }
 
 static int slot_measure(const struct packer *packer, struct pack_slot *slot, struct hm_error *err)
@@ -161,7 +170,7 @@ static int slot_ids(const struct packer *packer, struct pack_slot *slot, struct 
 static void slot_encode(void *context, size_t index, int worker)
 {
     const struct packer *packer = context;
-    struct pack_slot *slot = &packer->slot[index];
+    struct pack_slot *slot = &packer->now->slot[index];
     struct hm_str text = slot_text(packer, slot);
     uint64_t hash = hm_hash64(text.ptr, text.len, VALID_HASH_SEED);
 
@@ -255,8 +264,8 @@ static int held_add(struct packer *packer, struct pack_doc *doc, struct hm_error
 
 static int batch_write(struct packer *packer, struct hm_error *err)
 {
-    for (size_t i = 0; i < packer->n_slots; i++) {
-        struct pack_slot *slot = &packer->slot[i];
+    for (size_t i = 0; i < packer->now->n_slots; i++) {
+        struct pack_slot *slot = &packer->now->slot[i];
         if (slot->status < 0) {
             return hm_error_pass(err, &slot->error);
         }
@@ -274,18 +283,35 @@ static int batch_write(struct packer *packer, struct hm_error *err)
     return HM_OK;
 }
 
-static int source_pack(struct packer *packer, struct hm_text_source *source, struct hm_error *err)
+/* Unit 0 reads on, the others encode. */
+static void batch_unit(void *context, size_t index, int worker)
 {
-    bool end = false;
+    struct packer *packer = context;
 
-    while (!end) {
+    if (index > 0)
+        slot_encode(packer, index - 1, worker);
+    else if (packer->now->more > 0)
+        batch_read(packer->ahead, packer->source);
+}
+
+static int source_pack(struct packer *packer, struct hm_error *err)
+{
+    int more = 1;
+
+    batch_read(packer->now, packer->source);
+    while (more > 0) {
         if (hm_ctl_stopped(packer->ctl))
             return hm_fail(err, HM_ERR_STOPPED, "packing stopped after %" PRIu64 " documents",
                            packer->report.documents);
-        HM_TRY(batch_read(packer, source, &end, err));
-        hm_parallel_for(packer->n_slots, slot_encode, packer);
+        if (packer->now->more < 0)
+            return hm_error_pass(err, &packer->now->error);
+        hm_parallel_for(packer->now->n_slots + 1, batch_unit, packer);
         HM_TRY(batch_write(packer, err));
-        hm_text_progress(packer->ctl, "pack", source);
+        hm_text_progress(packer->ctl, "pack", packer->source);
+        more = packer->now->more;
+        struct pack_batch *done = packer->now;
+        packer->now = packer->ahead;
+        packer->ahead = done;
     }
     while (packer->n_held > 0)
         HM_TRY(held_draw(packer, err));
@@ -340,10 +366,12 @@ int hm_pack(struct hm_text_source *source, const struct hm_text_encoder *encoder
             const struct hm_pack_options *options, const char *text_digest, const char *out_dir,
             const struct hm_ctl *ctl, struct hm_pack_report *ret_report, struct hm_error *err)
 {
-    struct packer packer = { .encoder = encoder, .options = options, .ctl = ctl };
+    struct packer packer = { .encoder = encoder, .options = options, .ctl = ctl, .source = source };
     char *train_path = NULL, *valid_path = NULL;
     int status = options_check(encoder, options, err);
 
+    packer.now = &packer.batch[0];
+    packer.ahead = &packer.batch[1];
     if (status == HM_OK)
         status = hm_dir_make(out_dir, err);
     if (status == HM_OK)
@@ -352,9 +380,10 @@ int hm_pack(struct hm_text_source *source, const struct hm_text_encoder *encoder
         status = hm_path_join(&valid_path, out_dir, "valid.hmp", err);
     if (status < 0)
         goto out;
-    packer.slot = hm_calloc(HM_MEM_TEXT, BATCH_DOCS, sizeof(*packer.slot));
+    for (size_t b = 0; b < 2; b++)
+        packer.batch[b].slot = hm_calloc(HM_MEM_TEXT, BATCH_DOCS, sizeof(struct pack_slot));
     packer.plain = hm_calloc(HM_MEM_TEXT, (size_t)hm_threads(), sizeof(*packer.plain));
-    if (!packer.slot || !packer.plain) {
+    if (!packer.batch[0].slot || !packer.batch[1].slot || !packer.plain) {
         status = hm_fail_nomem(err, "for packing");
         goto out;
     }
@@ -364,7 +393,7 @@ int hm_pack(struct hm_text_source *source, const struct hm_text_encoder *encoder
         status = hm_packed_writer_open(valid_path, options->seq_len, encoder->vocab_size,
                                        encoder->fingerprint, text_digest, &packer.valid, err);
     if (status == HM_OK)
-        status = source_pack(&packer, source, err);
+        status = source_pack(&packer, err);
     if (status == HM_OK)
         status = file_finish(&packer, &packer.train, train_path, &packer.report.windows, err);
     if (status == HM_OK && options->valid_fraction > 0)

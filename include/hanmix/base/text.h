@@ -2,7 +2,7 @@
 /*
  * The two interfaces through which text meets vocabulary: a source of documents and an encoder to
  * ids. They are all that `vocab` and `corpus` share; a stage wires one to the other.
- * Thread class: sources owner thread, encoders thread safe.
+ * Thread class: sources one thread at a time, encoders thread safe.
  */
 #ifndef HANMIX_BASE_TEXT_H
 #define HANMIX_BASE_TEXT_H
@@ -24,7 +24,8 @@ struct hm_doc {
     uint64_t number;    /* running number within the source, from 0 */
 };
 
-struct hm_text_source { /* pull interface; owner thread only */
+struct hm_text_source { /* pull interface; one thread at a time, such as the unit of a loop that
+                           reads the next batch while others work on the last */
     void *context;
     /* 1 and a document, 0 at the end, negative status on error. */
     int (*next)(void *context, struct hm_doc *ret_doc, struct hm_error *err);
