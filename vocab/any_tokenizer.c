@@ -5,8 +5,10 @@
  */
 #include <string.h>
 
+#include "hanmix/base/file.h"
 #include "hanmix/vocab/any_tokenizer.h"
 #include "hanmix/vocab/bpe_train.h"
+#include "hf_tokenizer.h"
 
 /* Whole characters of text and Han characters among them; bytes of parts of characters are passed
  * over. */
@@ -80,6 +82,54 @@ static int open_spm(const char *path, struct hm_any_tokenizer *tokenizer, struct
     return HM_OK;
 }
 
+/* A token without a whole character is a part of one, as a byte piece is. */
+static struct hm_token_facts facts_of_token(struct hm_str text, bool special)
+{
+    struct hm_token_facts facts = { 0 };
+
+    if (special || text.len == 0)
+        return facts;
+    facts = facts_of(text);
+    facts.traits = facts.chars > 0 ? HM_TOKEN_PIECE : HM_TOKEN_BYTE;
+    return facts;
+}
+
+static int open_hf(const char *path, struct hm_any_tokenizer *tokenizer, struct hm_error *err)
+{
+    bool special = false;
+
+    HM_TRY(hm_file_size(path, &tokenizer->json_bytes, err));
+    HM_TRY(hm_hf_tokenizer_open(path, &tokenizer->hf, err));
+    tokenizer->count = tokenizer->hf->count;
+    tokenizer->kind = "byte-level BPE";
+    tokenizer->facts = hm_calloc(HM_MEM_VOCAB, tokenizer->count, sizeof(*tokenizer->facts));
+    if (!tokenizer->facts)
+        return hm_fail_nomem(err, "for a tokenizer");
+    for (size_t i = 0; i < tokenizer->count; i++) {
+        struct hm_str text = hm_hf_tokenizer_text(tokenizer->hf, i, &special);
+        tokenizer->facts[i] = facts_of_token(text, special);
+    }
+    return HM_OK;
+}
+
+/* By the name of the file, or what the folder holds. */
+static int open_either(const char *path, struct hm_any_tokenizer *tokenizer, struct hm_error *err)
+{
+    char *json = NULL;
+    bool has_model = false;
+    int status;
+
+    if (!hm_path_is_dir(path))
+        return hm_text_ends(path, ".json") ? open_hf(path, tokenizer, err)
+                                           : open_spm(path, tokenizer, err);
+    HM_TRY(hm_dir_holds(path, "tokenizer.model", &has_model, err));
+    HM_TRY(hm_path_join(&json, path, "tokenizer.json", err));
+    status = has_model || !hm_path_exists(json) ? open_spm(path, tokenizer, err)
+                                                : open_hf(json, tokenizer, err);
+    hm_free(json);
+    return status;
+}
+
 int hm_any_tokenizer_open(const char *path, struct hm_any_tokenizer **ret_tokenizer,
                           struct hm_error *err)
 {
@@ -87,7 +137,7 @@ int hm_any_tokenizer_open(const char *path, struct hm_any_tokenizer **ret_tokeni
 
     if (!tokenizer)
         return hm_fail_nomem(err, "for a tokenizer");
-    int status = open_spm(path, tokenizer, err);
+    int status = open_either(path, tokenizer, err);
     if (status == HM_OK)
         *ret_tokenizer = tokenizer;
     else
@@ -100,6 +150,7 @@ void hm_any_tokenizer_free(struct hm_any_tokenizer *tokenizer)
     if (!tokenizer)
         return;
     hm_tokenizer_free(tokenizer->spm);
+    hm_hf_tokenizer_free(tokenizer->hf);
     hm_free(tokenizer->facts);
     hm_free(tokenizer);
 }
@@ -107,18 +158,30 @@ void hm_any_tokenizer_free(struct hm_any_tokenizer *tokenizer)
 int hm_any_tokenizer_encode(const struct hm_any_tokenizer *tokenizer, struct hm_str text,
                             struct hm_ids *ids, struct hm_error *err)
 {
-    return hm_tokenizer_encode(tokenizer->spm, text, ids, err);
+    return tokenizer->hf ? hm_hf_tokenizer_encode(tokenizer->hf, text, ids, err)
+                         : hm_tokenizer_encode(tokenizer->spm, text, ids, err);
+}
+
+static bool same_token(const struct hm_any_tokenizer *a, const struct hm_any_tokenizer *b,
+                       size_t id)
+{
+    bool special[2];
+
+    if (a->hf)
+        return hm_str_equal(hm_hf_tokenizer_text(a->hf, id, &special[0]),
+                            hm_hf_tokenizer_text(b->hf, id, &special[1])) &&
+               special[0] == special[1];
+    const struct hm_piece *x = &a->spm->model.piece[id], *y = &b->spm->model.piece[id];
+    return x->type == y->type && hm_str_equal(x->text, y->text);
 }
 
 bool hm_any_tokenizer_extends(const struct hm_any_tokenizer *longer,
                               const struct hm_any_tokenizer *base)
 {
-    if (longer->count < base->count)
+    if (longer->count < base->count || (longer->hf != NULL) != (base->hf != NULL))
         return false;
-    for (size_t i = 0; i < base->count; i++) {
-        const struct hm_piece *a = &base->spm->model.piece[i], *b = &longer->spm->model.piece[i];
-        if (a->type != b->type || !hm_str_equal(a->text, b->text))
+    for (size_t i = 0; i < base->count; i++)
+        if (!same_token(longer, base, i))
             return false;
-    }
     return true;
 }

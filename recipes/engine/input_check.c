@@ -21,12 +21,14 @@ static bool is_text_name(const struct hm_input *input, const char *path)
 }
 
 /* What a folder of this type must hold; *ret_found is true for types that are no folders. */
-static int find_content(enum hm_input_type type, const char *path, bool *ret_found,
+static int find_content(const struct hm_input *input, const char *path, bool *ret_found,
                         struct hm_error *err)
 {
-    switch (type) {
+    switch (input->type) {
     case HM_INPUT_TOKENIZER:
-        return hm_dir_holds(path, "tokenizer.model", ret_found, err);
+        HM_TRY(hm_dir_holds(path, "tokenizer.model", ret_found, err));
+        return *ret_found || !input->json ? (int)HM_OK
+                                          : hm_dir_holds(path, "tokenizer.json", ret_found, err);
     case HM_INPUT_MODEL:
         return hm_dir_holds(path, "config.json", ret_found, err);
     case HM_INPUT_PACKED:
@@ -53,7 +55,12 @@ static const char *fault(const struct hm_input *input, const char *path, bool is
                               : "is not a text file: it must end with .jsonl, .jsonl.zst, "
                                 ".jsonl.gz, .txt or .txt.zst";
     case HM_INPUT_TOKENIZER:
-        return !is_dir || found ? NULL : "has no tokenizer.model in it";
+        if (is_dir && !found)
+            return input->json ? "has no tokenizer.model in it, nor a tokenizer.json"
+                               : "has no tokenizer.model in it";
+        return input->json || !hm_text_ends(path, ".json")
+                   ? NULL
+                   : "is a tokenizer.json; what is asked for is SentencePiece's tokenizer.model";
     case HM_INPUT_MODEL:
         if (!is_dir)
             return "is not a model folder";
@@ -87,7 +94,7 @@ int hm_input_check(const struct hm_input *input, const char *path, struct hm_err
 
     HM_TRY(hm_name_check(path, err));
     if (is_dir)
-        HM_TRY(find_content(input->type, path, &found, err));
+        HM_TRY(find_content(input, path, &found, err));
     else
         HM_TRY(hm_regular_check(path, err));
     const char *what = fault(input, path, is_dir, found);

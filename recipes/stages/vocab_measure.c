@@ -10,7 +10,8 @@
 #include "measure_tables.h"
 #include "stage_model.h"
 
-#define CONTEXT_MAX 1000000000
+#define CONTEXT_MAX   1000000000
+#define JSON_PER_BYTE 24 /* a tree of JSON while it is read */
 
 struct config {
     struct stage_text text;
@@ -48,7 +49,9 @@ static const struct hm_input inputs[] = {
       .type = HM_INPUT_TOKENIZER,
       .required = true,
       .many = true,
-      .help = "tokenizers to compare; reductions are against the first" },
+      .json = true,
+      .help = "tokenizers to compare, SentencePiece models or byte-level BPE in a tokenizer.json; "
+              "reductions are against the first" },
 };
 
 static void measured_release(struct measured *m)
@@ -164,15 +167,39 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     return r;
 }
 
+/* Pieces of all tokenizers, and bytes of those that are a tokenizer.json. */
+static int tokenizers_size(const struct hm_stage_run *run, uint64_t *ret_pieces,
+                           uint64_t *ret_json_bytes, struct hm_error *err)
+{
+    const struct hm_input_value *input = hm_stage_input(run, "tokenizers");
+    struct hm_any_tokenizer *tokenizer = NULL;
+
+    for (size_t i = 0; input && i < input->n_sets; i++) {
+        const struct hm_input_set *set = &input->set[i];
+        const json_t *foretold = json_object_get(set->facts, "vocab_size");
+        if (set->pending && json_is_integer(foretold))
+            *ret_pieces += (uint64_t)json_integer_value(foretold);
+        for (size_t f = 0; !set->pending && f < set->n_paths; f++) {
+            HM_TRY(hm_any_tokenizer_open(set->path[f], &tokenizer, err));
+            *ret_pieces += tokenizer->count;
+            *ret_json_bytes += tokenizer->json_bytes;
+            hm_any_tokenizer_free(tokenizer);
+        }
+    }
+    return HM_OK;
+}
+
 static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                       struct hm_error *err)
 {
     uint64_t pieces = 0;
     uint64_t text = 0;
+    uint64_t json = 0;
 
-    HM_TRY(hm_stage_vocab_size(run, "tokenizers", &pieces, err));
+    HM_TRY(tokenizers_size(run, &pieces, &json, err));
     HM_TRY(hm_stage_input_bytes(run, "text", &text, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", STAGE_PIECE_BYTES * pieces, err));
+    HM_TRY(hm_stage_plan_memory(ret_plan, "tokenizer.json", JSON_PER_BYTE * json, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "counts",
                                 pieces * sizeof(uint64_t) * (uint64_t)hm_threads(), err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));

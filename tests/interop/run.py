@@ -25,6 +25,7 @@ import interop_rows         # noqa: F401
 import interop_resize       # noqa: F401
 import interop_eval         # noqa: F401
 import interop_folders      # noqa: F401
+import interop_measure      # noqa: F401
 
 if __name__ == "__main__":
     sys.exit(harness.main(sys.argv[1:]))

@@ -64,6 +64,7 @@ struct hm_input {
     bool many;    /* a list or named sets */
     bool shares;  /* named sets may have a weight and epochs */
     bool counted; /* TEXT: also .tsv and .tsv.zst, lines of text, tab, count */
+    bool json;    /* TOKENIZER: also tokenizer.json */
     const char *help;
 };
 

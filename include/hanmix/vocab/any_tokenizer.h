@@ -20,14 +20,17 @@ struct hm_token_facts {
     uint8_t traits;
 };
 struct hm_any_tokenizer {
-    struct hm_tokenizer *spm;
+    struct hm_tokenizer *spm;     /* one of the two */
+    struct hm_hf_tokenizer *hf;   /* private to vocab/ */
     struct hm_token_facts *facts; /* [count] */
     size_t count;                 /* of ids */
     bool dummy_prefix;            /* a space before every text counts as a character of no text */
+    uint64_t json_bytes;          /* of a tokenizer.json, 0 for others */
     const char *kind;             /* "SentencePiece BPE" */
 };
 
-/* path: a .model file or a folder with tokenizer.model. */
+/* path: a .model file, a tokenizer.json, or a folder with one of them; tokenizer.model is taken
+ * where both are. */
 int hm_any_tokenizer_open(const char *path, struct hm_any_tokenizer **ret_tokenizer,
                           struct hm_error *err);
 void hm_any_tokenizer_free(struct hm_any_tokenizer *tokenizer);

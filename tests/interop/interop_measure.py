@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""vocab.measure against sentencepiece and tokenizers: unigram models, and byte-level tokenizer.json of every well-known kind."""
+import json
+import random
+
+from harness import GOLDEN, check, documents, refused, stage, test
+
+BASE = GOLDEN / "tokenizers" / "models" / "mistral-v1-32000.model"
+
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+GPT4O = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+         r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+DEEPSEEK3 = [r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+             r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
+             r"\s*[\r\n]+|\s+(?!\S)|\s+"]
+DEEPSEEK = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+", r"\s+$",
+            "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"]
+
+
+def kinds():
+    from tokenizers import Regex, pre_tokenizers as pre
+    isolated = lambda pattern: pre.Split(Regex(pattern), "isolated")
+    plain = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+    return {
+        "gpt2": pre.ByteLevel(add_prefix_space=False),
+        "gpt2_prefix": pre.ByteLevel(add_prefix_space=True),
+        "llama3": pre.Sequence([isolated(LLAMA3), plain]),
+        "qwen2_without_nfc": pre.Sequence([isolated(QWEN2), plain]),
+        "gpt4o": pre.Sequence([isolated(GPT4O), plain]),
+        "deepseek3": pre.Sequence([isolated(p) for p in DEEPSEEK3] + [plain]),
+        "deepseek": pre.Sequence([isolated(p) for p in DEEPSEEK] + [pre.Digits(individual_digits=True), plain]),
+        "starcoder": pre.Sequence([pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)]),
+        "punctuation": pre.Sequence([pre.Punctuation("contiguous"), pre.ByteLevel(add_prefix_space=False)]),
+        "behaviours": pre.Sequence([pre.Split(" ", "merged_with_next"), pre.Split(Regex("[,.;]"), "merged_with_previous"),
+                                    pre.Split(Regex(r"\d"), "contiguous"), pre.Split("e", "removed"), plain]),
+    }
+
+
+def hard_lines(real, count):
+    """Lines of scripts, spaces, contractions, rare planes and added tokens, in deterministic disorder; no line breaks within."""
+    rnd = random.Random(7)
+    parts = ("a b c e A 's 'T \u017f \u212a ' 1 2 3 \u00bd \u0663 \t \u00a0 \u3000 \u4e2d \u56fd \u9f98 \U00020000 \U00031350 e\u0301 \u00e9 \U0001f44d "
+             "\u200d , . ; ! ? \uff1f \uff0c \u3002 \u2028 \u200b \x1f \ufb01 \u0130 \u00df \u03a9 \u01c5 \u02b0 _ - < > [ ] \\ / <|end|> <|en <sep> "
+             "\u2167 \u32bf \u0301 \u1c8a \U0001e6c0 \u166d").split(" ") + [" ", "  ", "   "]
+    lines = []
+    for i in range(count):
+        text = rnd.choice(real)
+        at = rnd.randrange(len(text) + 1)
+        if i % 4 == 0:
+            line = "".join(rnd.choice(parts) for _ in range(rnd.randrange(1, 40)))
+        elif i % 4 == 1:
+            line = text[at:at + rnd.randrange(200)]
+        elif i % 4 == 2:
+            spans = [(0x20, 0x250), (0x2000, 0x3100), (0x4e00, 0xa000), (0x10000, 0x1ffff), (0x20000, 0x323b0)]
+            line = "".join(chr(rnd.randrange(*rnd.choice(spans))) for _ in range(rnd.randrange(1, 25)))
+        else:
+            chars = list(text[at:at + 80])
+            for _ in range(6):
+                chars.insert(rnd.randrange(len(chars) + 1), rnd.choice(parts))
+            line = "".join(chars)
+        lines.append(line or "x")  # an empty text is no document
+    return lines + [" " * 300, "=" * 500, "\u4e2d" * 400, "a" * 1000, " " * 200 + "x", "\n" * 70 + "x", "\r\n \n\t\n x", "'S'" * 50]
+
+
+def train(pre_tokenizer, texts):
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizer
+    trainer = trainers.BpeTrainer(vocab_size=4000, special_tokens=["<|end|>", "<|endoftext|>"], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken("<sep>", lstrip=True, rstrip=True, normalized=False, special=True), AddedToken("<|en"), "\u9f98\u9f98"])
+    return tokenizer
+
+
+def write_lines(path, lines):
+    """A set of its own for every line, so that every line's tokens can be told."""
+    path.write_text("".join(json.dumps({"text": line, "set": f"{i:05d}"}) + "\n" for i, line in enumerate(lines)))
+
+
+def tokens_of(tokenizer):
+    return [found["tokens"] for found in sorted(tokenizer["sets"], key=lambda item: item["name"])]
+
+
+@test
+def byte_level_tokenizers_count_as_theirs(folder):
+    """Tokens of every line, and which ids occur how often over all: 4,008 lines of each of ten kinds of pre-tokenizer."""
+    texts = documents("zh.valid.jsonl.zst", 200) + documents("en.valid.jsonl.zst", 200)
+    lines = hard_lines(texts, 4000)
+    ours, theirs = {}, {}
+    for name, pre_tokenizer in kinds().items():
+        tokenizer = train(pre_tokenizer, texts)
+        ours[name] = folder / name / "tokenizer.json"
+        ours[name].parent.mkdir()
+        tokenizer.save(str(ours[name]))
+        theirs[name] = [found.ids for found in tokenizer.encode_batch(lines, add_special_tokens=False)]
+    write_lines(folder / "lines.jsonl", lines)
+    report = stage("vocab.measure", folder / "out", in_text=folder / "lines.jsonl", set_set_field="set",
+                   **{f"in_tokenizers__{name}": path if name == "gpt2" else path.parent for name, path in ours.items()})
+    for found in report["tokenizers"]:
+        expected = theirs[found["name"]]
+        differing = [i for i, (a, b) in enumerate(zip(tokens_of(found), expected)) if a != len(b)]
+        check(len(found["sets"]) == len(lines) and not differing, f"{found['name']}: {len(differing)} lines differ, the first {differing[:3]}")
+        counts = {}
+        for ids in expected:
+            for token in ids:
+                counts[token] = counts.get(token, 0) + 1
+        check(found["total"]["pieces_used"] == len(counts), f"{found['name']}: {found['total']['pieces_used']} pieces used, {len(counts)} expected")
+    print(f"    {len(lines)} lines in {len(ours)} kinds")
+
+
+@test
+def unicode_classes_are_theirs(folder):
+    """A split at each class cuts all code points as the library does: a token a code point, one for each run that no class cuts."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers as pre
+    chars = [chr(code) for code in range(0x20, 0x110000) if not 0xd800 <= code < 0xe000]
+    lines = ["".join(chars[i:i + 4096]) for i in range(0, len(chars), 4096)]
+    classes = ["Lu", "Ll", "Lt", "Lm", "Lo", "M", "Nd", "Nl", "No", "P", "S", "Z", "C", "Han"]
+    steps = {name: pre.Split(Regex(r"\p{%s}+" % name), "removed") for name in classes}
+    steps["space"] = pre.Split(Regex(r"\s+"), "removed")
+    steps["digits"] = pre.Digits(individual_digits=True)
+    steps["punctuation"] = pre.Punctuation("isolated")
+    plain = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(sorted(pre.ByteLevel.alphabet()))}, merges=[]))
+    alphabet = sorted(pre.ByteLevel.alphabet())
+    vocab = {char: i for i, char in enumerate(alphabet)}
+    pair = next(a + b for a in alphabet for b in alphabet)
+    vocab[pair] = len(vocab)
+    theirs = {}
+    for name, step in steps.items():
+        tokenizer.pre_tokenizer = pre.Sequence([step, plain])
+        tokenizer.save(str(folder / f"{name}.json"))
+        theirs[name] = [len(found.ids) for found in tokenizer.encode_batch(lines, add_special_tokens=False)]
+    write_lines(folder / "lines.jsonl", lines)
+    report = stage("vocab.measure", folder / "out", in_text=folder / "lines.jsonl", set_set_field="set",
+                   **{f"in_tokenizers__{name}": folder / f"{name}.json" for name in steps})
+    for found in report["tokenizers"]:
+        check(tokens_of(found) == theirs[found["name"]], f"{found['name']}: code points of another class")
+
+
+@test
+def unigram_and_nfkc_models_count_as_theirs(folder):
+    """Models that sentencepiece trains here, measured through its library."""
+    import sentencepiece
+    texts = documents("zh.valid.jsonl.zst", 200) + documents("en.valid.jsonl.zst", 100)
+    lines = hard_lines(texts, 2000)
+    models = {"unigram": dict(model_type="unigram", byte_fallback=True, normalization_rule_name="identity"),
+              "unigram_nfkc": dict(model_type="unigram"),
+              "bpe_nfkc": dict(model_type="bpe", normalization_rule_name="nfkc", byte_fallback=True)}
+    for name, settings in models.items():
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(line for text in texts for line in text.split("\n")), minloglevel=2,
+                                                 model_prefix=str(folder / name), vocab_size=3000, character_coverage=0.99, **settings)
+    write_lines(folder / "lines.jsonl", lines)
+    report = stage("vocab.measure", folder / "out", in_text=folder / "lines.jsonl", set_set_field="set",
+                   **{f"in_tokenizers__{name}": folder / f"{name}.model" for name in models})
+    for found in report["tokenizers"]:
+        judge = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{found['name']}.model"))
+        expected = [judge.encode(line) for line in lines]
+        check(tokens_of(found) == [len(ids) for ids in expected], f"{found['name']}: tokens differ")
+        unknown = sum(ids.count(judge.unk_id()) for ids in expected)
+        check(found["total"]["unk_tokens"] == unknown, f"{found['name']}: unknown tokens")
+        bytes_found = sum(judge.is_byte(token) for ids in expected for token in ids)
+        check(found["total"]["byte_fallback_tokens"] == bytes_found, f"{found['name']}: byte tokens")
+
+
+@test
+def tokenizer_json_is_refused_where_it_does_not_do(folder):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "text.txt").write_text("a\n")
+    said = refused("vocab.measure", folder / "m", 4, in_text=folder / "text.txt", in_tokenizers=folder)
+    check("Whitespace cannot be read exactly" in said, said)
+    said = refused("corpus.pack", folder / "p", 2, in_text=folder / "text.txt", in_tokenizer=folder)
+    check("has no tokenizer.model in it" in said, said)
+    said = refused("vocab.check", folder / "c", 2, in_text=folder / "text.txt", in_old=BASE, in_new=folder / "tokenizer.json")
+    check("is a tokenizer.json" in said, said)

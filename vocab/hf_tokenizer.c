@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tokenizer.json of byte-level BPE; see hf_tokenizer.h. Added tokens are cut out first, what is
+ * left goes through the pre-tokenizer to words, and words to ids.
+ */
+#include "hf_tokenizer.h"
+
+#include <string.h>
+
+#include "hanmix/base/file.h"
+
+#define MAX_FILE_BYTES (256u << 20)
+
+struct encoding { /* one call of encode */
+    const struct hm_hf_tokenizer *tokenizer;
+    struct hm_ids *ids;
+};
+
+/* --- encoding --------------------------------------------------------------------------------- */
+
+static int word_encode(void *context, struct hm_str word, struct hm_error *err)
+{
+    struct encoding *encoding = context;
+
+    return hm_byte_bpe_word(&encoding->tokenizer->bpe, word, encoding->ids, err);
+}
+
+static int token_put(void *context, int32_t id, struct hm_error *err)
+{
+    struct encoding *encoding = context;
+
+    return hm_ids_append(encoding->ids, &id, 1, err);
+}
+
+static int plain_encode(void *context, struct hm_str text, struct hm_error *err)
+{
+    struct encoding *encoding = context;
+
+    return hm_pre_tokenizer_run(&encoding->tokenizer->pre_tokenizer, text, word_encode, encoding,
+                                err);
+}
+
+/* Tokens that are looked for in normalised text; there is no normaliser. */
+static int gap_encode(void *context, struct hm_str text, struct hm_error *err)
+{
+    struct encoding *encoding = context;
+    const struct hm_added_sink sink = { plain_encode, token_put, encoding };
+
+    return hm_added_tokens_cut(&encoding->tokenizer->added, true, text, &sink, err);
+}
+
+/* Each malformed byte becomes U+FFFD. */
+static int text_mend(struct hm_str text, struct hm_buf *buf, struct hm_error *err)
+{
+    uint32_t code = 0;
+
+    for (size_t at = 0; at < text.len;) {
+        unsigned len = hm_utf8_decode(text.ptr + at, text.len - at, &code);
+        HM_TRY(len ? hm_buf_append(buf, text.ptr + at, len, err)
+                   : hm_buf_text(buf, "\xef\xbf\xbd", err));
+        at += len ? len : 1;
+    }
+    return HM_OK;
+}
+
+int hm_hf_tokenizer_encode(const struct hm_hf_tokenizer *tokenizer, struct hm_str text,
+                           struct hm_ids *ids, struct hm_error *err)
+{
+    struct encoding encoding = { tokenizer, ids };
+    const struct hm_added_sink sink = { gap_encode, token_put, &encoding };
+    struct hm_buf mended = { 0 };
+    size_t count = ids->count;
+    int status = HM_OK;
+
+    if (!hm_utf8_valid(text, NULL)) {
+        status = text_mend(text, &mended, err);
+        text = (struct hm_str){ mended.ptr, mended.len };
+    }
+    if (status == HM_OK)
+        status = hm_added_tokens_cut(&tokenizer->added, false, text, &sink, err);
+    hm_buf_release(&mended);
+    if (status < 0)
+        ids->count = count;
+    return status;
+}
+
+struct hm_str hm_hf_tokenizer_text(const struct hm_hf_tokenizer *tokenizer, size_t id,
+                                   bool *ret_special)
+{
+    struct hm_str text = hm_byte_bpe_token(&tokenizer->bpe, id);
+
+    *ret_special = false;
+    for (size_t i = 0; text.len == 0 && i < tokenizer->added.count; i++) {
+        const struct hm_added_token *token = &tokenizer->added.token[i];
+        if ((size_t)token->id == id) {
+            *ret_special = token->special;
+            return (struct hm_str){ token->content, token->len };
+        }
+    }
+    return text;
+}
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+static int refuse(const char *what, const char *component, struct hm_error *err)
+{
+    return hm_fail(err, HM_ERR_FORMAT,
+                   "'%s': %s cannot be read exactly; byte-level BPE without a normaliser can, and "
+                   "SentencePiece's tokenizer.model",
+                   what, component);
+}
+
+static bool is_set(const json_t *value)
+{
+    return value && !json_is_null(value) && !json_is_false(value) &&
+           !(json_is_string(value) && json_string_length(value) == 0) &&
+           !(json_is_number(value) && json_number_value(value) == 0);
+}
+
+static int model_check(const json_t *model, const char *what, struct hm_error *err)
+{
+    static const char *const unknown[] = { "dropout", "continuing_subword_prefix",
+                                           "end_of_word_suffix" };
+    const char *type = "BPE"; /* files of old do not say */
+
+    HM_TRY(hm_json_text_opt(model, "type", what, &type, err));
+    if (strcmp(type, "BPE") != 0)
+        return refuse(what, "a model of another type than BPE", err);
+    for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++)
+        if (is_set(json_object_get(model, unknown[i])))
+            return refuse(what, unknown[i], err);
+    return HM_OK;
+}
+
+static int root_read(const json_t *root, const char *what, struct hm_hf_tokenizer *tokenizer,
+                     struct hm_error *err)
+{
+    const json_t *model = json_object_get(root, "model");
+
+    if (!json_is_object(model))
+        return hm_fail(err, HM_ERR_FORMAT, "'%s' is no tokenizer.json: it has no model", what);
+    HM_TRY(model_check(model, what, err));
+    if (is_set(json_object_get(root, "normalizer")))
+        return refuse(what, "its normalizer", err);
+    if (!is_set(json_object_get(root, "pre_tokenizer")))
+        return refuse(what, "a model without pre_tokenizer", err);
+    HM_TRY(hm_pre_tokenizer_make(json_object_get(root, "pre_tokenizer"), what,
+                                 &tokenizer->pre_tokenizer, err));
+    HM_TRY(
+        hm_added_tokens_make(json_object_get(root, "added_tokens"), what, &tokenizer->added, err));
+    HM_TRY(hm_byte_bpe_make(model, what, &tokenizer->bpe, err));
+    tokenizer->count = tokenizer->bpe.count;
+    for (size_t i = 0; i < tokenizer->added.count; i++)
+        if ((size_t)tokenizer->added.token[i].id >= tokenizer->count)
+            tokenizer->count = (size_t)tokenizer->added.token[i].id + 1;
+    return HM_OK;
+}
+
+static int root_open(json_t *root, const char *what, struct hm_hf_tokenizer **ret_tokenizer,
+                     struct hm_error *err)
+{
+    struct hm_hf_tokenizer *tokenizer = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*tokenizer));
+    int status =
+        tokenizer ? root_read(root, what, tokenizer, err) : hm_fail_nomem(err, "for '%s'", what);
+
+    json_decref(root);
+    if (status == HM_OK)
+        *ret_tokenizer = tokenizer;
+    else
+        hm_hf_tokenizer_free(tokenizer);
+    return status;
+}
+
+int hm_hf_tokenizer_open(const char *path, struct hm_hf_tokenizer **ret_tokenizer,
+                         struct hm_error *err)
+{
+    json_t *root = NULL;
+
+    HM_TRY(hm_json_load(path, MAX_FILE_BYTES, &root, err));
+    return root_open(root, path, ret_tokenizer, err);
+}
+
+int hm_hf_tokenizer_parse(struct hm_str text, const char *what,
+                          struct hm_hf_tokenizer **ret_tokenizer, struct hm_error *err)
+{
+    json_t *root = NULL;
+
+    HM_TRY(hm_json_parse(text, what, &root, err));
+    return root_open(root, what, ret_tokenizer, err);
+}
+
+void hm_hf_tokenizer_free(struct hm_hf_tokenizer *tokenizer)
+{
+    if (!tokenizer)
+        return;
+    hm_added_tokens_release(&tokenizer->added);
+    hm_pre_tokenizer_release(&tokenizer->pre_tokenizer);
+    hm_byte_bpe_release(&tokenizer->bpe);
+    hm_free(tokenizer);
+}
