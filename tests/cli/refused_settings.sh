@@ -56,7 +56,7 @@ sweep "set.singles: 900 single characters are more than 800 pieces" set.pieces=8
 sweep "set.pieces: 800 stands there twice" set.pieces=800,900,800
 expect 2 "$HANMIX" stage vocab.train "in.text.zh.files=$text" in.text.zh.weight=2 --out p; has err "'weight' of set p.in.text.zh: this input is read whole"
 expect 2 "$HANMIX" stage vocab.check "in.old=$base" "in.new=$base" "in.text.zh.files=$text" in.text.zh.epochs=2 --out p; has err "'epochs' of set p.in.text.zh"
-expect 2 "$HANMIX" stage vocab.resize "in.model=$base" "in.old=$base" "in.new=$base" set.init=zero set.noise=0.1 --out p; has err "set.noise is added by init=mean alone"
+expect 2 "$HANMIX" stage vocab.resize "in.model=$base" "in.old=$base" "in.new=$base" set.init=zero set.noise=0.1 --out p; has err "set.noise is added by init=mean, weighted and copy"
 expect 2 "$HANMIX" stage qlora.merge "in.model=$golden/mixtral/model" "in.adapter=$golden/peft/adapter" set.onto=dequantised --out p; has err "set.onto=dequantised needs a 4-bit model"
 expect 3 "$HANMIX" generate --model "$base" --prompt Tom --ram 100K; has err "--ram"; one_sentence
 expect 0 "$HANMIX" generate --model "$base" --prompt Tom --ram 1G --max-tokens 2
