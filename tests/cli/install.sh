@@ -9,7 +9,8 @@ at=$dir/root$PREFIX
 there "$at/bin/hanmix" "$at/share/man/man1/hanmix.1" "$at/include/hanmix/base/status.h" "$at/share/hanmix/recipes/quickstart.yaml" "$at/share/hanmix/recipes/characters/standard-8105.txt" "$at/share/doc/hanmix/RECIPES.md"
 gone "$at/bin/hanmix_test" "$at/include/hanmix/recipes/engine"
 HANMIX_RECIPES=$at/share/hanmix/recipes; export HANMIX_RECIPES
-expect 0 "$at/bin/hanmix" recipes; has out quickstart; has out chinese-mixtral-8x7b
+expect 0 "$at/bin/hanmix" recipes; has out quickstart; has out chinese-mixtral-8x7b; has out efficiency-skypile
+expect 0 "$at/bin/hanmix" validate "$at/share/hanmix/recipes/efficiency-skypile.yaml"
 expect 0 "$at/bin/hanmix" recipes copy quickstart q.yaml; expect 0 "$at/bin/hanmix" validate q.yaml
 pc=$(find "$at" -name hanmix.pc)
 there "$pc"
