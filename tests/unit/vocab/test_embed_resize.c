@@ -142,9 +142,11 @@ static void test_refusals(void **state)
     tmp_release(dir);
 }
 
+static enum hm_resize_init oom_init;
+
 static int oom_attempt(void *context, struct hm_error *err)
 {
-    struct hm_resize_options options = { .init = HM_RESIZE_MEAN, .noise = 0.1, .pad_to = 3 };
+    struct hm_resize_options options = { .init = oom_init, .noise = 0.1, .scale = 1, .pad_to = 3 };
     struct hm_resize_report report;
     const char *dir = context;
 
@@ -160,7 +162,8 @@ static void test_out_of_memory(void **state)
     (void)state;
     hm_threads_set(1);
     folder_make(tmp_path(dir, "from"), plain);
-    assert_true(oom_sweep(oom_attempt, dir) >= 50);
+    for (oom_init = HM_RESIZE_MEAN; oom_init <= HM_RESIZE_COPY; oom_init++)
+        assert_true(oom_sweep(oom_attempt, dir) >= 50);
     hm_threads_set(threads);
     tmp_release(dir);
 }
