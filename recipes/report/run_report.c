@@ -179,6 +179,34 @@ static int report_numbers(struct report_doc *doc, const json_t *report, struct h
     return HM_OK;
 }
 
+/* Findings of vocab.check by rule, each with one of them. */
+static int lint_table(struct report_doc *doc, const json_t *report, struct hm_error *err)
+{
+    static const char *const header[] = { "rule", "severity", "findings", "for one", "remedy" };
+    size_t i, k;
+    json_t *rule, *finding;
+    if (json_array_size(json_object_get(report, "lint_rules")) == 0)
+        return HM_OK;
+    HM_TRY(report_table(doc, header, 5, err));
+    json_array_foreach(json_object_get(report, "lint_rules"), i, rule)
+    {
+        const char *example = "";
+        json_array_foreach(json_object_get(report, "lint"), k, finding)
+        {
+            if (strcmp(text_of(finding, "rule", ""), text_of(rule, "rule", "?")) != 0)
+                continue;
+            example = text_of(finding, "piece", "");
+            break;
+        }
+        HM_TRY(report_cell(doc, err, "%s", text_of(rule, "rule", "?")));
+        HM_TRY(report_cell(doc, err, "%s", text_of(rule, "severity", "?")));
+        HM_TRY(report_cell(doc, err, "%.0f", number_of(rule, "findings")));
+        HM_TRY(report_cell(doc, err, "%s", example));
+        HM_TRY(report_cell(doc, err, "%s", text_of(rule, "remedy", "")));
+    }
+    return HM_OK;
+}
+
 static int stage_pictures(struct report_doc *doc, const char *run_dir, const char *folder,
                           struct hm_error *err)
 {
@@ -210,6 +238,7 @@ static int stage_section(struct report_doc *doc, const char *run_dir, const stru
     HM_TRY(report_add(doc, BLOCK_HEADING, title, err));
     if (view->report != NULL)
         HM_TRY(report_numbers(doc, view->report, err));
+    HM_TRY(lint_table(doc, view->report, err));
     HM_TRY(stage_pictures(doc, run_dir, view->id, err));
     return stage_pictures(doc, run_dir, plots, err);
 }
