@@ -56,9 +56,12 @@ struct json_line { /* the parts wanted of a line; they stand in the line's own b
     struct hm_str text;
     const char *set; /* NULL when no set field was asked for or the line has none */
 };
-/* A broken line, or one without the field, is HM_ERR_FORMAT; `where` ("file:line") begins the
- * sentence. The line is overwritten with what it holds, unless that fails. */
-int hm_json_line_parse(char *line, size_t len, const char *where,
+#define HM_LINE_WHERE_BYTES 512
+/* "file:line", which begins the sentence about a line. */
+void hm_line_where(char where[HM_LINE_WHERE_BYTES], const char *path, uint64_t number);
+/* A broken line, or one without the field, is HM_ERR_FORMAT. The line is overwritten with what it
+ * holds, unless that fails. */
+int hm_json_line_parse(char *line, size_t len, const char *path, uint64_t number,
                        const struct hm_text_options *options, struct json_line *ret_line,
                        struct hm_error *err);
 /* The two ways to do it: a scan that refuses what is wrong or rare, and a tree. */

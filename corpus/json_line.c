@@ -4,9 +4,16 @@
  * "meta.source". json_scan.c reads nearly all lines; of the others the tree tells what they hold or
  * what is wrong with them.
  */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "internal.h"
+
+void hm_line_where(char where[HM_LINE_WHERE_BYTES], const char *path, uint64_t number)
+{
+    snprintf(where, HM_LINE_WHERE_BYTES, "%s:%" PRIu64, path, number);
+}
 
 /* The member at a dotted path; a key that itself holds a dot is found first. */
 static const json_t *member_at(const json_t *object, const char *path)
@@ -59,7 +66,7 @@ int hm_json_tree(char *line, size_t len, const char *where, const char *field,
     return status;
 }
 
-int hm_json_line_parse(char *line, size_t len, const char *where,
+int hm_json_line_parse(char *line, size_t len, const char *path, uint64_t number,
                        const struct hm_text_options *options, struct json_line *ret_line,
                        struct hm_error *err)
 {
@@ -67,5 +74,7 @@ int hm_json_line_parse(char *line, size_t len, const char *where,
 
     if (hm_json_scan(line, len, field, options->set_field, ret_line))
         return HM_OK;
+    char where[HM_LINE_WHERE_BYTES];
+    hm_line_where(where, path, number);
     return hm_json_tree(line, len, where, field, options->set_field, ret_line, err);
 }

@@ -83,19 +83,20 @@ static int line_text(struct set_reader *reader, int state, struct line_slice lin
                      struct hm_str *ret_text, const char **ret_set, struct hm_error *err)
 {
     struct hm_error found = { 0 };
-    char where[512];
+    char where[HM_LINE_WHERE_BYTES];
     int status = HM_OK;
 
     *ret_text = (struct hm_str){ "", 0 };
-    snprintf(where, sizeof(where), "%s:%" PRIu64, reader->stream.path, reader->lines.line);
     if (state == LINE_TOO_LONG) {
+        hm_line_where(where, reader->stream.path, reader->lines.line);
         status = hm_fail(&found, HM_ERR_FORMAT, "'%s': the line is longer than %u bytes", where,
                          HM_LINE_MAX_BYTES);
     } else if (line.len == 0) {
         return HM_OK;
     } else if (reader->is_json) {
         struct json_line parsed = { 0 };
-        status = hm_json_line_parse(line.ptr, line.len, where, reader->options, &parsed, &found);
+        status = hm_json_line_parse(line.ptr, line.len, reader->stream.path, reader->lines.line,
+                                    reader->options, &parsed, &found);
         if (status == HM_OK) {
             *ret_text = parsed.text;
             *ret_set = parsed.set ? parsed.set : reader->set->name;
@@ -103,9 +104,11 @@ static int line_text(struct set_reader *reader, int state, struct line_slice lin
     } else {
         size_t offset = 0;
         *ret_text = (struct hm_str){ line.ptr, line.len };
-        if (!hm_utf8_valid(*ret_text, &offset))
+        if (!hm_utf8_valid(*ret_text, &offset)) {
+            hm_line_where(where, reader->stream.path, reader->lines.line);
             status = hm_fail(&found, HM_ERR_FORMAT, "'%s': not UTF-8 at byte %zu of the line",
                              where, offset);
+        }
         *ret_set = reader->set->name;
     }
     if (status == HM_ERR_NOMEM)

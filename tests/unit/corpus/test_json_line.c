@@ -100,7 +100,7 @@ static void test_sentences(void **state)
         char line[64];
         size_t len = strlen(broken[i][0]);
         memcpy(line, broken[i][0], len);
-        assert_fails(hm_json_line_parse(line, len, "f:3", &options, &found, &err), HM_ERR_FORMAT,
+        assert_fails(hm_json_line_parse(line, len, "f", 3, &options, &found, &err), HM_ERR_FORMAT,
                      broken[i][1], err);
     }
 }
@@ -115,14 +115,14 @@ static void test_rare(void **state)
     char escaped[] = "{\"te\\u0078t\":\"a\\tb\",\"source\":\"w\\u0065b\"}";
 
     (void)state;
-    assert_ok(hm_json_line_parse(escaped, strlen(escaped), "w", &options, &found, &err), err);
+    assert_ok(hm_json_line_parse(escaped, strlen(escaped), "w", 1, &options, &found, &err), err);
     assert_true(hm_str_is(found.text, "a\tb"));
     assert_string_equal(found.set, "web");
     assert_ok(hm_buf_text(&line, "{", &err), err);
     for (int i = 0; i < 500; i++)
         assert_ok(hm_buf_printf(&line, &err, "\"k%d\":%d,", i, i), err);
     assert_ok(hm_buf_text(&line, "\"text\":\"a\"}", &err), err);
-    assert_ok(hm_json_line_parse(line.ptr, line.len, "w", &options, &found, &err), err);
+    assert_ok(hm_json_line_parse(line.ptr, line.len, "w", 1, &options, &found, &err), err);
     assert_true(hm_str_is(found.text, "a"));
     assert_null(found.set);
     hm_buf_release(&line);
