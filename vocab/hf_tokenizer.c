@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "hanmix/base/file.h"
+#include "unicode_nfc.h"
 
 #define MAX_FILE_BYTES (256u << 20)
 
@@ -40,13 +41,22 @@ static int plain_encode(void *context, struct hm_str text, struct hm_error *err)
                                 err);
 }
 
-/* Tokens that are looked for in normalised text; there is no normaliser. */
+/* Text between added tokens: normalised, then cut at those that are looked for in such text. */
 static int gap_encode(void *context, struct hm_str text, struct hm_error *err)
 {
     struct encoding *encoding = context;
     const struct hm_added_sink sink = { plain_encode, token_put, encoding };
+    struct hm_buf normal = { 0 };
+    int status = HM_OK;
 
-    return hm_added_tokens_cut(&encoding->tokenizer->added, true, text, &sink, err);
+    if (encoding->tokenizer->nfc && !hm_nfc_is_plain(text)) {
+        status = hm_nfc_append(text, &normal, err);
+        text = (struct hm_str){ normal.ptr, normal.len };
+    }
+    if (status == HM_OK)
+        status = hm_added_tokens_cut(&encoding->tokenizer->added, true, text, &sink, err);
+    hm_buf_release(&normal);
+    return status;
 }
 
 /* Each malformed byte becomes U+FFFD. */
@@ -104,10 +114,11 @@ struct hm_str hm_hf_tokenizer_text(const struct hm_hf_tokenizer *tokenizer, size
 
 static int refuse(const char *what, const char *component, struct hm_error *err)
 {
-    return hm_fail(err, HM_ERR_FORMAT,
-                   "'%s': %s cannot be read exactly; byte-level BPE without a normaliser can, and "
-                   "SentencePiece's tokenizer.model",
-                   what, component);
+    return hm_fail(
+        err, HM_ERR_FORMAT,
+        "'%s': %s cannot be read exactly; byte-level BPE with no normalizer or NFC can, and "
+        "SentencePiece's tokenizer.model",
+        what, component);
 }
 
 static bool is_set(const json_t *value)
@@ -132,6 +143,31 @@ static int model_check(const json_t *model, const char *what, struct hm_error *e
     return HM_OK;
 }
 
+/* None, or form C; an added token that the form would change is left to the library. */
+static int normalizer_read(const json_t *value, const char *what, bool *ret_nfc,
+                           struct hm_error *err)
+{
+    const char *type = NULL;
+
+    if (!is_set(value))
+        return HM_OK;
+    HM_TRY(hm_json_text(value, "type", what, &type, err));
+    *ret_nfc = strcmp(type, "NFC") == 0;
+    return *ret_nfc ? (int)HM_OK : refuse(what, "a normalizer other than NFC", err);
+}
+
+static int added_check(const struct hm_hf_tokenizer *tokenizer, const char *what,
+                       struct hm_error *err)
+{
+    for (size_t i = 0; tokenizer->nfc && i < tokenizer->added.count; i++) {
+        const struct hm_added_token *token = &tokenizer->added.token[i];
+        if (token->normalized && !hm_nfc_is_plain((struct hm_str){ token->content, token->len }))
+            return refuse(what, "a normalized added token of other characters than plain ones",
+                          err);
+    }
+    return HM_OK;
+}
+
 static int root_read(const json_t *root, const char *what, struct hm_hf_tokenizer *tokenizer,
                      struct hm_error *err)
 {
@@ -140,14 +176,14 @@ static int root_read(const json_t *root, const char *what, struct hm_hf_tokenize
     if (!json_is_object(model))
         return hm_fail(err, HM_ERR_FORMAT, "'%s' is no tokenizer.json: it has no model", what);
     HM_TRY(model_check(model, what, err));
-    if (is_set(json_object_get(root, "normalizer")))
-        return refuse(what, "its normalizer", err);
+    HM_TRY(normalizer_read(json_object_get(root, "normalizer"), what, &tokenizer->nfc, err));
     if (!is_set(json_object_get(root, "pre_tokenizer")))
         return refuse(what, "a model without pre_tokenizer", err);
     HM_TRY(hm_pre_tokenizer_make(json_object_get(root, "pre_tokenizer"), what,
                                  &tokenizer->pre_tokenizer, err));
     HM_TRY(
         hm_added_tokens_make(json_object_get(root, "added_tokens"), what, &tokenizer->added, err));
+    HM_TRY(added_check(tokenizer, what, err));
     HM_TRY(hm_byte_bpe_make(model, what, &tokenizer->bpe, err));
     tokenizer->count = tokenizer->bpe.count;
     for (size_t i = 0; i < tokenizer->added.count; i++)

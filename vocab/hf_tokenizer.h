@@ -15,6 +15,7 @@ struct hm_hf_tokenizer {
     struct hm_added_tokens added;
     struct hm_pre_tokenizer pre_tokenizer;
     struct hm_byte_bpe bpe;
+    bool nfc;     /* text is normalised */
     size_t count; /* largest id, of added tokens too, + 1 */
 };
 

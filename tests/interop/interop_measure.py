@@ -27,7 +27,7 @@ def kinds():
         "gpt2": pre.ByteLevel(add_prefix_space=False),
         "gpt2_prefix": pre.ByteLevel(add_prefix_space=True),
         "llama3": pre.Sequence([isolated(LLAMA3), plain]),
-        "qwen2_without_nfc": pre.Sequence([isolated(QWEN2), plain]),
+        "qwen2": pre.Sequence([isolated(QWEN2), plain]),
         "gpt4o": pre.Sequence([isolated(GPT4O), plain]),
         "deepseek3": pre.Sequence([isolated(p) for p in DEEPSEEK3] + [plain]),
         "deepseek": pre.Sequence([isolated(p) for p in DEEPSEEK] + [pre.Digits(individual_digits=True), plain]),
@@ -87,11 +87,14 @@ def tokens_of(tokenizer):
 @test
 def byte_level_tokenizers_count_as_theirs(folder):
     """Tokens of every line, and which ids occur how often over all: 4,008 lines of each of ten kinds of pre-tokenizer."""
+    from tokenizers import normalizers
     texts = documents("zh.valid.jsonl.zst", 200) + documents("en.valid.jsonl.zst", 200)
     lines = hard_lines(texts, 4000)
     ours, theirs = {}, {}
     for name, pre_tokenizer in kinds().items():
         tokenizer = train(pre_tokenizer, texts)
+        if name == "qwen2":
+            tokenizer.normalizer = normalizers.NFC()
         ours[name] = folder / name / "tokenizer.json"
         ours[name].parent.mkdir()
         tokenizer.save(str(ours[name]))
@@ -138,6 +141,31 @@ def unicode_classes_are_theirs(folder):
                    **{f"in_tokenizers__{name}": folder / f"{name}.json" for name in steps})
     for found in report["tokenizers"]:
         check(tokens_of(found) == theirs[found["name"]], f"{found['name']}: code points of another class")
+
+
+@test
+def form_c_is_theirs(folder):
+    """Every code point, bare, between marks of several classes and behind a letter, after NFC; and marks in every order."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers as pre
+    chars = [chr(code) for code in range(0x20, 0x110000) if not 0xd800 <= code < 0xe000]
+    rnd = random.Random(3)
+    marks = [char for char in chars if normalizers.NFD().normalize_str("a\u0334" + char) != "a\u0334" + char
+             or normalizers.NFD().normalize_str("a\u0345" + char) != "a\u0345" + char]
+    decomposed = [char for char in chars if normalizers.NFD().normalize_str(char) != char]
+    text = [char + "\u0301" + char + "\u0323\u0301a" + char for char in chars]
+    text += [normalizers.NFD().normalize_str(char) + rnd.choice(marks) for char in decomposed]
+    text += [rnd.choice(decomposed) + "".join(rnd.choice(marks) for _ in range(rnd.randrange(1, 6))) for _ in range(20000)]
+    text += ["\u1100\u1161\u11a8 \uac00\u11a8 \u1100\uac00 \u0301\u1161 \u09c7\u09be\u09c7\u0301\u09be"]
+    lines = ["x".join(text[i:i + 400]) for i in range(0, len(text), 400)]
+    tokenizer = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(sorted(pre.ByteLevel.alphabet()))}, merges=[]))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(folder / "nfc.json"))
+    expected = [found.ids for found in tokenizer.encode_batch(lines, add_special_tokens=False)]
+    write_lines(folder / "lines.jsonl", lines)
+    report = stage("vocab.measure", folder / "out", in_text=folder / "lines.jsonl", set_set_field="set", in_tokenizers=folder / "nfc.json")
+    differing = [i for i, (a, b) in enumerate(zip(tokens_of(report["tokenizers"][0]), expected)) if a != len(b)]
+    check(len(expected) == len(lines) and not differing, f"{len(differing)} lines differ, the first {differing[:3]}")
 
 
 @test

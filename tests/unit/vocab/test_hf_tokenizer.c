@@ -112,6 +112,8 @@ static void test_refused(void **state)
     check_refused("[", "not JSON");
     check_refused("{\"model\": {\"type\": \"WordPiece\"}}", "another type");
     check_refused("{\"model\": {\"type\": \"BPE\"}}", "without pre_tokenizer");
+    check_refused("{\"normalizer\": {\"type\": \"NFKC\"}, \"model\": {\"type\": \"BPE\"}}",
+                  "other than NFC");
     check_refused(FILE_OF(BYTES, "", ", \"dropout\": 0.1"), "dropout");
     check_refused(FILE_OF(BYTES, "", ", \"unk_token\": \"a\""), "alphabet");
     check_refused(FILE_OF(SEQUENCE("{\"type\": \"Whitespace\"}"), "", ""), "Whitespace");
