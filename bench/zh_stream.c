@@ -7,16 +7,21 @@
 #include "zh_stream.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 #include "hanmix/vocab/bpe_train.h"
 
+#define PAGE_BYTES    (2u << 20)
 #define UNITS         0x10000u
 #define BATCH         64u /* parts of a batch */
 #define PART_DOCS     48u
+#define HELPERS_MAX   15
 #define DOC_MAX_UNITS 200000u
 
 /* Fitted so that text made from 22 MB of encyclopedia has at 88 MB the distinct runs and segments
@@ -52,6 +57,16 @@ static size_t pair_at(const struct zh_model *model, uint32_t key)
     return at;
 }
 
+/* Places are met at random: large pages spare most look-ups of addresses. Only a hint. */
+static void advise(void *block, size_t bytes)
+{
+    uintptr_t first = ((uintptr_t)block + PAGE_BYTES - 1) & ~(uintptr_t)(PAGE_BYTES - 1);
+    uintptr_t end = ((uintptr_t)block + bytes) & ~(uintptr_t)(PAGE_BYTES - 1);
+
+    if (end > first)
+        madvise((void *)first, end - first, MADV_HUGEPAGE);
+}
+
 /* --- the source ------------------------------------------------------------------------------- */
 
 static int document_add(struct zh_model *model, struct hm_str text, struct hm_error *err)
@@ -61,6 +76,7 @@ static int document_add(struct zh_model *model, struct hm_str text, struct hm_er
         uint16_t *unit = hm_realloc(HM_MEM_TEXT, model->unit, cap * sizeof(*unit));
         if (!unit || cap > UINT32_MAX)
             return hm_fail_nomem(err, "for the source of a text stream");
+        advise(unit, cap * sizeof(*unit));
         model->unit = unit;
         model->cap_units = cap;
     }
@@ -138,6 +154,7 @@ static int places_sort(struct zh_model *model, struct hm_error *err)
         hm_free(other);
         return hm_fail_nomem(err, "for the places of a text stream");
     }
+    advise(model->place, model->n_places * sizeof(*model->place));
     for (size_t i = 0; i < model->n_units; i++)
         if (model->han[model->unit[i]])
             model->place[n++] = (uint32_t)i;
@@ -169,6 +186,7 @@ static int pairs_find(struct zh_model *model, struct hm_error *err)
     model->pair = hm_calloc(HM_MEM_TEXT, model->pair_size, sizeof(*model->pair));
     if (!model->pair)
         return hm_fail_nomem(err, "for the pairs of a text stream");
+    advise(model->pair, model->pair_size * sizeof(*model->pair));
     for (size_t i = 0; i < model->n_places; i++) {
         uint32_t key = pair_key(model, model->place[i]);
         if (!key)
@@ -324,16 +342,15 @@ struct stream {
     uint64_t seed, wanted, given; /* bytes */
     uint64_t number;              /* of the next document */
     double *seconds;
+    _Atomic size_t next_part; /* of the batch at work */
     struct part part[BATCH];
 };
 
-static void part_unit(void *context, size_t index, int worker)
+static void part_unit(struct stream *stream, size_t index)
 {
-    struct stream *stream = context;
     struct part *part = &stream->part[index];
     int status = HM_OK;
 
-    (void)worker;
     hm_buf_clear(&part->text);
     for (size_t i = 0; status == HM_OK && i < PART_DOCS; i++) {
         status = document_write(stream->model, stream->seed, stream->number + index * PART_DOCS + i,
@@ -342,11 +359,30 @@ static void part_unit(void *context, size_t index, int worker)
     }
 }
 
+static void *parts_make(void *context)
+{
+    struct stream *stream = context;
+    size_t index;
+
+    while ((index = atomic_fetch_add(&stream->next_part, 1)) < BATCH)
+        part_unit(stream, index);
+    return NULL;
+}
+
+/* Readers fetch text within a parallel loop, where another would be serial: threads of its own. */
 static int batch_make(struct stream *stream, struct hm_error *err)
 {
     double began = hm_clock_seconds();
+    pthread_t helper[HELPERS_MAX];
+    int n = 0;
 
-    hm_parallel_for(BATCH, part_unit, stream);
+    atomic_store(&stream->next_part, 0);
+    while (n < HELPERS_MAX && n + 1 < hm_threads() &&
+           pthread_create(&helper[n], NULL, parts_make, stream) == 0)
+        n++;
+    parts_make(stream);
+    while (n > 0)
+        pthread_join(helper[--n], NULL);
     if (stream->seconds)
         *stream->seconds += hm_clock_seconds() - began;
     for (size_t i = 0; i < BATCH; i++)
