@@ -283,7 +283,12 @@ int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *
                        uint64_t lower, struct hm_error *err)
 {
     bool on_disk = counts->spill && counts->spill->whole;
+    uint64_t before = on_disk ? hm_spill_cut_floor(counts->spill) : 0;
     struct bpe_cut cut = { 0 };
+
+    /* text that was cut by a lower floor serves as well */
+    if (before > 0 && (lower == 0 || before < lower))
+        lower = before;
     int status = pairs_count(trainer, counts, lower, err);
 
     if (status == HM_OK && (trainer->floor > 1 || on_disk))

@@ -248,7 +248,28 @@ static int cut_merge(struct cutting *cutting, struct hm_error *err)
     spill->report.partitions = cut->parts->n;
     for (size_t i = 0; i < cut->parts->n; i++)
         spill->report.splits += cut->parts->part[i].splits;
-    return HM_OK;
+    /* runs that are not whole on the disk are not found again either */
+    return spill->whole ? hm_spill_cut_save(spill, cut->parts, cutting->trainer->floor, err)
+                        : HM_OK;
+}
+
+/* The runs' file is cut, unless that was done before. */
+static int spilled_cut(struct cutting *cutting, struct hm_error *err)
+{
+    struct han_spill *spill = cutting->counts->spill;
+    struct bpe_cut *cut = cutting->cut;
+    uint64_t floor = cutting->trainer->floor;
+
+    HM_TRY(hm_spill_cut_load(spill, &cut->counts->budget, floor, &cut->parts, err));
+    if (cut->parts) {
+        spill->report.partitions = cut->parts->n;
+        hm_ctl_message(cutting->trainer->ctl, "continues with the segments that were cut before");
+        return HM_OK;
+    }
+    hm_spill_cut_forget(spill);
+    spill->report.passes++;
+    HM_TRY(file_cut(cutting, err));
+    return cut_merge(cutting, err);
 }
 
 int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
@@ -270,13 +291,13 @@ int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *cou
         room_find(cutting, limit ? (limit > used ? limit - used : 1) : 0);
         for (size_t i = 0; i < LISTS; i++)
             cutting->list[i].budget = &cut.counts->budget;
-        status = counts->spill && counts->spill->whole ? file_cut(cutting, err)
-                                                       : chunks_cut(cutting, err);
+        bool on_disk = counts->spill && counts->spill->whole;
+        status = on_disk ? spilled_cut(cutting, err) : chunks_cut(cutting, err);
+        if (status == HM_OK && !on_disk)
+            status = cut_merge(cutting, err);
     }
     for (size_t i = 0; i < LISTS; i++)
         hm_han_list_release(&cutting->list[i]);
-    if (status == HM_OK)
-        status = cut_merge(cutting, err);
     hm_free(cutting);
     if (status == HM_OK)
         *ret_cut = cut;

@@ -17,20 +17,17 @@
 #define READ_BYTES  (1u << 20)
 #define SPLITS      8u
 #define DEPTH_MAX   8u
-#define NAME_BYTES  64
 #define TOLD_PARTS  8u /* merged between two reports */
 
-static void part_name(char name[NAME_BYTES], const char *what, size_t number)
+void hm_cut_segments_name(char name[HM_CUT_NAME_BYTES], size_t number)
 {
-    snprintf(name, NAME_BYTES, HM_SPILL_NAME "%s.%04zu", what, number);
+    snprintf(name, HM_CUT_NAME_BYTES, HM_SPILL_NAME "segments.%04zu", number);
 }
 
-int hm_cut_parts_new(const char *dir, size_t n, struct hm_han_budget *budget,
-                     struct cut_parts **ret_parts, struct hm_error *err)
+int hm_cut_parts_found(const char *dir, size_t n, struct hm_han_budget *budget,
+                       struct cut_parts **ret_parts, struct hm_error *err)
 {
     struct cut_parts *parts = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*parts));
-    char name[NAME_BYTES];
-    int status = HM_OK;
 
     if (!parts)
         return hm_fail_nomem(err, "for %zu parts of Han runs", n);
@@ -41,8 +38,19 @@ int hm_cut_parts_new(const char *dir, size_t n, struct hm_han_budget *budget,
         parts->part[i].file.fd = -1;
         parts->part[i].words.budget = budget;
     }
+    *ret_parts = parts;
+    return HM_OK;
+}
+
+int hm_cut_parts_new(const char *dir, size_t n, struct hm_han_budget *budget,
+                     struct cut_parts **ret_parts, struct hm_error *err)
+{
+    struct cut_parts *parts = NULL;
+    char name[HM_CUT_NAME_BYTES];
+    int status = hm_cut_parts_found(dir, n, budget, &parts, err);
+
     for (size_t i = 0; status == HM_OK && i < n; i++) {
-        part_name(name, "cut", i);
+        snprintf(name, sizeof(name), HM_SPILL_NAME "cut.%04zu", i);
         status = hm_run_file_create(dir, name, &parts->part[i].file, err);
     }
     if (status == HM_OK)
@@ -259,7 +267,7 @@ static int file_split(struct merging *merging, const char *path, uint64_t bytes,
     struct run_file file[SPLITS];
     struct run_words words[SPLITS];
     struct run_reader reader = { .fd = -1 };
-    char name[NAME_BYTES];
+    char name[HM_CUT_NAME_BYTES];
     int status = HM_OK;
 
     if (depth == DEPTH_MAX)
@@ -330,7 +338,7 @@ static void merge_unit(void *context, size_t index, int worker)
                                .out = { .fd = -1 },
                                .words = { .budget = parts->budget },
                                .err = &part->err };
-    char name[NAME_BYTES];
+    char name[HM_CUT_NAME_BYTES];
     int status = HM_OK;
 
     (void)worker;
@@ -338,7 +346,7 @@ static void merge_unit(void *context, size_t index, int worker)
         hm_fail(&part->err, HM_ERR_STOPPED, "counting segments was stopped");
         return;
     }
-    part_name(name, "segments", number);
+    hm_cut_segments_name(name, number);
     status = hm_run_file_create(parts->dir, name, &merging.out, &part->err);
     if (status == HM_OK)
         status = file_merge(&merging, part->file.path, part->bytes, 0);
@@ -401,9 +409,9 @@ int hm_cut_parts_walk(void *context, size_t part, int (*each)(void *user, const 
 {
     struct cut_parts *parts = context;
     struct run_reader reader = { .fd = -1 };
-    char name[NAME_BYTES], *path = NULL;
+    char name[HM_CUT_NAME_BYTES], *path = NULL;
 
-    part_name(name, "segments", part);
+    hm_cut_segments_name(name, part);
     int status = hm_path_join(&path, parts->dir, name, err);
     if (status == HM_OK)
         status = hm_run_reader_open(path, parts->part[part].bytes, READ_BYTES, parts->budget,

@@ -9,7 +9,11 @@
 
 #include "han_spill.h"
 
-#define HM_CUT_PARTS_MAX (16u * HM_HAN_PARTS)
+#define HM_CUT_PARTS_MAX  (16u * HM_HAN_PARTS)
+#define HM_CUT_NAME_BYTES 64u
+
+/* The file of a merged part. */
+void hm_cut_segments_name(char name[HM_CUT_NAME_BYTES], size_t number);
 
 struct cut_part {
     struct run_file file;   /* occurrences, while they are written */
@@ -32,6 +36,9 @@ struct cut_parts {
 /* err is not NULL here and below. dir is borrowed. */
 int hm_cut_parts_new(const char *dir, size_t n, struct hm_han_budget *budget,
                      struct cut_parts **ret_parts, struct hm_error *err);
+/* Parts that were merged by an earlier process; the caller sets their sizes. */
+int hm_cut_parts_found(const char *dir, size_t n, struct hm_han_budget *budget,
+                       struct cut_parts **ret_parts, struct hm_error *err);
 void hm_cut_parts_free(struct cut_parts *parts); /* keeps the files */
 /* Sorted lists, and what counts hold in memory. */
 int hm_cut_parts_pour(struct cut_parts *parts, const struct hm_han_list *list, size_t n_lists,

@@ -199,7 +199,7 @@ void hm_han_spill_free(struct hm_han_counts *counts)
     counts->spill = NULL;
 }
 
-int hm_han_counts_end(struct hm_han_counts *counts, struct hm_error *err)
+int hm_han_counts_end(struct hm_han_counts *counts, json_t *note, struct hm_error *err)
 {
     struct han_spill *spill = counts->spill;
     struct hm_error local = { 0 };
@@ -215,11 +215,14 @@ int hm_han_counts_end(struct hm_han_counts *counts, struct hm_error *err)
         status = hm_spill_pairs_save(spill, &local);
     hm_pair_table_release(&spill->pairs);
     hm_han_list_release(&counts->list);
+    if (status == HM_OK)
+        status = hm_spill_counting_save(counts, note, &local);
     spill->whole = status == HM_OK;
     return status < 0 ? hm_error_pass(err, &local) : HM_OK;
 }
 
-int hm_han_counts_unload(struct hm_han_counts *counts, bool *ret_unloaded, struct hm_error *err)
+int hm_han_counts_unload(struct hm_han_counts *counts, json_t *note, bool *ret_unloaded,
+                         struct hm_error *err)
 {
     struct hm_error local = { 0 };
     int status = HM_OK;
@@ -228,7 +231,7 @@ int hm_han_counts_unload(struct hm_han_counts *counts, bool *ret_unloaded, struc
     if (!*ret_unloaded)
         return HM_OK;
     status = hm_han_spill_begin(counts, &local);
-    return status < 0 ? hm_error_pass(err, &local) : hm_han_counts_end(counts, err);
+    return status < 0 ? hm_error_pass(err, &local) : hm_han_counts_end(counts, note, err);
 }
 
 struct hm_han_spilled hm_han_counts_spilled(const struct hm_han_counts *counts)

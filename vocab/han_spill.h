@@ -62,6 +62,10 @@ int hm_spill_pairs_walk(const struct han_spill *spill,
                         int (*each)(void *context, const struct han_pair *pair,
                                     struct hm_error *err),
                         void *context, struct hm_error *err);
+int hm_spill_characters_read(struct han_spill *spill, struct hm_error *err);
 int hm_spill_pairs_save(struct han_spill *spill, struct hm_error *err);
+
+/* spill_resume.c: the first pass is whole. */
+int hm_spill_counting_save(const struct hm_han_counts *counts, json_t *note, struct hm_error *err);
 
 #endif

@@ -281,3 +281,13 @@ int hm_spill_pairs_walk(const struct han_spill *spill, pair_visit *each, void *c
 
     return state_read(spill, each, context, NULL, header, err);
 }
+
+int hm_spill_characters_read(struct han_spill *spill, struct hm_error *err)
+{
+    uint64_t header[HEADER];
+
+    HM_TRY(state_read(spill, NULL, NULL, &spill->character, header, err));
+    spill->n_characters = (size_t)header[1];
+    spill->n_pairs = header[2];
+    return HM_OK;
+}

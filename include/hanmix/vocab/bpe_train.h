@@ -10,6 +10,7 @@
 #define HANMIX_VOCAB_BPE_TRAIN_H
 
 #include "hanmix/base/ctl.h"
+#include "hanmix/base/json.h"
 #include "hanmix/base/str.h"
 #include "hanmix/base/text.h"
 
@@ -40,10 +41,17 @@ struct hm_han_spill_options {
 /* Before anything is added. */
 int hm_han_counts_spill(struct hm_han_counts *counts, const struct hm_han_spill_options *options,
                         struct hm_error *err);
-/* All is added: what went to the disk is whole there. */
-int hm_han_counts_end(struct hm_han_counts *counts, struct hm_error *err);
+/* All is added: what went to the disk is whole there, and recorded with note (may be NULL). */
+int hm_han_counts_end(struct hm_han_counts *counts, json_t *note, struct hm_error *err);
+/* After hm_han_counts_spill: what an earlier process counted of the same key is taken up, with its
+ * note (NULL: not wanted); else what it left is removed. */
+int hm_han_counts_resume(struct hm_han_counts *counts, bool *ret_resumed, json_t **ret_note,
+                         struct hm_error *err);
+/* The scratch files of a folder. */
+int hm_han_spill_remove(const char *dir, struct hm_error *err);
 /* Runs held in memory go to the disk now; false: there is nowhere to go, or they are there. */
-int hm_han_counts_unload(struct hm_han_counts *counts, bool *ret_unloaded, struct hm_error *err);
+int hm_han_counts_unload(struct hm_han_counts *counts, json_t *note, bool *ret_unloaded,
+                         struct hm_error *err);
 struct hm_han_spilled { /* so far; all 0 when memory sufficed */
     uint64_t spilled_bytes, partitions, splits, passes;
 };

@@ -125,7 +125,7 @@ static struct hm_han_counts *counts_make(const char *path, bool counted,
         }
         source.close(source.context);
     }
-    assert_ok(hm_han_counts_end(counts, &err), err);
+    assert_ok(hm_han_counts_end(counts, NULL, &err), err);
     return counts;
 }
 

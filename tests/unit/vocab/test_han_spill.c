@@ -65,7 +65,7 @@ static struct hm_han_counts *counts_of(const struct hm_han_spill_options *option
     assert_ok(hm_han_counts_add_run(counts, run, (uint64_t)1 << 40, &err), err);
     assert_ok(hm_han_counts_read(counts, &source, NULL, &err), err);
     assert_ok(hm_han_counts_add_run(counts, run, (uint64_t)1 << 31, &err), err);
-    assert_ok(hm_han_counts_end(counts, &err), err);
+    assert_ok(hm_han_counts_end(counts, NULL, &err), err);
     return counts;
 }
 
