@@ -148,6 +148,8 @@ int hm_han_spill_begin(struct hm_han_counts *counts, struct hm_error *err)
 {
     struct han_spill *spill = counts->spill;
 
+    /* what another count left there, its record first of all, is none of this one */
+    HM_TRY(hm_han_spill_remove(spill->options.dir, err));
     HM_TRY(hm_run_file_create(spill->options.dir, HM_SPILL_RUNS, &spill->runs, err));
     spill->begun = true;
     spill->report.passes = 1;

@@ -139,10 +139,19 @@ int hm_han_counts_resume(struct hm_han_counts *counts, bool *ret_resumed, json_t
     if (status == HM_OK)
         return HM_OK;
     counts->documents = counts->bytes = counts->characters = counts->han_characters = 0;
+    if (!spill)
+        return HM_OK;
     spill->n_runs = spill->runs_bytes = spill->pairs_bytes = 0;
     if (status != HM_ERR_FORMAT)
         return hm_error_pass(err, &why);
     return hm_han_spill_remove(spill->options.dir, err);
+}
+
+bool hm_han_spill_whole(const char *dir)
+{
+    bool found = false;
+
+    return hm_dir_holds(dir, COUNTING_FILE, &found, NULL) == HM_OK && found;
 }
 
 int hm_han_spill_remove(const char *dir, struct hm_error *err)

@@ -7,54 +7,121 @@
 #include <string.h>
 
 #include "counted_text.h"
+#include "hanmix/base/cpu.h"
 
 /* Measured on 2 to 20 MB of encyclopedia text; runs that repeat take less. */
 #define FIXED_BYTES         (24ull << 20)
 #define BYTES_PER_TEXT_BYTE 4
 #define PIECE_BYTES         256
+#define SPILL_PER_TEXT_BYTE 2u /* never seen above 1.5 */
+#define OVERHEAD_SHARE      16u
+#define HELD_DIVISOR        2u /* the trainer's own takes as much as the runs */
 
 bool hm_stage_is_count(const char *text)
 {
     return text[0] != '\0' && text[strspn(text, "0123456789.eE+")] == '\0';
 }
 
-int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text *text,
-                        struct hm_han_counts *counts, struct hm_error *err)
+/* What counting and training may take of set.memory: the rest is the program's and the text's. */
+static uint64_t own_bytes(const struct hm_stage_run *run)
+{
+    return run->memory_bytes - run->memory_bytes / OVERHEAD_SHARE;
+}
+
+static int text_count(const struct hm_stage_run *run, const struct stage_text *text,
+                      struct hm_han_counts *counts, struct hm_error *err)
 {
     struct hm_text_source source = { 0 };
-    int r = hm_stage_text_open(run, "text", text, &source, err);
 
-    if (r < 0)
-        return r;
-    hm_han_counts_limit(counts, run->memory_bytes);
-    r = hm_stage_counted_add(run, "text", text, counts, err);
+    HM_TRY(hm_stage_text_open(run, "text", text, &source, err));
+    int r = hm_stage_counted_add(run, "text", text, counts, err);
     if (r == HM_OK)
         r = hm_han_counts_read(counts, &source, run->ctl, err);
     if (r == HM_OK)
         r = hm_stage_text_report(run, &source, err);
     source.close(source.context);
+    if (r == HM_OK)
+        r = hm_han_counts_end(counts, run->report, err);
     return r;
 }
 
-int hm_stage_train(const struct hm_stage_run *run, const struct hm_han_counts *counts,
-                   uint64_t merges, uint32_t max_piece_chars,
+int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text *text,
+                        struct hm_han_counts *counts, struct hm_error *err)
+{
+    uint64_t limit = run->memory_bytes ? own_bytes(run) : hm_memory_limit_bytes();
+    struct hm_han_spill_options options = { .dir = run->out_dir,
+                                            .key = run->config_digest ? run->config_digest : "",
+                                            .hold_bytes = limit / HELD_DIVISOR };
+    json_t *note = NULL;
+    bool resumed = false;
+
+    if (run->memory_bytes)
+        hm_han_counts_limit(counts, limit);
+    HM_TRY(hm_han_counts_spill(counts, &options, err));
+    HM_TRY(hm_han_counts_resume(counts, &resumed, &note, err));
+    if (!resumed)
+        return text_count(run, text, counts, err);
+    hm_ctl_message(run->ctl, "%s: continues with the text that was counted before", run->id);
+    int failed = note ? json_object_update(run->report, note) : 0;
+    json_decref(note);
+    return failed ? hm_fail_nomem(err, "for the report") : HM_OK;
+}
+
+/* Training; when memory does not suffice beside the runs held, once more without them. */
+static int train_within(const struct hm_stage_run *run, struct hm_han_counts *counts,
+                        const struct hm_bpe_options *options, struct hm_bpe_result *trained,
+                        struct hm_error *err)
+{
+    struct hm_error why = { 0 };
+    bool unloaded = false;
+    int r = hm_bpe_train(counts, options, run->ctl, trained, &why);
+
+    if (r == HM_ERR_NOFIT)
+        HM_TRY(hm_han_counts_unload(counts, run->report, &unloaded, err));
+    return unloaded ? hm_bpe_train(counts, options, run->ctl, trained, err)
+                    : hm_error_pass(err, &why);
+}
+
+int hm_stage_train(const struct hm_stage_run *run, struct hm_han_counts *counts, uint64_t merges,
+                   uint32_t max_piece_chars,
                    int (*choose)(void *context, const struct hm_bpe_result *trained,
                                  struct hm_error *err),
                    void *context, struct hm_bpe_result *trained, struct hm_error *err)
 {
     struct hm_bpe_options options = { .merges = (size_t)merges,
                                       .max_piece_chars = max_piece_chars,
-                                      .memory_bytes = run->memory_bytes,
+                                      .memory_bytes = own_bytes(run),
                                       .allow_fewer = true };
 
     for (;;) {
-        HM_TRY(hm_bpe_train(counts, &options, run->ctl, trained, err));
+        HM_TRY(train_within(run, counts, &options, trained, err));
         int r = choose(context, trained, err);
         if (r != HM_ERR_FORMAT || trained->n_merges < options.merges)
             return r;
         hm_bpe_result_release(trained);
         options.merges *= 2;
     }
+}
+
+int hm_stage_spill_report(const struct hm_stage_run *run, const struct hm_han_counts *counts,
+                          struct hm_error *err)
+{
+    struct hm_han_spilled spilled = hm_han_counts_spilled(counts);
+
+    if (spilled.passes == 0 || !run->stage_info)
+        return HM_OK;
+    HM_TRY(hm_report_u64(run->stage_info, "spilled_bytes", spilled.spilled_bytes, err));
+    HM_TRY(hm_report_u64(run->stage_info, "partitions", spilled.partitions, err));
+    return hm_report_u64(run->stage_info, "passes", spilled.passes, err);
+}
+
+void hm_stage_spill_leave(const struct hm_stage_run *run, int status)
+{
+    bool later = status == HM_ERR_STOPPED || status == HM_ERR_IO || status == HM_ERR_NOFIT ||
+                 status == HM_ERR_NOMEM;
+
+    if (!later || !hm_han_spill_whole(run->out_dir))
+        (void)hm_han_spill_remove(run->out_dir, NULL);
 }
 
 int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text *text,
@@ -67,7 +134,11 @@ int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text 
     HM_TRY(hm_stage_text_bytes(run, "text", &bytes, err));
     if (text->sample_bytes > 0 && bytes > text->sample_bytes)
         bytes = text->sample_bytes;
-    return hm_stage_plan_memory(ret_plan, "vocabulary",
-                                FIXED_BYTES + BYTES_PER_TEXT_BYTE * bytes + pieces * PIECE_BYTES,
-                                err);
+    uint64_t held = FIXED_BYTES + BYTES_PER_TEXT_BYTE * bytes + pieces * PIECE_BYTES;
+    uint64_t limit = run->memory_bytes ? own_bytes(run) : hm_memory_limit_bytes();
+    if (held > limit) { /* what does not fit goes to the disk: runs, and their parts beside them */
+        held = limit;
+        ret_plan->disk_bytes += SPILL_PER_TEXT_BYTE * bytes;
+    }
+    return hm_stage_plan_memory(ret_plan, "vocabulary", held, err);
 }

@@ -27,12 +27,17 @@ int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text 
  * `merges` and then more until `choose` no longer ends with HM_ERR_FORMAT, or the text yields no
  * more.
  */
-int hm_stage_train(const struct hm_stage_run *run, const struct hm_han_counts *counts,
-                   uint64_t merges, uint32_t max_piece_chars,
+int hm_stage_train(const struct hm_stage_run *run, struct hm_han_counts *counts, uint64_t merges,
+                   uint32_t max_piece_chars,
                    int (*choose)(void *context, const struct hm_bpe_result *trained,
                                  struct hm_error *err),
                    void *context, struct hm_bpe_result *trained, struct hm_error *err);
-/* Into the plan, with what is read. */
+/* What went to the disk, into stage.json. */
+int hm_stage_spill_report(const struct hm_stage_run *run, const struct hm_han_counts *counts,
+                          struct hm_error *err);
+/* At the end of a stage: scratch files go, unless a pass that is whole serves the same command. */
+void hm_stage_spill_leave(const struct hm_stage_run *run, int status);
+/* Into the plan, with what is read; disk_bytes grows by scratch files, when there will be. */
 int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text *text,
                         uint64_t pieces, struct hm_stage_plan *ret_plan, struct hm_error *err);
 

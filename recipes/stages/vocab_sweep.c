@@ -364,7 +364,10 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
         r = hm_stage_train(run, counts, most, (uint32_t)config->max_piece_chars, choose, &sweep,
                            &trained, err);
     }
+    if (r == HM_OK)
+        r = hm_stage_spill_report(run, counts, err);
     hm_han_counts_free(counts);
+    hm_stage_spill_leave(run, r);
     if (r == HM_OK)
         r = held_out_score(run, &trained, &sweep, err);
     if (r == HM_OK) {
@@ -406,7 +409,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     HM_TRY(hm_stage_plan_memory(ret_plan, "counts",
                                 hm_size_sweep_bytes(sweep.n_points, base + most), err));
     HM_TRY(hm_stage_input_bytes(run, "held_out", &held_out, err));
-    ret_plan->disk_bytes = 256 << 10;
+    ret_plan->disk_bytes += 256 << 10;
     ret_plan->read_bytes += held_out;
     ret_plan->work = ret_plan->read_bytes;
     ret_plan->work_unit = "bytes";
@@ -418,6 +421,7 @@ const struct hm_stage hm_stage_vocab_sweep = {
     .summary = "Score Chinese vocabularies of many sizes on held-out text, to choose one.",
     .own_memory = true,
     .rehearsed = true,
+    .resumable = true,
     .check = check_stage,
     .config_bytes = sizeof(struct config),
     .inputs = inputs,

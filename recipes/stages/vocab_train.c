@@ -136,6 +136,8 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_han_count
     HM_TRY(hm_report_u64(run->report, "han_characters", totals.han_characters, err));
     HM_TRY(hm_report_u64(run->report, "distinct_characters", totals.distinct_characters, err));
     HM_TRY(hm_report_u64(run->report, "runs", totals.runs, err));
+    if (totals.distinct_runs == 0) /* they went to the disk */
+        return HM_OK;
     return hm_report_u64(run->report, "distinct_runs", totals.distinct_runs, err);
 }
 
@@ -169,9 +171,12 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
         r = model_write(run, &selection, err);
     if (r == HM_OK)
         r = report_fill(run, counts, &selection, err);
+    if (r == HM_OK)
+        r = hm_stage_spill_report(run, counts, err);
     hm_selection_release(&selection);
     hm_bpe_result_release(&trained);
     hm_han_counts_free(counts);
+    hm_stage_spill_leave(run, r);
     hm_spm_model_release(&base);
     hm_buf_release(&list);
     return r;
@@ -183,7 +188,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     const struct config *config = run->config;
 
     HM_TRY(hm_stage_train_plan(run, &config->text, config->pieces, ret_plan, err));
-    ret_plan->disk_bytes = config->pieces * 64;
+    ret_plan->disk_bytes += config->pieces * 64;
     ret_plan->work = ret_plan->read_bytes;
     ret_plan->work_unit = "bytes";
     return hm_stage_plan_fact(ret_plan, "vocab_size",
@@ -195,6 +200,7 @@ const struct hm_stage hm_stage_vocab_train = {
     .summary = "Learn a Chinese BPE vocabulary from text.",
     .own_memory = true,
     .rehearsed = true,
+    .resumable = true,
     .check = hm_stage_text_is_one,
     .config_bytes = sizeof(struct config),
     .inputs = inputs,

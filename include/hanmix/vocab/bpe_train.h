@@ -47,7 +47,8 @@ int hm_han_counts_end(struct hm_han_counts *counts, json_t *note, struct hm_erro
  * note (NULL: not wanted); else what it left is removed. */
 int hm_han_counts_resume(struct hm_han_counts *counts, bool *ret_resumed, json_t **ret_note,
                          struct hm_error *err);
-/* The scratch files of a folder. */
+/* Whether a folder holds a first pass that is whole; remove all scratch files of a folder. */
+bool hm_han_spill_whole(const char *dir);
 int hm_han_spill_remove(const char *dir, struct hm_error *err);
 /* Runs held in memory go to the disk now; false: there is nowhere to go, or they are there. */
 int hm_han_counts_unload(struct hm_han_counts *counts, json_t *note, bool *ret_unloaded,

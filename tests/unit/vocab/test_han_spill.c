@@ -7,7 +7,7 @@
 #include "support/support.h"
 #include "support/text_fixture.h"
 
-#include <signal.h>
+#include <unistd.h>
 
 #include "../../../vocab/bpe_cut.h"
 #include "hanmix/base/parallel.h"
@@ -168,6 +168,54 @@ static void test_midway(void **state)
     assert_int_equal(spilled.splits, 0);
 }
 
+/* A later process trains from what is whole on the disk; of another key, or damaged, it is not. */
+static void test_resumed(void **state)
+{
+    struct hm_han_spill_options options = { .dir = test_dir, .key = "one" };
+    struct hm_han_counts *counts = counts_of(&options);
+    struct hm_bpe_result expected = train(counts);
+    struct hm_error err = { 0 };
+    bool resumed = false;
+
+    (void)state;
+    hm_han_counts_free(counts);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(hm_han_counts_new(&counts, &err), err);
+        assert_ok(hm_han_counts_spill(counts, &options, &err), err);
+        assert_ok(hm_han_counts_resume(counts, &resumed, NULL, &err), err);
+        assert_true(resumed);
+        struct hm_bpe_result found = train(counts);
+        pieces_equal(found.merge, expected.merge, expected.n_merges);
+        pieces_equal(found.single, expected.single, expected.n_singles);
+        assert_int_equal(hm_han_counts_totals(counts).documents, DOCUMENTS + 1);
+        hm_bpe_result_release(&found);
+        hm_han_counts_free(counts);
+        /* without the second pass */
+        assert_int_equal(unlink(tmp_path(test_dir, "counting.cut.json")), 0);
+    }
+    hm_bpe_result_release(&expected);
+    size_t len = 0;
+    char *runs = file_get(tmp_path(test_dir, "counting.runs"), &len);
+    runs[len / 2] ^= 1;
+    file_put(tmp_path(test_dir, "counting.runs"), runs, len);
+    hm_free(runs);
+    assert_ok(hm_han_counts_new(&counts, &err), err);
+    assert_ok(hm_han_counts_spill(counts, &options, &err), err);
+    assert_ok(hm_han_counts_resume(counts, &resumed, NULL, &err), err);
+    struct hm_bpe_options merges = { .merges = MERGES, .max_piece_chars = 8 };
+    struct hm_bpe_result none = { 0 };
+    assert_fails(hm_bpe_train(counts, &merges, NULL, &none, &err), HM_ERR_FORMAT,
+                 "scratch file is damaged", err);
+    hm_han_counts_free(counts);
+    options.key = "two";
+    assert_ok(hm_han_counts_new(&counts, &err), err);
+    assert_ok(hm_han_counts_spill(counts, &options, &err), err);
+    assert_ok(hm_han_counts_resume(counts, &resumed, NULL, &err), err);
+    assert_false(resumed);
+    assert_false(hm_path_exists(tmp_path(test_dir, "counting.runs")));
+    hm_han_counts_free(counts);
+}
+
 static void test_not_at_all(void **state)
 {
     struct hm_han_spilled spilled = compare(1 << 30);
@@ -180,9 +228,8 @@ static void test_not_at_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_at_once),
-        cmocka_unit_test(test_parted_again),
-        cmocka_unit_test(test_midway),
+        cmocka_unit_test(test_at_once),    cmocka_unit_test(test_parted_again),
+        cmocka_unit_test(test_midway),     cmocka_unit_test(test_resumed),
         cmocka_unit_test(test_not_at_all),
     };
 
