@@ -166,7 +166,7 @@ static int learn(const struct settings *settings, struct hm_han_counts *counts,
         HM_TRY(hm_han_counts_spill(counts, &spill, err));
     HM_TRY(hm_han_counts_read(counts, source, NULL, err));
     if (limit_bytes > 0)
-        HM_TRY(hm_han_counts_end(counts, err));
+        HM_TRY(hm_han_counts_end(counts, NULL, err));
     measured->count_seconds = hm_clock_seconds() - began;
     measured->totals = hm_han_counts_totals(counts);
     began = hm_clock_seconds();
