@@ -10,9 +10,9 @@
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 
-#define LISTS       32u /* chunks or blocks cut at once */
+#define LISTS       8u /* chunks or blocks cut at once */
 #define FILTER_BITS 22u
-#define READ_BYTES  (4u << 20)
+#define READ_BYTES  (1u << 20)
 #define PART_BYTES  (384u << 10) /* of a part on its way to the disk */
 
 #define MERGE_LEAST (512u << 10) /* for merging a part, whatever may be held */
@@ -229,9 +229,9 @@ static void room_find(struct cutting *cutting, uint64_t limit_bytes)
 
     hm_han_counts_limit(cutting->cut->counts, limit_bytes);
     cutting->hold_bytes = spill ? spill->options.hold_bytes : UINT64_MAX;
-    /* beside them the trainer lays its slots */
-    if (limit_bytes && cutting->hold_bytes > limit_bytes / 2)
-        cutting->hold_bytes = limit_bytes / 2;
+    /* beside them are lists and buffers on the way, then the slots of the trainer */
+    if (limit_bytes && cutting->hold_bytes > limit_bytes / 4)
+        cutting->hold_bytes = limit_bytes / 4;
 }
 
 static int cut_merge(struct cutting *cutting, struct hm_error *err)

@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# vocab.train within a memory limit: runs go to the disk, the files are those of a run without a limit. Killed in any pass, stopped,
+# or with a full disk, the same command ends with the same files and leaves no scratch.
+. "$(dirname "$0")/lib.sh"
+command="vocab.train in.text=$SOURCE/examples/quickstart/text/zh.jsonl.zst set.pieces=4000 set.max_piece_chars=8"
+# like OUT: the files of the whole run, no scratch
+like() {
+    for file in tokenizer.model pieces.tsv; do same "whole/$file" "$1/$file"; done
+    [ "$(ls -A "$1" | wc -l)" -eq "$(ls -A whole | wc -l)" ] || fail "$1 holds other files"
+    gone "$1.partial"
+}
+expect 0 "$HANMIX" stage $command --out whole --quiet
+hasnt whole/stage.json spilled_bytes
+command="$command set.memory=34M"
+expect 0 "$HANMIX" stage $command --out spilled --quiet
+has spilled/stage.json '"spilled_bytes"'
+like spilled
+
+# killed SIGNAL FILE: once FILE is there; 1 when it was too late
+killed() {
+    rm -rf cut cut.partial
+    "$HANMIX" stage $command --out cut --quiet >/dev/null 2>&1 &
+    pid=$!
+    while kill -0 $pid 2>/dev/null && [ ! -e "cut.partial/$2" ]; do :; done
+    kill -"$1" $pid 2>/dev/null
+    wait $pid 2>/dev/null
+    [ -e "cut.partial/stage.json" ]
+}
+for file in stage.json counting.runs counting.json counting.cut.0000 counting.cut.json; do
+    for signal in KILL TERM; do
+        for try in 1 2 3 4 5; do killed $signal $file && break; done
+        expect 0 "$HANMIX" stage $command --out cut
+        like cut
+    done
+done
+if [ "$SANITIZE" = none ]; then # a preloaded library comes before the sanitizer's runtime
+    for bytes in 65536 3000000; do
+        expect 6 env LD_PRELOAD="$WRITE_FAULT" HM_FULL_PATH="/full.partial/counting" HM_FULL_BYTES=$bytes \
+            "$HANMIX" stage $command --out full --quiet
+        has err "cannot write 'full.partial/"; has err "No space left on device"
+        one_sentence
+        gone full
+    done
+    expect 0 "$HANMIX" stage $command --out full --quiet
+    like full
+fi
+finish
