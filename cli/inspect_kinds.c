@@ -7,7 +7,7 @@
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/corpus/packed.h"
 #include "hanmix/recipes/run.h"
-#include "hanmix/vocab/spm_model.h"
+#include "hanmix/vocab/tokenizer.h"
 
 static json_t *shape_json(const struct hm_tensor *tensor)
 {
@@ -180,6 +180,11 @@ int hm_inspect_tokenizer(const char *path, json_t **ret_facts, struct hm_error *
                   "remove_extra_whitespaces", model.remove_extra_whitespaces, "normaliser",
                   model.has_charsmap, "unk_id", (int)model.unk_id, "bos_id", (int)model.bos_id,
                   "eos_id", (int)model.eos_id, "pad_id", (int)model.pad_id, "sha256", model.sha256);
+    const char *obstacle = hm_tokenizer_obstacle(&model);
+    (void)json_object_set_new(facts, "encoder",
+                              json_string(obstacle ? "libsentencepiece" : "hanmix"));
+    if (obstacle)
+        (void)json_object_set_new(facts, "encoder_reason", json_string(obstacle));
     hm_spm_model_release(&model);
     *ret_facts = facts;
     return HM_OK;

@@ -11,7 +11,7 @@
 
 struct config {
     struct stage_text text;
-    uint64_t window, stride, ram;
+    uint64_t window, stride, ram, verify;
     int compute;
 };
 
@@ -31,6 +31,7 @@ static const struct hm_field fields[] = {
       .help = "tokens the window moves by; each is scored once; 0 is the window" },
     STAGE_COMPUTE_FIELD(struct config),
     STAGE_RAM_FIELD(struct config),
+    STAGE_VERIFY_FIELD(struct config),
     STAGE_TEXT_FIELDS(struct config, text),
 };
 static const struct hm_input inputs[] = {
@@ -50,8 +51,9 @@ static const struct hm_input inputs[] = {
 };
 
 /* What says how text is read and cut. */
-static const char *const of_text[] = { "window",        "stride", "field",        "set_field",
-                                       "max_bad_lines", "dedup",  "sample_bytes", NULL };
+static const char *const of_text[] = { "window",       "stride",        "field",
+                                       "set_field",    "max_bad_lines", "dedup",
+                                       "sample_bytes", "verify",        NULL };
 
 static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
 {
@@ -108,11 +110,15 @@ static int score_text(const struct hm_stage_run *run, struct hm_model *model, js
         hm_stage_path(run, hm_stage_input(run, "tokenizer") ? "tokenizer" : "model", &path, err));
     int r = hm_tokenizer_open(path, &tokenizer, err);
     if (r == HM_OK)
+        r = hm_stage_encoder_note(run, "tokenizer", tokenizer, err);
+    if (r == HM_OK)
         r = hm_arch_vocab_check(hm_model_arch(model), tokenizer->model.count, path, err);
     if (r == HM_OK)
         r = hm_stage_text_open(run, "text", &config->text, &source, err);
     if (r == HM_OK) {
-        struct hm_text_encoder encoder = hm_tokenizer_encoder(tokenizer);
+        struct stage_verifier verifier = { .encoder = hm_tokenizer_encoder(tokenizer),
+                                           .every = config->verify };
+        struct hm_text_encoder encoder = hm_stage_verified(&verifier);
         r = hm_eval_loss_text(model, &source, &encoder, window, stride, run->ctl, &sets, &n, err);
     }
     if (r == HM_OK)

@@ -190,9 +190,72 @@ int hm_stage_tokenizer_open(const struct hm_stage_run *run, const char *name,
                             struct hm_tokenizer **ret_tokenizer, struct hm_error *err)
 {
     const char *path = NULL;
+    struct hm_tokenizer *tokenizer = NULL;
 
     HM_TRY(hm_stage_path(run, name, &path, err));
-    return hm_tokenizer_open(path, ret_tokenizer, err);
+    HM_TRY(hm_tokenizer_open(path, &tokenizer, err));
+    int r = hm_stage_encoder_note(run, name, tokenizer, err);
+    if (r == HM_OK)
+        *ret_tokenizer = tokenizer;
+    else
+        hm_tokenizer_free(tokenizer);
+    return r;
+}
+
+int hm_stage_encoder_note(const struct hm_stage_run *run, const char *name,
+                          const struct hm_tokenizer *tokenizer, struct hm_error *err)
+{
+    const char *reason = hm_tokenizer_obstacle(&tokenizer->model);
+
+    if (!run->stage_info)
+        return HM_OK;
+    json_t *all = json_object_get(run->stage_info, "encoders");
+    if (!all)
+        all = hm_report_object(run->stage_info, "encoders", err);
+    json_t *one = all ? hm_report_object(all, name, err) : NULL;
+    if (!one)
+        return HM_ERR_NOMEM;
+    HM_TRY(hm_report_text(one, "encoder", reason ? "libsentencepiece" : "hanmix", err));
+    if (!reason)
+        return HM_OK;
+    hm_ctl_message(run->ctl, "%s: encoded by libsentencepiece, for %s", name, reason);
+    return hm_report_text(one, "reason", reason, err);
+}
+
+static int verified_encode(void *context, struct hm_str text, struct hm_ids *ids,
+                           struct hm_error *err)
+{
+    struct stage_verifier *v = context;
+    uint64_t number = v->documents++;
+    size_t first = ids->count;
+
+    HM_TRY(v->encoder.encode(v->encoder.context, text, ids, err));
+    if (v->every == 0 || number % v->every != 0)
+        return HM_OK;
+    v->verified++;
+    int r = v->encoder.verify(v->encoder.context, text, ids->id + first, ids->count - first, err);
+    if (r < 0)
+        hm_error_prefix(err, "document %" PRIu64, number);
+    return r;
+}
+
+static void verified_size(void *context, int32_t id, uint32_t *ret_bytes, uint32_t *ret_chars)
+{
+    const struct stage_verifier *v = context;
+
+    v->encoder.token_size(v->encoder.context, id, ret_bytes, ret_chars);
+}
+
+struct hm_text_encoder hm_stage_verified(struct stage_verifier *verifier)
+{
+    struct hm_text_encoder encoder = verifier->encoder;
+
+    encoder.context = verifier;
+    encoder.encode = verified_encode;
+    encoder.token_size = verified_size;
+    encoder.verify = NULL;
+    encoder.encode_dropout = NULL;
+    return encoder;
 }
 
 int hm_stage_kernels(const struct hm_stage_run *run, struct hm_kernels *ret_kernels,

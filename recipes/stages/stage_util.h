@@ -78,8 +78,28 @@ int hm_stage_input_digest(const struct hm_stage_run *run, const char *name,
                           char hex[HM_SHA256_HEX_BYTES], struct hm_error *err);
 /* True when an input is absent, or made by a stage that has not run yet. */
 bool hm_stage_pending(const struct hm_stage_run *run, const char *name);
+/* Of an input; says who encodes. */
 int hm_stage_tokenizer_open(const struct hm_stage_run *run, const char *name,
                             struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
+/* Says in stage.json's "encoders" who encodes with a tokenizer, and why, and aloud when it is
+ * libsentencepiece, ten times slower. */
+int hm_stage_encoder_note(const struct hm_stage_run *run, const char *name,
+                          const struct hm_tokenizer *tokenizer, struct hm_error *err);
+
+#define STAGE_VERIFY_FIELD(config)                                                        \
+    {                                                                                     \
+        .name = "verify", .type = HM_FIELD_COUNT, .offset = offsetof(config, verify),     \
+        .fallback = "0", .max = 1e9,                                                      \
+        .help = "encode one document in this many by libsentencepiece too; a difference " \
+                "ends the stage; 0 none"                                                  \
+    }
+struct stage_verifier { /* of one thread that encodes document after document */
+    struct hm_text_encoder encoder;
+    uint64_t every; /* one document in so many; 0 none */
+    uint64_t documents, verified;
+};
+/* An encoder that verifies its ids; borrows verifier. */
+struct hm_text_encoder hm_stage_verified(struct stage_verifier *verifier);
 
 /* HM_CPU's or the machine's kernels; recorded as stage.json's "kernels". */
 int hm_stage_kernels(const struct hm_stage_run *run, struct hm_kernels *ret_kernels,

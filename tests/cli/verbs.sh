@@ -86,6 +86,16 @@ expect 0 "$HANMIX" inspect "$quick/base/model.safetensors" --tensors; has out "l
 expect 0 "$HANMIX" inspect "$golden/peft/adapter_rslora" --json; has out '"use_rslora": true'; has out '"kind": "adapter"'
 expect 0 "$HANMIX" inspect "$golden/bnb4bit/dq_gate16bit"; has out nf4
 expect 0 "$HANMIX" inspect "$tok" --json; has out '"pieces": 512'; has out '"kind": "tokenizer"'
+# who encodes, and why it is the library
+expect 0 "$HANMIX" inspect "$golden/tokenizers/models/mistral-v3-32768.model" --json; has out '"encoder": "hanmix"'; hasnt out encoder_reason
+expect 0 "$HANMIX" inspect "$golden/tokenizers/models/chinese-llama-chinese_sp-20000.model" --json; has out '"encoder": "libsentencepiece"'; has out '"encoder_reason": "the model is not BPE"'
+pack() { "$HANMIX" stage corpus.pack in.text="$quick/text/zh.valid.jsonl.zst" set.seq_len=64 set.verify=3 "$@"; }
+expect 0 pack in.tokenizer="$quick/base" set.bpe_dropout=0.2 --out own; hasnt err libsentencepiece
+grep -q '"encoder": "hanmix"' own/stage.json || fail "own/stage.json does not say who encodes"
+expect 0 pack in.tokenizer="$golden/tokenizers/models/chinese-llama-chinese_sp-20000.model" --out theirs; has err "tokenizer: encoded by libsentencepiece, for the model is not BPE"
+grep -q '"reason": "the model is not BPE"' theirs/stage.json || fail "theirs/stage.json does not say why"
+expect 2 pack in.tokenizer="$golden/tokenizers/models/chinese-llama-chinese_sp-20000.model" set.bpe_dropout=0.2 --out none; has err bpe_dropout
+expect 0 "$HANMIX" stage eval.loss in.model="$quick/base" in.text="$quick/sample.txt" set.verify=1 --out loss
 expect 2 "$HANMIX" inspect none; one_sentence
 expect 2 "$HANMIX" inspect "$SOURCE/README.md"; has err "not known by its ending"
 expect 2 "$HANMIX" inspect .; one_sentence
