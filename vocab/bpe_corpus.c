@@ -10,6 +10,7 @@
  * asks for a lower one. Counting is shared among threads by pairs, not by runs, so memory does not
  * grow.
  */
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -291,6 +292,7 @@ int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *
         lower = before;
     int status = pairs_count(trainer, counts, lower, err);
 
+    malloc_trim(0);
     if (status == HM_OK && (trainer->floor > 1 || on_disk))
         status = hm_bpe_runs_cut(trainer, counts, &cut, err);
     uint64_t cut_bytes = cut.counts ? hm_han_counts_bytes(cut.counts) : 0;
@@ -300,6 +302,7 @@ int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *
     if (status == HM_OK)
         status = hm_bpe_slots_lay(trainer, &segments, err);
     hm_bpe_cut_release(&cut);
+    malloc_trim(0); /* what the limit counts as given back is so */
     atomic_fetch_sub(&trainer->used_bytes, cut_bytes);
     if (status == HM_OK)
         status = hm_bpe_places_list(trainer, err);
