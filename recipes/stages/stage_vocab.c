@@ -4,6 +4,8 @@
  */
 #include "stage_vocab.h"
 
+#include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "counted_text.h"
@@ -26,6 +28,21 @@ bool hm_stage_is_count(const char *text)
 static uint64_t own_bytes(const struct hm_stage_run *run)
 {
     return run->memory_bytes - run->memory_bytes / OVERHEAD_SHARE;
+}
+
+/* A full disk: how much is needed, and where. */
+static int error_tell(const struct hm_stage_run *run, int status, const struct hm_error *why,
+                      struct hm_error *err)
+{
+    uint64_t bytes = 0;
+
+    if (status != HM_ERR_IO || !strstr(why->text, strerror(ENOSPC)) ||
+        hm_stage_text_bytes(run, "text", &bytes, NULL) < 0)
+        return status < 0 ? hm_error_pass(err, why) : status;
+    return hm_fail(err, HM_ERR_IO,
+                   "%s; scratch files take up to %" PRIu64
+                   " bytes there: make room and run the same command again",
+                   why->text, SPILL_PER_TEXT_BYTE * bytes);
 }
 
 static int text_count(const struct hm_stage_run *run, const struct stage_text *text,
@@ -59,8 +76,11 @@ int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text 
         hm_han_counts_limit(counts, limit);
     HM_TRY(hm_han_counts_spill(counts, &options, err));
     HM_TRY(hm_han_counts_resume(counts, &resumed, &note, err));
-    if (!resumed)
-        return text_count(run, text, counts, err);
+    if (!resumed) {
+        struct hm_error why = { 0 };
+        int r = text_count(run, text, counts, &why);
+        return error_tell(run, r, &why, err);
+    }
     hm_ctl_message(run->ctl, "%s: continues with the text that was counted before", run->id);
     int failed = note ? json_object_update(run->report, note) : 0;
     json_decref(note);
@@ -76,10 +96,15 @@ static int train_within(const struct hm_stage_run *run, struct hm_han_counts *co
     bool unloaded = false;
     int r = hm_bpe_train(counts, options, run->ctl, trained, &why);
 
-    if (r == HM_ERR_NOFIT)
-        HM_TRY(hm_han_counts_unload(counts, run->report, &unloaded, err));
-    return unloaded ? hm_bpe_train(counts, options, run->ctl, trained, err)
-                    : hm_error_pass(err, &why);
+    if (r == HM_ERR_NOFIT) {
+        struct hm_error none = { 0 };
+        int left = hm_han_counts_unload(counts, run->report, &unloaded, &none);
+        if (left < 0)
+            return error_tell(run, left, &none, err);
+    }
+    if (unloaded)
+        r = hm_bpe_train(counts, options, run->ctl, trained, &why);
+    return error_tell(run, r, &why, err);
 }
 
 int hm_stage_train(const struct hm_stage_run *run, struct hm_han_counts *counts, uint64_t merges,

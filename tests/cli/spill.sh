@@ -38,7 +38,7 @@ if [ "$SANITIZE" = none ]; then # a preloaded library comes before the sanitizer
     for bytes in 65536 3000000; do
         expect 6 env LD_PRELOAD="$WRITE_FAULT" HM_FULL_PATH="/full.partial/counting" HM_FULL_BYTES=$bytes \
             "$HANMIX" stage $command --out full --quiet
-        has err "cannot write 'full.partial/"; has err "No space left on device"
+        has err "cannot write 'full.partial/"; has err "No space left on device"; has err "run the same command again"
         one_sentence
         gone full
     done
