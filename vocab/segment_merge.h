@@ -23,7 +23,7 @@ struct hm_segment_rule {
     uint32_t (*rank)(const void *context, int32_t left, int32_t right, int32_t *ret_result);
     void (*merged)(void *context, int32_t left, int32_t right, int32_t result);
     /* NULL, or whether this merge is left out, until one of its neighbours is another */
-    bool (*skip)(void *context);
+    bool (*drop)(void *context);
 };
 
 HM_SEGMENT_INLINE size_t hm_segment_merge_short(struct hm_segment_rule rule, void *context,
@@ -41,7 +41,7 @@ HM_SEGMENT_INLINE size_t hm_segment_merge_short(struct hm_segment_rule rule, voi
                 best = i;
         if (rank[best] == HM_NO_RANK)
             break;
-        if (rule.skip && rule.skip(context)) {
+        if (rule.drop && rule.drop(context)) {
             rank[best] = HM_NO_RANK;
             continue;
         }
@@ -115,7 +115,7 @@ HM_SEGMENT_INLINE size_t hm_segment_merge_tree(struct hm_segment_rule rule, void
         size_t at = hm_tournament_best(tree);
         size_t gone = next[at];
         uint32_t rank = HM_NO_RANK;
-        if (rule.skip && rule.skip(context)) {
+        if (rule.drop && rule.drop(context)) {
             hm_tournament_set(tree, at, HM_NO_RANK);
             continue;
         }
