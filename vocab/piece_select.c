@@ -24,12 +24,27 @@ struct chooser {
     struct hm_selection selection;
 };
 
-static bool in_base(const struct chooser *chooser, struct hm_str piece)
+static bool has_ideograph(struct hm_str piece)
 {
-    return chooser->base && hm_spm_model_find(chooser->base, piece) >= 0;
+    for (size_t at = 0; at < piece.len;) {
+        uint32_t code = 0;
+        unsigned len = hm_utf8_decode(piece.ptr + at, piece.len - at, &code);
+        if (len == 0)
+            return false;
+        if (hm_is_ideograph(code))
+            return true;
+        at += len;
+    }
+    return false;
 }
 
-/* Every character of the merge is a piece, and the base has not the merge itself. */
+/* What a merge into the base leaves out: it has the piece, or there is no ideograph in it. */
+static bool base_refuses(const struct chooser *chooser, struct hm_str piece)
+{
+    return chooser->base && (hm_spm_model_find(chooser->base, piece) >= 0 || !has_ideograph(piece));
+}
+
+/* Every character of the merge is a piece, and the base takes the merge itself. */
 static bool merge_usable(const struct chooser *chooser, struct hm_str merge)
 {
     for (size_t at = 0; at < merge.len;) {
@@ -39,7 +54,7 @@ static bool merge_usable(const struct chooser *chooser, struct hm_str merge)
             return false;
         at += len;
     }
-    return !in_base(chooser, merge);
+    return !base_refuses(chooser, merge);
 }
 
 /* How often each character of the list was seen: 0 for those the text never shows. */
@@ -80,7 +95,8 @@ static int candidates_from_list(struct chooser *chooser, struct hm_error *err)
         if (at == 0 || list.ptr[at - 1] == '\n')
             remark = code == '#';
         at += len;
-        if (remark || !hm_is_han_class(code) || chooser->mark[code] != MARK_NONE)
+        if (remark || !hm_is_han_class(code) || chooser->mark[code] != MARK_NONE ||
+            base_refuses(chooser, text))
             continue;
         chooser->mark[code] = MARK_CHOSEN; /* each once; all of a list are taken */
         chooser->single[chooser->n_candidates++] =
@@ -89,7 +105,7 @@ static int candidates_from_list(struct chooser *chooser, struct hm_error *err)
     return candidates_counted(chooser, err);
 }
 
-/* Characters the base lacks, most frequent first; those it has are marked. */
+/* Characters the base lacks and takes, most frequent first; those it has are marked. */
 static int candidates_find(struct chooser *chooser, struct hm_error *err)
 {
     const struct hm_bpe_result *trained = chooser->trained;
@@ -111,7 +127,7 @@ static int candidates_find(struct chooser *chooser, struct hm_error *err)
     for (size_t i = 0; i < trained->n_singles; i++) {
         uint32_t code = 0;
         hm_utf8_decode(trained->single[i].text.ptr, trained->single[i].text.len, &code);
-        if (chooser->mark[code] == MARK_NONE)
+        if (chooser->mark[code] == MARK_NONE && !base_refuses(chooser, trained->single[i].text))
             chooser->single[chooser->n_candidates++] = trained->single[i];
     }
     return HM_OK;
@@ -130,7 +146,7 @@ static size_t singles_auto(const struct chooser *chooser)
     size_t singles = 0;
 
     for (size_t i = 0; i < trained->n_merges && merges + singles < wanted; i++) {
-        if (in_base(chooser, trained->merge[i].text))
+        if (base_refuses(chooser, trained->merge[i].text))
             continue;
         size_t admitted = singles;
         while (admitted < chooser->n_candidates &&

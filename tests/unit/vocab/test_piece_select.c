@@ -173,12 +173,66 @@ static void test_base(void **state)
     hm_buf_release(&bytes);
 }
 
+/* Kana are of the Han class and so are trained; the merge into a base drops them, so with one they
+ * count towards nothing. */
+static void test_kana(void **state)
+{
+    (void)state;
+    static struct hm_bpe_piece kana_merge[] = {
+        { { "ライ", 6 }, 90, false },
+        { { "の中", 6 }, 80, false },
+        { { "一二", 6 }, 50, false },
+        { { "ソ一", 6 }, 20, false },
+    };
+    static struct hm_bpe_piece kana_single[] = { { { "ソ", 3 }, 99, true },
+                                                 { { "一", 3 }, 60, true },
+                                                 { { "二", 3 }, 55, true },
+                                                 { { "中", 3 }, 50, true } };
+    static const struct hm_bpe_result of_kana = {
+        .merge = kana_merge, .n_merges = 4, .single = kana_single, .n_singles = 4
+    };
+    static const struct hm_piece pieces[] = { { { "<unk>", 5 }, 0, HM_PIECE_UNKNOWN },
+                                              { { "ラ", 3 }, -1, HM_PIECE_NORMAL },
+                                              { { "イ", 3 }, -2, HM_PIECE_NORMAL },
+                                              { { "の", 3 }, -3, HM_PIECE_NORMAL } };
+    static const struct hm_select_options options[] = {
+        { .pieces = 5, .singles = HM_SINGLES_AUTO },
+        { .pieces = 5, .singles = HM_SINGLES_ALL },
+        { .pieces = 5, .singles = HM_SINGLES_COUNT, .n_singles = 3 },
+        { .pieces = 5, .singles = HM_SINGLES_LIST, .list = { "ソ一二中ー", 15 } },
+    };
+    struct hm_spm_model base = { 0 };
+    struct hm_selection selection = { 0 };
+    struct hm_error err = { 0 };
+    struct hm_buf bytes = { 0 };
+
+    assert_ok(hm_spm_model_build(pieces, 4, false, &bytes, &err), err);
+    assert_ok(hm_spm_model_parse((struct hm_str){ bytes.ptr, bytes.len }, "base", &base, &err),
+              err);
+    for (size_t i = 0; i < 4; i++) {
+        assert_ok(hm_piece_select(&of_kana, &base, &options[i], &selection, &err), err);
+        assert_int_equal(selection.n_merges, 2);
+        assert_int_equal(selection.n_singles, 3);
+        assert_true(hm_str_equal(selection.piece[0].text, hm_str_of("の中")));
+        assert_true(hm_str_equal(selection.piece[1].text, hm_str_of("一二")));
+        assert_true(hm_str_equal(selection.piece[2].text, hm_str_of("一")));
+        hm_selection_release(&selection);
+    }
+    const struct hm_select_options alone = { .pieces = 6, .singles = HM_SINGLES_ALL };
+    assert_ok(hm_piece_select(&of_kana, NULL, &alone, &selection, &err), err);
+    assert_int_equal(selection.n_singles, 4); /* no base: the library's list as it is */
+    assert_true(hm_str_equal(selection.piece[2].text, hm_str_of("ソ")));
+    hm_selection_release(&selection);
+    hm_spm_model_release(&base);
+    hm_buf_release(&bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_auto), cmocka_unit_test(test_count_and_all),
         cmocka_unit_test(test_list), cmocka_unit_test(test_standard),
-        cmocka_unit_test(test_base),
+        cmocka_unit_test(test_base), cmocka_unit_test(test_kana),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
