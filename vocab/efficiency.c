@@ -5,6 +5,7 @@
  * order change a bit of them. Results are efficiency_result.c's, intervals resample.c's; reading
  * text and showing numbers is the caller's.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -184,6 +185,22 @@ static struct hm_token_sums ids_tally(const struct hm_any_tokenizer *tokenizer,
     return sums;
 }
 
+/* Of a SentencePiece model; others have one implementation. */
+static int ids_verify(const struct measure *measure, const struct hm_any_tokenizer *tokenizer,
+                      const struct document *document, struct worker *worker)
+{
+    uint64_t every = measure->all.options->verify;
+
+    if (every == 0 || document->number % every != 0 || !tokenizer->spm)
+        return HM_OK;
+    int status = hm_tokenizer_verify(tokenizer->spm, text_of(measure, document), worker->ids.id,
+                                     worker->ids.count, &worker->err);
+    if (status < 0)
+        hm_error_prefix(&worker->err, "document %" PRIu64 " of set '%s'", document->number,
+                        measure->all.set[document->set].name);
+    return status;
+}
+
 static void encode_unit(void *context, size_t index, int worker_number)
 {
     struct measure *measure = context;
@@ -197,7 +214,8 @@ static void encode_unit(void *context, size_t index, int worker_number)
     if (worker->failed < index ||
         worker_failed(worker, index,
                       hm_any_tokenizer_encode(tokenizer, text_of(measure, document), &worker->ids,
-                                              &worker->err)))
+                                              &worker->err)) ||
+        worker_failed(worker, index, ids_verify(measure, tokenizer, document, worker)))
         return;
     encoding->sums = ids_tally(tokenizer, &worker->ids, worker->count[which],
                                measure->all.set[document->set].seen[which]);

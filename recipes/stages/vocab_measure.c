@@ -16,11 +16,13 @@
 struct config {
     struct stage_text text;
     double confidence;
+    uint64_t verify;
     struct hm_text_list parity, context;
 };
 
 static const struct hm_field fields[] = {
     STAGE_TEXT_FIELDS(struct config, text),
+    STAGE_VERIFY_FIELD(struct config),
     { .name = "confidence",
       .type = HM_FIELD_DOUBLE,
       .offset = offsetof(struct config, confidence),
@@ -84,7 +86,10 @@ static int tokenizers_open(const struct hm_stage_run *run, struct measured *m, s
             m->path[m->n_tokenizers] = path;
             m->label[m->n_tokenizers] = named ? input->set[i].name : hm_path_tail(path, 2);
             HM_TRY(hm_any_tokenizer_open(path, &m->tokenizer[m->n_tokenizers], err));
+            const struct hm_tokenizer *spm = m->tokenizer[m->n_tokenizers]->spm;
             m->n_tokenizers++;
+            if (spm)
+                HM_TRY(hm_stage_encoder_note(run, m->label[m->n_tokenizers - 1], spm, err));
         }
     }
     return HM_OK;
@@ -127,6 +132,7 @@ static int measure_text(const struct hm_stage_run *run, struct measured *m,
     const struct hm_efficiency_options options = {
         .confidence = config->confidence,
         .seed = run->seed,
+        .verify = config->verify,
         .parity = pair,
         .n_parity = config->parity.count,
         .sorted = config->text.set_field && config->text.set_field[0],

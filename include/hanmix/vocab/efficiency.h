@@ -20,7 +20,8 @@ struct hm_efficiency_options {
     uint64_t seed;
     const struct hm_parity_pair *parity;
     size_t n_parity;
-    bool sorted; /* sets by name, not in order of appearance */
+    bool sorted;     /* sets by name, not in order of appearance */
+    uint64_t verify; /* one document in so many is encoded by libsentencepiece too; 0 none */
 };
 
 struct hm_token_sums {
