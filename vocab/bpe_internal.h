@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What han_runs.c shares with the trainer (aggregated runs as UTF-16 units, walked in place), and
- * the state of one training shared by bpe_*.c: bpe_corpus.c makes slots and first pairs,
- * bpe_pairs.c keeps pairs and their queue, bpe_merge.c applies one merge. Private to vocab/.
+ * the state of one training shared by bpe_*.c: bpe_corpus.c finds the first pairs, bpe_slots.c lays
+ * the text into slots, bpe_pairs.c keeps pairs and their queue, bpe_places.c lists where they are,
+ * bpe_merge.c applies one merge. Private to vocab/.
  */
 #ifndef HANMIX_VOCAB_BPE_INTERNAL_H
 #define HANMIX_VOCAB_BPE_INTERNAL_H
@@ -31,7 +32,8 @@ static inline uint32_t hm_run_code(const uint16_t *unit, uint32_t *i)
     return code;
 }
 
-#define BPE_CODES 0x110000u
+#define BPE_INLINE static inline __attribute__((always_inline)) /* for constants to specialise */
+#define BPE_CODES  0x110000u
 
 /*
  * Where the trainer takes its text from: every distinct segment of part `part`, the same each time.
@@ -49,10 +51,11 @@ struct bpe_segments {
 struct bpe_segments hm_bpe_segments_of(const struct hm_han_counts *counts);
 
 /*
- * The text of a training: every segment's symbols in slots, one slot a character, a zero slot
- * before the first and after each segment. A symbol of n characters fills n slots: its id stands in
- * the first and in the last, the others hold what no pair can match. Segments lie by weight, so
- * that a slot's weight is found from its class (weights are few).
+ * The text of a training: every segment's symbols in slots of 16 bits, or 32 where ids need them,
+ * a zero slot before the first and after each segment. A character fills one slot, a merged symbol
+ * as many as its halves did: its id stands in the first and in the last, what is between matches no
+ * pair and is not zero. Now and then all symbols shrink to one slot (bpe_places.c). Segments lie by
+ * weight, so that a slot's weight is found from its class (weights are few).
  */
 struct bpe_weight_class {
     uint64_t weight;
@@ -62,12 +65,13 @@ struct bpe_weight_class {
 struct bpe_pair {
     uint32_t left, right; /* symbols */
     uint64_t count;       /* weighted occurrences now */
-    uint32_t *position;   /* first slots, ascending; some may be stale */
+    uint32_t *position;   /* first slots, ascending; some may be stale. NULL: not listed */
     uint32_t n_positions;
-    uint32_t block; /* whose memory position is: 0 = the first, else 1 + number of the merge */
+    uint32_t block; /* whose memory position is: see bpe_trainer */
     /* order among equal counts: fewer characters, then code points, as far as they fit */
     uint64_t tie;
-    bool dead; /* merged, refused, or too rare to matter */
+    bool dead;    /* merged, refused, or too rare to matter */
+    bool refused; /* its text was made by another split; its halves may still grow together */
 };
 
 struct bpe_pair_key { /* an entry of the table of pairs */
@@ -87,15 +91,13 @@ struct bpe_side {       /* what one merge does to pairs with one neighbour */
     uint32_t fill;      /* where the next one goes; UINT32_MAX: not kept */
 };
 
-struct bpe_event { /* a neighbour and the first slot of the new pair */
-    uint32_t symbol, position;
-};
-
-struct bpe_block { /* positions of the pairs that one merge made */
+struct bpe_block { /* positions of some pairs */
     uint32_t *position;
     size_t bytes;
     uint32_t live; /* pairs that still use it */
 };
+
+#define BPE_LIST_BLOCKS 64u
 
 struct bpe_trainer {
     const struct hm_ctl *ctl;
@@ -116,8 +118,12 @@ struct bpe_trainer {
     uint64_t *symbol_count; /* characters: occurrences; merges: pair count when merged */
     uint32_t *string_table; /* merges by their text; power of two */
     size_t string_size;
-    uint32_t *slot;
+    /* Ids in slots: characters that reach the floor keep their numbers, merges follow at once. */
+    uint32_t n_slot_chars;
+    bool wide;  /* slots of 32 bits */
+    void *slot; /* [n_slots] */
     uint32_t n_slots;
+    uint8_t *width; /* [cap_symbols] slots that a symbol fills, by its id in slots */
     struct bpe_weight_class *weight_class;
     size_t n_weight_classes, cap_weight_classes;
     struct bpe_pair *pair; /* 0 is none */
@@ -126,13 +132,46 @@ struct bpe_trainer {
     size_t pair_table_size;
     struct bpe_queue_entry *queue; /* binary heap, most frequent first */
     size_t n_queue, cap_queue;
-    struct bpe_block *block;  /* wanted + 1 */
-    struct bpe_side *side[2]; /* left and right neighbours, by symbol */
-    uint32_t *touched[2];     /* neighbours met */
+    /* Lists of places: those made by looking through all slots, by falling count, then those of
+     * the pairs that each merge made. A new pair rarer than list_floor is not listed. */
+    struct bpe_block *block; /* [BPE_LIST_BLOCKS + wanted + 1] */
+    uint64_t list_floor;
+    uint64_t list_limit, list_bytes; /* bound (0: none but the limit), and what they take now */
+    struct bpe_side *side[2];        /* left and right neighbours, by id in slots */
+    uint32_t *touched[2];            /* neighbours met */
     size_t n_touched[2];
-    struct bpe_event *event[3]; /* left, right, the new symbol itself */
-    size_t n_events[3], cap_events[3];
 };
+
+static inline uint32_t bpe_slot_get(const void *slot, size_t at, bool wide)
+{
+    return wide ? ((const uint32_t *)slot)[at] : ((const uint16_t *)slot)[at];
+}
+
+static inline void bpe_slot_set(void *slot, size_t at, uint32_t id, bool wide)
+{
+    if (wide)
+        ((uint32_t *)slot)[at] = id;
+    else
+        ((uint16_t *)slot)[at] = (uint16_t)id;
+}
+
+static inline uint64_t bpe_slot_bytes(const struct bpe_trainer *trainer, uint64_t n_slots)
+{
+    return n_slots * (trainer->wide ? sizeof(uint32_t) : sizeof(uint16_t));
+}
+
+static inline uint32_t bpe_slot_id(const struct bpe_trainer *trainer, uint32_t symbol)
+{
+    return symbol <= trainer->n_chars ? symbol : symbol - trainer->n_chars + trainer->n_slot_chars;
+}
+
+static inline uint32_t bpe_slot_symbol(const struct bpe_trainer *trainer, uint32_t id)
+{
+    return id <= trainer->n_slot_chars ? id : id - trainer->n_slot_chars + trainer->n_chars;
+}
+
+/* Index of the weight class of a slot. */
+size_t hm_bpe_class_find(const struct bpe_trainer *trainer, uint32_t position);
 
 /* Where a pair of symbols begins to be looked for. */
 static inline uint64_t bpe_pair_hash(uint64_t key)
@@ -159,27 +198,58 @@ int hm_bpe_characters_count(struct bpe_trainer *trainer, const struct hm_han_cou
 int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                        uint64_t lower, struct hm_error *err);
 
-/* bpe_slots.c: slots from segments (two walks); then places of the existing pairs, and the queue.
- */
+/* bpe_slots.c: slots from segments (two walks), when pairs and floor are known. */
 int hm_bpe_slots_lay(struct bpe_trainer *trainer, const struct bpe_segments *segments,
                      struct hm_error *err);
-int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err);
 void hm_bpe_slots_unload(struct bpe_trainer *trainer);
+
+/* bpe_places.c: queue the first pairs; none is listed yet. */
+int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err);
+/* Make slots smaller and list the places of as many pairs as memory allows, the most frequent first
+ * and `best` before all. */
+int hm_bpe_places_find(struct bpe_trainer *trainer, uint32_t best, struct hm_error *err);
+/* Bytes of lists that may still be made. */
+uint64_t hm_bpe_places_room(const struct bpe_trainer *trainer);
+void hm_bpe_places_drop(struct bpe_trainer *trainer);
 
 /* bpe_pairs.c */
 /* 0 = none */
-uint32_t hm_bpe_pair_find(const struct bpe_trainer *trainer, uint32_t left, uint32_t right);
+static inline uint32_t bpe_pair_find(const struct bpe_trainer *trainer, uint32_t left,
+                                     uint32_t right)
+{
+    const struct bpe_pair_key *table = trainer->pair_table;
+    uint64_t key = (uint64_t)left << 32 | right;
+    size_t mask = trainer->pair_table_size - 1;
+    size_t at = bpe_pair_hash(key) & mask;
+
+    while (table[at].key && table[at].key != key)
+        at = (at + 1) & mask;
+    return table[at].pair;
+}
+
+static inline void bpe_pair_prefetch(const struct bpe_trainer *trainer, uint32_t left,
+                                     uint32_t right)
+{
+    size_t mask = trainer->pair_table_size - 1;
+
+    __builtin_prefetch(&trainer->pair_table[bpe_pair_hash((uint64_t)left << 32 | right) & mask]);
+}
+
+/* Room for so many pairs more. */
+int hm_bpe_pairs_reserve(struct bpe_trainer *trainer, size_t more, struct hm_error *err);
 int hm_bpe_pair_new(struct bpe_trainer *trainer, uint32_t left, uint32_t right, uint64_t count,
                     uint32_t *ret_pair, struct hm_error *err);
-int hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err);
+/* There is room, reserved. */
+void hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair);
 /* The most frequent pair, taken from the queue; 0 when no pair reaches the floor. */
 uint32_t hm_bpe_pair_best(struct bpe_trainer *trainer);
 void hm_bpe_pair_kill(struct bpe_trainer *trainer, uint32_t pair);
 void hm_bpe_pairs_unload(struct bpe_trainer *trainer);
 
-/* bpe_merge.c: make the new symbol and apply it; *ret_made false: its text existed, the pair is
- * dead. */
-int hm_bpe_merge_apply(struct bpe_trainer *trainer, uint32_t pair, bool *ret_made,
-                       struct hm_error *err);
+/* bpe_merge.c */
+/* Room for all that a merge of this pair makes except lists. */
+int hm_bpe_merge_reserve(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err);
+/* Make the new symbol of a listed pair and apply it; when its text exists, the pair is dead. */
+int hm_bpe_merge_apply(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err);
 
 #endif

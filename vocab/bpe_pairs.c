@@ -9,7 +9,7 @@
 
 #include "bpe_internal.h"
 
-#define TABLE_FIRST 1024u
+#define FIRST 1024u
 
 static size_t table_at(const struct bpe_trainer *trainer, uint64_t key)
 {
@@ -22,17 +22,10 @@ static size_t table_at(const struct bpe_trainer *trainer, uint64_t key)
     return at;
 }
 
-uint32_t hm_bpe_pair_find(const struct bpe_trainer *trainer, uint32_t left, uint32_t right)
-{
-    if (!trainer->n_pairs)
-        return 0;
-    return trainer->pair_table[table_at(trainer, (uint64_t)left << 32 | right)].pair;
-}
-
 static int table_grow(struct bpe_trainer *trainer, struct hm_error *err)
 {
     size_t old_size = trainer->pair_table_size;
-    size_t size = old_size ? 2 * old_size : TABLE_FIRST;
+    size_t size = old_size ? 2 * old_size : FIRST;
     struct bpe_pair_key *old = trainer->pair_table;
     struct bpe_pair_key *table = hm_bpe_resize(trainer, NULL, 0, size * sizeof(*table), err);
 
@@ -73,25 +66,49 @@ static uint64_t pair_tie(const struct bpe_trainer *trainer, const struct bpe_pai
            (uint64_t)pair_code(trainer, pair, 1) << 14 | third >> 7;
 }
 
+/* Double *cap until it holds `need`. */
+static void *array_grow(struct bpe_trainer *trainer, void *array, size_t *cap, size_t need,
+                        size_t size, struct hm_error *err)
+{
+    size_t wanted = *cap ? *cap : FIRST;
+
+    while (wanted < need)
+        wanted *= 2;
+    if (wanted == *cap)
+        return array;
+    void *grown = hm_bpe_resize(trainer, array, *cap * size, wanted * size, err);
+    if (grown)
+        *cap = wanted;
+    return grown;
+}
+
+int hm_bpe_pairs_reserve(struct bpe_trainer *trainer, size_t more, struct hm_error *err)
+{
+    size_t need = trainer->n_pairs + more + 1;
+
+    if (need > UINT32_MAX)
+        return hm_fail(err, HM_ERR_NOFIT, "more pairs than can be numbered: ask for fewer pieces");
+    struct bpe_pair *pair =
+        array_grow(trainer, trainer->pair, &trainer->cap_pairs, need, sizeof(*pair), err);
+    if (!pair)
+        return err->code;
+    trainer->pair = pair;
+    struct bpe_queue_entry *queue =
+        array_grow(trainer, trainer->queue, &trainer->cap_queue, need, sizeof(*queue), err);
+    if (!queue)
+        return err->code;
+    trainer->queue = queue;
+    while (2 * need > trainer->pair_table_size)
+        HM_TRY(table_grow(trainer, err));
+    return HM_OK;
+}
+
 int hm_bpe_pair_new(struct bpe_trainer *trainer, uint32_t left, uint32_t right, uint64_t count,
                     uint32_t *ret_pair, struct hm_error *err)
 {
     size_t number = trainer->n_pairs ? trainer->n_pairs : 1;
 
-    if (number >= trainer->cap_pairs) {
-        size_t cap = trainer->cap_pairs ? 2 * trainer->cap_pairs : TABLE_FIRST;
-        struct bpe_pair *grown = hm_bpe_resize(
-            trainer, trainer->pair, trainer->cap_pairs * sizeof(*grown), cap * sizeof(*grown), err);
-        if (!grown)
-            return err->code;
-        trainer->pair = grown;
-        trainer->cap_pairs = cap;
-    }
-    if (number >= UINT32_MAX)
-        return hm_fail(err, HM_ERR_NOFIT, "more pairs than can be numbered");
-    if (2 * number >= trainer->pair_table_size)
-        if (table_grow(trainer, err) < 0)
-            return err->code;
+    HM_TRY(hm_bpe_pairs_reserve(trainer, 1, err));
     trainer->pair[0] = (struct bpe_pair){ .dead = true };
     struct bpe_pair *pair = &trainer->pair[number];
     *pair = (struct bpe_pair){ .left = left, .right = right, .count = count };
@@ -124,27 +141,16 @@ static bool entry_before(const struct bpe_trainer *trainer, const struct bpe_que
     return trainer->symbol_len[first->left] < trainer->symbol_len[second->left];
 }
 
-int hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err)
+void hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair)
 {
     struct bpe_queue_entry entry = { trainer->pair[pair].count, trainer->pair[pair].tie, pair };
-
-    if (trainer->n_queue == trainer->cap_queue) {
-        size_t cap = trainer->cap_queue ? 2 * trainer->cap_queue : TABLE_FIRST;
-        struct bpe_queue_entry *grown =
-            hm_bpe_resize(trainer, trainer->queue, trainer->cap_queue * sizeof(*grown),
-                          cap * sizeof(*grown), err);
-        if (!grown)
-            return err->code;
-        trainer->queue = grown;
-        trainer->cap_queue = cap;
-    }
     size_t at = trainer->n_queue++;
+
     while (at > 0 && entry_before(trainer, &entry, &trainer->queue[(at - 1) / 2])) {
         trainer->queue[at] = trainer->queue[(at - 1) / 2];
         at = (at - 1) / 2;
     }
     trainer->queue[at] = entry;
-    return HM_OK;
 }
 
 /* Put `entry` at the top and let it sink. */
@@ -199,23 +205,24 @@ void hm_bpe_pair_kill(struct bpe_trainer *trainer, uint32_t number)
     struct bpe_block *block = &trainer->block[pair->block];
 
     pair->dead = true;
-    pair->position = NULL;
-    pair->n_positions = 0;
-    if (--block->live == 0) {
+    if (pair->position && --block->live == 0) {
+        trainer->list_bytes -= block->bytes;
         hm_bpe_drop(trainer, block->position, block->bytes);
         *block = (struct bpe_block){ 0 };
     }
+    pair->position = NULL;
+    pair->n_positions = 0;
 }
 
 void hm_bpe_pairs_unload(struct bpe_trainer *trainer)
 {
+    hm_bpe_places_drop(trainer);
     hm_bpe_drop(trainer, trainer->pair, trainer->cap_pairs * sizeof(*trainer->pair));
     hm_bpe_drop(trainer, trainer->pair_table,
                 trainer->pair_table_size * sizeof(*trainer->pair_table));
     hm_bpe_drop(trainer, trainer->queue, trainer->cap_queue * sizeof(*trainer->queue));
-    for (size_t i = 0; trainer->block && i <= trainer->wanted; i++)
-        hm_bpe_drop(trainer, trainer->block[i].position, trainer->block[i].bytes);
-    hm_bpe_drop(trainer, trainer->block, (trainer->wanted + 1) * sizeof(*trainer->block));
+    hm_bpe_drop(trainer, trainer->block,
+                (BPE_LIST_BLOCKS + trainer->wanted + 1) * sizeof(*trainer->block));
     trainer->pair = NULL;
     trainer->pair_table = NULL;
     trainer->queue = NULL;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The trainer's text in memory: segments laid out by weight in slots, and for every pair of
- * characters the list of its places. Order among segments of one weight does not matter to the
- * merges. Segments are walked twice, parts in parallel: to know how many slots each weight takes,
- * then to lay them there.
+ * The trainer's text in memory: segments laid out by weight in slots. Order among segments of one
+ * weight does not matter to the merges. Segments are walked twice, parts in parallel: to know how
+ * many slots each weight takes, then to lay them there.
  */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bpe_internal.h"
 #include "han_store.h"
@@ -15,7 +15,6 @@
 #define SMALL_WEIGHTS 1024u
 #define LARGE_FIRST   64u
 #define STOP_EVERY    65536u /* segments between two looks at the stop flag */
-#define UNIT_SLOTS    65536u /* slots whose pairs one unit finds */
 
 /* --- segments of counts in memory ------------------------------------------------------------- */
 
@@ -245,12 +244,28 @@ static int segment_lay(void *user, const struct hm_run *run)
         return hm_fail(&part->err, HM_ERR_FORMAT,
                        "Han runs differ between two walks over them: the files they were kept in "
                        "were changed by another program");
-    uint32_t *slot = trainer->slot + *next;
-    for (uint32_t i = 0; i < run->n_units;)
-        *slot++ = trainer->symbol_of[hm_run_code(run->unit, &i)];
-    *slot = 0;
-    *next += length + (uint64_t)1;
+    uint64_t at = *next;
+    for (uint32_t i = 0; i < run->n_units;) {
+        uint32_t symbol = trainer->symbol_of[hm_run_code(run->unit, &i)];
+        bpe_slot_set(trainer->slot, at++, symbol <= trainer->n_slot_chars ? symbol : 0,
+                     trainer->wide);
+    }
+    bpe_slot_set(trainer->slot, at++, 0, trainer->wide);
+    *next = at;
     return HM_OK;
+}
+
+/* Characters rarer than the floor are in no pair: they separate. One id stands for what is within a
+ * symbol. */
+static void ids_choose(struct bpe_trainer *trainer)
+{
+    uint32_t n = 0;
+
+    while (n < trainer->n_chars && trainer->symbol_count[n + 1] >= trainer->floor)
+        n++;
+    trainer->n_slot_chars = n;
+    trainer->wide = n + trainer->wanted >= UINT16_MAX;
+    memset(trainer->width, 1, trainer->cap_symbols);
 }
 
 static int lay(struct bpe_trainer *trainer, struct laying *laying, struct hm_error *err)
@@ -266,11 +281,11 @@ static int lay(struct bpe_trainer *trainer, struct laying *laying, struct hm_err
                        " places and 4294967295 can be numbered: sample the text",
                        trainer->wanted, slots);
     HM_TRY(classes_make(trainer, laying, err));
-    trainer->slot = hm_bpe_resize(trainer, NULL, 0, slots * sizeof(uint32_t), err);
+    trainer->slot = hm_bpe_resize(trainer, NULL, 0, bpe_slot_bytes(trainer, slots), err);
     if (!trainer->slot)
         return err->code;
     trainer->n_slots = (uint32_t)slots;
-    trainer->slot[0] = 0;
+    bpe_slot_set(trainer->slot, 0, 0, trainer->wide);
     return parts_walk(laying, segment_lay, err);
 }
 
@@ -283,6 +298,7 @@ int hm_bpe_slots_lay(struct bpe_trainer *trainer, const struct bpe_segments *seg
     laying.part = hm_bpe_zeroed(trainer, part_bytes, err);
     if (!laying.part)
         return err->code;
+    ids_choose(trainer);
     for (size_t i = 0; i < segments->n_parts; i++)
         laying.part[i].trainer = trainer;
     int status = lay(trainer, &laying, err);
@@ -293,83 +309,26 @@ int hm_bpe_slots_lay(struct bpe_trainer *trainer, const struct bpe_segments *seg
     return status;
 }
 
-/* --- places ----------------------------------------------------------------------------------- */
+/* --- slots ------------------------------------------------------------------------------------ */
 
-struct finding {
-    const struct bpe_trainer *trainer;
-    uint32_t *pair; /* by slot: the pair that begins there, 0 = none */
-};
-
-static void find_unit(void *context, size_t index, int worker)
+size_t hm_bpe_class_find(const struct bpe_trainer *trainer, uint32_t position)
 {
-    struct finding *finding = context;
-    const struct bpe_trainer *trainer = finding->trainer;
-    uint32_t first = (uint32_t)index * UNIT_SLOTS;
-    uint32_t after = trainer->n_slots - first < UNIT_SLOTS ? trainer->n_slots : first + UNIT_SLOTS;
+    size_t low = 0;
+    size_t high = trainer->n_weight_classes;
 
-    (void)worker;
-    for (uint32_t p = first; p < after; p++) {
-        uint32_t left = trainer->slot[p];
-        uint32_t right = p + 1 < trainer->n_slots ? trainer->slot[p + 1] : 0;
-        finding->pair[p] = left && right ? hm_bpe_pair_find(trainer, left, right) : 0;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (trainer->weight_class[middle].end <= position)
+            low = middle + 1;
+        else
+            high = middle;
     }
-}
-
-/* Room for every pair's list, in one block. */
-static int lists_open(struct bpe_trainer *trainer, const uint32_t *pair, struct hm_error *err)
-{
-    struct bpe_block *block = &trainer->block[0];
-    size_t total = 0;
-
-    for (uint32_t p = 0; p < trainer->n_slots; p++) {
-        trainer->pair[pair[p]].n_positions++;
-        total += pair[p] != 0;
-    }
-    block->position = hm_bpe_resize(trainer, NULL, 0, total * sizeof(uint32_t), err);
-    if (!block->position)
-        return err->code;
-    block->bytes = total * sizeof(uint32_t);
-    block->live = (uint32_t)trainer->n_pairs - 1;
-    total = 0;
-    for (size_t i = 1; i < trainer->n_pairs; i++) {
-        trainer->pair[i].position = block->position + total;
-        total += trainer->pair[i].n_positions;
-        trainer->pair[i].n_positions = 0;
-    }
-    return HM_OK;
-}
-
-int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err)
-{
-    size_t block_bytes = (trainer->wanted + 1) * sizeof(*trainer->block);
-    size_t pair_bytes = trainer->n_slots * sizeof(uint32_t);
-    struct finding finding = { .trainer = trainer };
-    int status = HM_OK;
-
-    trainer->block = hm_bpe_zeroed(trainer, block_bytes, err);
-    if (!trainer->block)
-        return err->code;
-    if (trainer->n_pairs == 0)
-        return HM_OK;
-    finding.pair = hm_bpe_resize(trainer, NULL, 0, pair_bytes, err);
-    if (!finding.pair)
-        return err->code;
-    hm_parallel_for(hm_units(trainer->n_slots, UNIT_SLOTS), find_unit, &finding);
-    status = lists_open(trainer, finding.pair, err);
-    for (uint32_t p = 0; status == HM_OK && p < trainer->n_slots; p++) {
-        struct bpe_pair *pair = &trainer->pair[finding.pair[p]];
-        if (finding.pair[p])
-            pair->position[pair->n_positions++] = p;
-    }
-    hm_bpe_drop(trainer, finding.pair, pair_bytes);
-    for (uint32_t i = 1; status == HM_OK && i < trainer->n_pairs; i++)
-        status = hm_bpe_pair_queue(trainer, i, err);
-    return status;
+    return low;
 }
 
 void hm_bpe_slots_unload(struct bpe_trainer *trainer)
 {
-    hm_bpe_drop(trainer, trainer->slot, trainer->n_slots * sizeof(uint32_t));
+    hm_bpe_drop(trainer, trainer->slot, bpe_slot_bytes(trainer, trainer->n_slots));
     hm_bpe_drop(trainer, trainer->weight_class,
                 trainer->cap_weight_classes * sizeof(*trainer->weight_class));
     trainer->slot = NULL;

@@ -2,9 +2,9 @@
 /*
  * Exact BPE training: takes the best pair, merges it, again and again. Owns the options, the memory
  * limit, the trainer's life and the result; text, pairs and merging are in bpe_corpus.c,
- * bpe_slots.c, bpe_pairs.c and bpe_merge.c. When the guessed floor (see bpe_corpus.c) turns out to
- * lie above the last merge's count, training starts again with a lower one; at floor 1 nothing is
- * left out.
+ * bpe_slots.c, bpe_pairs.c, bpe_places.c and bpe_merge.c. When the guessed floor (see bpe_corpus.c)
+ * turns out to lie above the last merge's count, training starts again with a lower one; at floor 1
+ * nothing is left out.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -52,6 +52,7 @@ static void symbols_unload(struct bpe_trainer *trainer)
     hm_bpe_drop(trainer, trainer->symbol_of, BPE_CODES * sizeof(uint32_t));
     hm_bpe_drop(trainer, trainer->symbol_first, n * sizeof(uint32_t));
     hm_bpe_drop(trainer, trainer->symbol_len, n);
+    hm_bpe_drop(trainer, trainer->width, n);
     hm_bpe_drop(trainer, trainer->symbol_count, n * sizeof(uint64_t));
     hm_bpe_drop(trainer, trainer->code, trainer->cap_codes * sizeof(uint32_t));
     hm_bpe_drop(trainer, trainer->string_table, trainer->string_size * sizeof(uint32_t));
@@ -59,9 +60,6 @@ static void symbols_unload(struct bpe_trainer *trainer)
         hm_bpe_drop(trainer, trainer->side[side], n * sizeof(struct bpe_side));
         hm_bpe_drop(trainer, trainer->touched[side], n * sizeof(uint32_t));
     }
-    for (int side = 0; side < 3; side++)
-        hm_bpe_drop(trainer, trainer->event[side],
-                    trainer->cap_events[side] * sizeof(struct bpe_event));
 }
 
 void *hm_bpe_zeroed(struct bpe_trainer *trainer, size_t bytes, struct hm_error *err)
@@ -91,6 +89,7 @@ static int symbols_load(struct bpe_trainer *trainer, const struct hm_han_counts 
         whole && (trainer->symbol_of = hm_bpe_zeroed(trainer, BPE_CODES * sizeof(uint32_t), err));
     whole = whole && (trainer->symbol_first = hm_bpe_zeroed(trainer, n * sizeof(uint32_t), err));
     whole = whole && (trainer->symbol_len = hm_bpe_zeroed(trainer, n, err));
+    whole = whole && (trainer->width = hm_bpe_zeroed(trainer, n, err));
     whole = whole && (trainer->symbol_count = hm_bpe_zeroed(trainer, n * sizeof(uint64_t), err));
     whole =
         whole && (trainer->code = hm_bpe_zeroed(trainer, (n_chars + 1) * sizeof(uint32_t), err));
@@ -110,20 +109,37 @@ static int stop_look(struct bpe_trainer *trainer, struct hm_error *err)
     return HM_OK;
 }
 
-static void progress_tell(const struct bpe_trainer *trainer, size_t made)
+static void progress_tell(const struct bpe_trainer *trainer, const char *detail)
 {
-    struct hm_progress progress = {
-        .what = "train", .unit = "merges", .done = made, .total = trainer->wanted
-    };
+    struct hm_progress progress = { .what = "train",
+                                    .unit = "merges",
+                                    .done = trainer->n_symbols - trainer->n_chars,
+                                    .total = trainer->wanted,
+                                    .detail = detail };
 
     hm_ctl_progress(trainer->ctl, &progress);
+}
+
+/* Apply the merge of the best pair; find its places first when it is not listed. */
+static int merge_make(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err)
+{
+    if (hm_bpe_merge_reserve(trainer, pair, err) < 0) {
+        if (err->code != HM_ERR_NOFIT)
+            return err->code;
+        hm_bpe_places_drop(trainer);
+        HM_TRY(hm_bpe_merge_reserve(trainer, pair, err));
+    }
+    if (!trainer->pair[pair].position) {
+        progress_tell(trainer, "looking through the text");
+        HM_TRY(hm_bpe_places_find(trainer, pair, err));
+    }
+    return hm_bpe_merge_apply(trainer, pair, err);
 }
 
 /* Merge until all are made or no pair reaches the floor. */
 static int merges_make(struct bpe_trainer *trainer, const struct hm_han_counts *counts,
                        uint64_t lower, struct hm_error *err)
 {
-    bool made;
     uint32_t pair;
 
     trainer->n_symbols = trainer->n_chars;
@@ -138,12 +154,12 @@ static int merges_make(struct bpe_trainer *trainer, const struct hm_han_counts *
         if (step % STOP_EVERY == 0 && stop_look(trainer, err) < 0)
             return err->code;
         if (step % PROGRESS_EVERY == 0)
-            progress_tell(trainer, trainer->n_symbols - trainer->n_chars);
-        if (hm_bpe_merge_apply(trainer, pair, &made, err) < 0)
+            progress_tell(trainer, NULL);
+        if (merge_make(trainer, pair, err) < 0)
             return err->code;
     }
     if (trainer->n_symbols - trainer->n_chars == trainer->wanted)
-        progress_tell(trainer, trainer->wanted);
+        progress_tell(trainer, NULL);
     return HM_OK;
 }
 
@@ -209,6 +225,7 @@ int hm_bpe_train(const struct hm_han_counts *counts, const struct hm_bpe_options
                                    .used_bytes = hm_han_counts_bytes(counts),
                                    .max_chars = options->max_piece_chars,
                                    .wanted = options->merges,
+                                   .list_limit = options->list_bytes,
                                    .allow_fewer = options->allow_fewer };
     struct hm_bpe_result result = { 0 };
     struct hm_error local = { 0 };

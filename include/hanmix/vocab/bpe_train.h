@@ -78,7 +78,10 @@ struct hm_bpe_options {
     size_t merges;            /* wanted */
     uint32_t max_piece_chars; /* 8 */
     uint64_t memory_bytes;    /* 0 = no limit; more would be needed: HM_ERR_NOFIT */
-    bool allow_fewer;         /* a text with fewer pairs gives what it has, instead of an error */
+    /* bound of the lists of places, which speed the work: the same merges with any; 0: what the
+     * limit leaves */
+    uint64_t list_bytes;
+    bool allow_fewer; /* a text with fewer pairs gives what it has, instead of an error */
 };
 /* Fewer distinct pairs than merges: HM_ERR_FORMAT naming both numbers. */
 int hm_bpe_train(const struct hm_han_counts *counts, const struct hm_bpe_options *options,

@@ -7,6 +7,8 @@
 
 #include <signal.h>
 
+#include "hanmix/base/alloc.h"
+#include "hanmix/base/parallel.h"
 #include "hanmix/base/rng.h"
 #include "hanmix/vocab/bpe_train.h"
 
@@ -167,7 +169,7 @@ static void test_against_definition(void **state)
 
 /* --- limits ----------------------------------------------------------------------------------- */
 
-static struct hm_han_counts *some_counts(size_t runs)
+static struct hm_han_counts *counts_of(size_t runs, uint64_t letters)
 {
     struct hm_han_counts *counts = NULL;
     struct hm_error err = { 0 };
@@ -178,12 +180,17 @@ static struct hm_han_counts *some_counts(size_t runs)
         char utf8[64];
         size_t len = 0;
         for (size_t i = 0; i < 2 + r % 12; i++) {
-            uint64_t a = hm_rng_below(some, 20 * r + i, 200);
+            uint64_t a = hm_rng_below(some, 20 * r + i, letters);
             len += hm_utf8_encode(0x4e00 + (uint32_t)(a * a / 100), utf8 + len);
         }
         assert_ok(hm_han_counts_add(counts, (struct hm_str){ utf8, len }, &err), err);
     }
     return counts;
+}
+
+static struct hm_han_counts *some_counts(size_t runs)
+{
+    return counts_of(runs, 200);
 }
 
 static void test_too_few(void **state)
@@ -243,6 +250,75 @@ static void test_memory_limit(void **state)
     options.memory_bytes = hm_han_counts_bytes(counts);
     assert_fails(hm_bpe_train(counts, &options, NULL, &result, &err), HM_ERR_NOFIT,
                  "raise the memory limit", err);
+    hm_han_counts_free(counts);
+}
+
+/* --- lists of places within a limit ------------------------------------------------------------
+ */
+
+static void lists_counted(void *context, const struct hm_progress *progress)
+{
+    size_t *n = context;
+
+    *n += progress->detail != NULL; /* the text is looked through */
+}
+
+static void same_merges(const struct hm_bpe_result *a, const struct hm_bpe_result *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        assert_true(hm_str_equal(a->merge[i].text, b->merge[i].text));
+        assert_int_equal(a->merge[i].count, b->merge[i].count);
+    }
+}
+
+/* Less and less for lists, until it does not suffice: the same merges each time. Returns how often
+ * the text was looked through at most. */
+static size_t squeeze(const struct hm_han_counts *counts, struct hm_bpe_options options,
+                      const struct hm_bpe_result *expected)
+{
+    size_t most = 0;
+
+    options.list_bytes = 4u << 20;
+    for (int status = HM_OK; status == HM_OK; options.list_bytes /= 2) {
+        struct hm_bpe_result result = { 0 };
+        struct hm_error err = { 0 };
+        size_t n = 0;
+        struct hm_ctl ctl = { .progress = lists_counted, .context = &n };
+        status = hm_bpe_train(counts, &options, &ctl, &result, &err);
+        if (status == HM_OK) {
+            assert_int_equal(result.n_merges, expected->n_merges);
+            same_merges(&result, expected, expected->n_merges);
+            most = n > most ? n : most;
+        } else {
+            assert_int_equal(status, HM_ERR_NOFIT);
+        }
+        hm_bpe_result_release(&result);
+    }
+    return most;
+}
+
+static void test_few_lists(void **state)
+{
+    /* few letters: fewer pairs of them than merges, so no text is cut away and lists are long */
+    struct hm_han_counts *counts = counts_of(20000, 30);
+    struct hm_bpe_options options = { .merges = 1000, .max_piece_chars = 8 };
+    struct hm_bpe_result all = { 0 };
+    struct hm_bpe_result wide = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_ok(hm_bpe_train(counts, &options, NULL, &all, &err), err);
+    for (int threads = 1; threads <= 2; threads++) {
+        hm_threads_set(threads);
+        assert_true(squeeze(counts, options, &all) >= 8);
+    }
+    /* more merges than 16 bits can number */
+    options = (struct hm_bpe_options){ .merges = 70000, .max_piece_chars = 8, .allow_fewer = true };
+    assert_ok(hm_bpe_train(counts, &options, NULL, &wide, &err), err);
+    assert_true(wide.n_merges > all.n_merges);
+    same_merges(&wide, &all, all.n_merges);
+    hm_bpe_result_release(&wide);
+    hm_bpe_result_release(&all);
     hm_han_counts_free(counts);
 }
 
@@ -308,7 +384,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_definition), cmocka_unit_test(test_too_few),
         cmocka_unit_test(test_memory_limit),       cmocka_unit_test(test_stop_and_progress),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_out_of_memory),      cmocka_unit_test(test_few_lists),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

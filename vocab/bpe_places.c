@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where pairs are: lists of their places, found by looking through all slots. Under a memory limit
+ * only the most frequent pairs are listed; counts are exact for all, so when the best pair has no
+ * list, all lists are dropped and made again for the pairs that are most frequent then.
+ *
+ * Before that, slots are made smaller: every symbol shrinks to one slot, and segments are cut where
+ * a pair is dead. That is exact: whatever grows from the two sides of such a place is at most as
+ * frequent as the dead pair, and at least as long. Only where a pair was refused because its text
+ * exists may something live grow. Slots are handled in stripes, one to a thread.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "bpe_internal.h"
+#include "hanmix/base/parallel.h"
+
+#define MOST_STRIPES 16u
+#define STRIPE_SLOTS 65536u /* at least */
+#define STOP_EVERY   1048576u
+#define AHEAD        16u /* slots between fetching a pair's line and using it */
+#define OCTAVE_BITS  5u
+#define LEAST_SHARE \
+    16u             /* of all places, one in so many must fit: else the text is read too often */
+#define RANKS 2048u /* counts by their upper OCTAVE_BITS + 1 bits */
+
+union place {
+    uint64_t n;     /* places of a pair in a stripe */
+    uint32_t *next; /* where the next goes; NULL: not listed */
+};
+
+struct stripe {
+    uint32_t first, after; /* slots; first begins a segment */
+    uint32_t kept;         /* slots left of them */
+    size_t first_class, after_class;
+    union place *place; /* [n_pairs] */
+};
+
+struct finding {
+    struct bpe_trainer *trainer;
+    struct stripe stripe[MOST_STRIPES];
+    size_t n_stripes;
+    uint32_t *order; /* [n_order] pairs to be listed, by falling count */
+    size_t n_order;
+    _Atomic bool stopped;
+};
+
+static bool is_alive(const struct bpe_trainer *trainer, const struct bpe_pair *pair)
+{
+    return !pair->dead && pair->count >= trainer->floor;
+}
+
+/* --- smaller slots, and how many places each pair has ----------------------------------------- */
+
+/* Whether pieces may grow over the place between two symbols; counts it for a pair alive. */
+static inline bool place_count(const struct bpe_trainer *trainer, struct stripe *stripe,
+                               uint32_t left, uint32_t right)
+{
+    uint32_t number = bpe_pair_find(trainer, left, right);
+    const struct bpe_pair *pair = &trainer->pair[number];
+
+    if (!is_alive(trainer, pair))
+        return pair->refused;
+    stripe->place[number].n++;
+    return true;
+}
+
+/* Write the stretches of the segment at `read` from `write` on; *write <= read. Returns the slot
+ * behind the segment's separator. */
+BPE_INLINE uint32_t segment_shrink(const struct bpe_trainer *trainer, struct stripe *stripe,
+                                   uint32_t read, uint32_t *write, bool wide)
+{
+    void *slot = trainer->slot;
+    uint32_t start = *write; /* of the stretch */
+    uint32_t end = start;
+    uint32_t left = 0;
+    uint32_t id;
+
+    for (; (id = bpe_slot_get(slot, read, wide)) != 0; read += trainer->width[id]) {
+        uint32_t right = bpe_slot_symbol(trainer, id);
+        if (read + AHEAD + 1 < trainer->n_slots)
+            bpe_pair_prefetch(trainer,
+                              bpe_slot_symbol(trainer, bpe_slot_get(slot, read + AHEAD, wide)),
+                              bpe_slot_symbol(trainer, bpe_slot_get(slot, read + AHEAD + 1, wide)));
+        if (left && !place_count(trainer, stripe, left, right)) {
+            if (end - start == 1) {
+                end = start;
+            } else if (end < read) { /* else there is no room for a separator: it stays whole */
+                bpe_slot_set(slot, end++, 0, wide);
+                start = end;
+            }
+        }
+        bpe_slot_set(slot, end++, id, wide);
+        left = right;
+    }
+    if (end - start == 1)
+        end = start;
+    else if (end > start)
+        bpe_slot_set(slot, end++, 0, wide);
+    *write = end;
+    return read + 1;
+}
+
+BPE_INLINE void stripe_shrink(struct finding *finding, struct stripe *stripe, bool wide)
+{
+    struct bpe_trainer *trainer = finding->trainer;
+    size_t class = hm_bpe_class_find(trainer, stripe->first);
+    uint32_t read = stripe->first;
+    uint32_t write = read;
+    uint32_t look = read;
+
+    stripe->first_class = class;
+    while (read < stripe->after) {
+        if (read >= look) {
+            if (hm_ctl_stopped(trainer->ctl)) {
+                atomic_store(&finding->stopped, true);
+                break;
+            }
+            look = stripe->after - read > STOP_EVERY ? read + STOP_EVERY : stripe->after;
+        }
+        read = segment_shrink(trainer, stripe, read, &write, wide);
+        while (class < trainer->n_weight_classes && trainer->weight_class[class].end == read)
+            trainer->weight_class[class ++].end = write;
+    }
+    stripe->after_class = class;
+    stripe->kept = write - stripe->first;
+}
+
+static void shrink_unit(void *context, size_t index, int worker)
+{
+    struct finding *finding = context;
+
+    (void)worker;
+    if (finding->trainer->wide)
+        stripe_shrink(finding, &finding->stripe[index], true);
+    else
+        stripe_shrink(finding, &finding->stripe[index], false);
+}
+
+/* Equal stripes that begin where segments do. */
+static void stripes_cut(struct finding *finding)
+{
+    const struct bpe_trainer *trainer = finding->trainer;
+    uint32_t n_slots = trainer->n_slots;
+    size_t n =
+        hm_least(hm_least((size_t)hm_threads(), MOST_STRIPES), hm_units(n_slots, STRIPE_SLOTS));
+    uint32_t first = 1;
+
+    finding->n_stripes = n;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t after = (uint64_t)n_slots * (i + 1) / n;
+        if (after < first)
+            after = first;
+        while (after < n_slots && bpe_slot_get(trainer->slot, after - 1, trainer->wide) != 0)
+            after++;
+        finding->stripe[i].first = first;
+        finding->stripe[i].after = first = (uint32_t)after;
+    }
+}
+
+/* Move what is left of the stripes together. */
+static int stripes_join(struct finding *finding, struct hm_error *err)
+{
+    struct bpe_trainer *trainer = finding->trainer;
+    char *slot = trainer->slot;
+    uint32_t end = 1;
+
+    for (size_t i = 0; i < finding->n_stripes; i++) {
+        struct stripe *stripe = &finding->stripe[i];
+        uint32_t shift = stripe->first - end;
+        if (shift > 0)
+            memmove(slot + bpe_slot_bytes(trainer, end),
+                    slot + bpe_slot_bytes(trainer, stripe->first),
+                    bpe_slot_bytes(trainer, stripe->kept));
+        for (size_t class = stripe->first_class; class < stripe->after_class; class ++)
+            trainer->weight_class[class].end -= shift;
+        stripe->first = end;
+        end += stripe->kept;
+        stripe->after = end;
+    }
+    memset(trainer->width, 1, trainer->cap_symbols);
+    void *smaller = hm_bpe_resize(trainer, slot, bpe_slot_bytes(trainer, trainer->n_slots),
+                                  bpe_slot_bytes(trainer, end), err);
+    if (!smaller)
+        return err->code;
+    trainer->slot = smaller;
+    trainer->n_slots = end;
+    return HM_OK;
+}
+
+/* --- which pairs are listed ------------------------------------------------------------------- */
+
+static size_t rank_of(uint64_t count)
+{
+    unsigned bits = 64u - (unsigned)__builtin_clzll(count | 1);
+
+    if (bits <= OCTAVE_BITS + 1)
+        return count;
+    return ((size_t)(bits - OCTAVE_BITS) << OCTAVE_BITS) +
+           (count >> (bits - OCTAVE_BITS - 1) & ((1u << OCTAVE_BITS) - 1));
+}
+
+/* Pairs alive that have places, by falling count as far as ranks tell, `best` first. */
+static void pairs_order(struct finding *finding, uint32_t best)
+{
+    struct bpe_trainer *trainer = finding->trainer;
+    size_t start[RANKS + 1] = { 0 };
+    size_t n = 1;
+
+    for (size_t i = 1; i < trainer->n_pairs; i++)
+        if (i != best && trainer->pair[i].n_positions > 0)
+            start[RANKS - 1 - rank_of(trainer->pair[i].count)]++;
+    for (size_t rank = 0; rank < RANKS; rank++) {
+        size_t here = start[rank];
+        start[rank] = n;
+        n += here;
+    }
+    finding->order[0] = best;
+    for (size_t i = 1; i < trainer->n_pairs; i++)
+        if (i != best && trainer->pair[i].n_positions > 0)
+            finding->order[start[RANKS - 1 - rank_of(trainer->pair[i].count)]++] = (uint32_t)i;
+    finding->n_order = n;
+}
+
+/* Places of every pair alive; a stripe's places begin behind those of the stripes before. Returns
+ * the sum. */
+static uint64_t places_sum(struct finding *finding)
+{
+    struct bpe_trainer *trainer = finding->trainer;
+    uint64_t total = 0;
+
+    for (size_t i = 1; i < trainer->n_pairs; i++) {
+        uint64_t sum = 0;
+        for (size_t s = 0; s < finding->n_stripes; s++) {
+            uint64_t here = finding->stripe[s].place[i].n;
+            finding->stripe[s].place[i].n = sum;
+            sum += here;
+        }
+        trainer->pair[i].n_positions = (uint32_t)sum;
+        total += sum;
+    }
+    return total;
+}
+
+/* Memory for the lists of order[from] up to order[to]. */
+static int block_open(struct finding *finding, uint32_t number, size_t from, size_t to,
+                      uint64_t places, struct hm_error *err)
+{
+    struct bpe_trainer *trainer = finding->trainer;
+    struct bpe_block *block = &trainer->block[number];
+    uint32_t *position = hm_bpe_resize(trainer, NULL, 0, places * sizeof(*position), err);
+
+    if (!position)
+        return err->code;
+    *block = (struct bpe_block){ position, places * sizeof(*position), (uint32_t)(to - from) };
+    trainer->list_bytes += block->bytes;
+    for (size_t i = from; i < to; i++) {
+        struct bpe_pair *pair = &trainer->pair[finding->order[i]];
+        pair->block = number;
+        pair->position = position;
+        position += pair->n_positions;
+    }
+    return HM_OK;
+}
+
+/* List pairs in order while there is room, in blocks that can be given back one by one. */
+static int lists_open(struct finding *finding, uint64_t total, struct hm_error *err)
+{
+    struct bpe_trainer *trainer = finding->trainer;
+    uint64_t bytes = hm_bpe_places_room(trainer);
+    uint64_t room = bytes / sizeof(uint32_t);
+    size_t next = 0;
+
+    if (room < UINT64_MAX / sizeof(uint32_t))
+        room -= room / 4; /* for the lists of new pairs */
+    if (room < total / LEAST_SHARE)
+        return hm_fail(
+            err, HM_ERR_NOFIT,
+            "training %zu merges leaves %" PRIu64 " bytes for lists of places and needs "
+            "%" PRIu64 ": raise the memory limit, ask for fewer pieces or sample the text",
+            trainer->wanted, room * sizeof(uint32_t), total / LEAST_SHARE * sizeof(uint32_t));
+    uint64_t least = (room < total ? room : total) / (BPE_LIST_BLOCKS - 1);
+    for (uint32_t number = 0; number < BPE_LIST_BLOCKS && next < finding->n_order; number++) {
+        size_t from = next;
+        uint64_t places = 0;
+        for (; next < finding->n_order && places <= least; next++) {
+            uint64_t more = trainer->pair[finding->order[next]].n_positions;
+            if (next > 0 && places + more > room)
+                break;
+            places += more;
+        }
+        if (next == from)
+            break;
+        HM_TRY(block_open(finding, number, from, next, places, err));
+        room -= places < room ? places : room;
+    }
+    trainer->list_floor =
+        next < finding->n_order ? trainer->pair[finding->order[next]].count : trainer->floor;
+    return HM_OK;
+}
+
+/* --- the lists -------------------------------------------------------------------------------- */
+
+/* Where the places of every pair listed go; afterwards slots are read once more. */
+static void fill_begin(struct finding *finding)
+{
+    const struct bpe_trainer *trainer = finding->trainer;
+
+    for (size_t s = 0; s < finding->n_stripes; s++)
+        for (size_t i = 1; i < trainer->n_pairs; i++) {
+            union place *place = &finding->stripe[s].place[i];
+            place->next = trainer->pair[i].position ? trainer->pair[i].position + place->n : NULL;
+        }
+}
+
+BPE_INLINE void stripe_fill(struct finding *finding, struct stripe *stripe, bool wide)
+{
+    const struct bpe_trainer *trainer = finding->trainer;
+    const void *slot = trainer->slot;
+    uint32_t left = 0;
+
+    for (uint32_t at = stripe->first; at < stripe->after; at++) {
+        uint32_t right = bpe_slot_symbol(trainer, bpe_slot_get(slot, at, wide));
+        if (at % STOP_EVERY == 0 && hm_ctl_stopped(trainer->ctl)) {
+            atomic_store(&finding->stopped, true);
+            break;
+        }
+        if (at + AHEAD + 1 < trainer->n_slots)
+            bpe_pair_prefetch(trainer,
+                              bpe_slot_symbol(trainer, bpe_slot_get(slot, at + AHEAD, wide)),
+                              bpe_slot_symbol(trainer, bpe_slot_get(slot, at + AHEAD + 1, wide)));
+        if (left && right) {
+            union place *place = &stripe->place[bpe_pair_find(trainer, left, right)];
+            if (place->next)
+                *place->next++ = at - 1;
+        }
+        left = right;
+    }
+}
+
+static void fill_unit(void *context, size_t index, int worker)
+{
+    struct finding *finding = context;
+
+    (void)worker;
+    if (finding->trainer->wide)
+        stripe_fill(finding, &finding->stripe[index], true);
+    else
+        stripe_fill(finding, &finding->stripe[index], false);
+}
+
+static int stop_check(const struct finding *finding, struct hm_error *err)
+{
+    if (atomic_load(&finding->stopped))
+        return hm_fail(err, HM_ERR_STOPPED, "vocabulary training was stopped");
+    return HM_OK;
+}
+
+static int find(struct finding *finding, uint32_t best, struct hm_error *err)
+{
+    struct bpe_trainer *trainer = finding->trainer;
+
+    hm_parallel_for(finding->n_stripes, shrink_unit, finding);
+    HM_TRY(stop_check(finding, err));
+    HM_TRY(stripes_join(finding, err));
+    uint64_t total = places_sum(finding);
+    pairs_order(finding, best);
+    if (trainer->pair[best].n_positions == 0)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "the counts of pairs are not those of the Han runs: the files that these "
+                       "were kept in were changed by another program");
+    HM_TRY(lists_open(finding, total, err));
+    fill_begin(finding);
+    hm_parallel_for(finding->n_stripes, fill_unit, finding);
+    return stop_check(finding, err);
+}
+
+int hm_bpe_places_find(struct bpe_trainer *trainer, uint32_t best, struct hm_error *err)
+{
+    struct finding finding = { .trainer = trainer };
+    size_t place_bytes = trainer->n_pairs * sizeof(union place);
+    size_t order_bytes = trainer->n_pairs * sizeof(uint32_t);
+
+    hm_bpe_places_drop(trainer);
+    stripes_cut(&finding);
+    finding.order = hm_bpe_resize(trainer, NULL, 0, order_bytes, err);
+    int status = finding.order ? HM_OK : err->code;
+    for (size_t s = 0; status == HM_OK && s < finding.n_stripes; s++) {
+        finding.stripe[s].place = hm_bpe_zeroed(trainer, place_bytes, err);
+        status = finding.stripe[s].place ? HM_OK : err->code;
+    }
+    if (status == HM_OK)
+        status = find(&finding, best, err);
+    for (size_t s = 0; s < finding.n_stripes; s++)
+        hm_bpe_drop(trainer, finding.stripe[s].place, place_bytes);
+    hm_bpe_drop(trainer, finding.order, order_bytes);
+    return status;
+}
+
+int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err)
+{
+    size_t n_blocks = BPE_LIST_BLOCKS + trainer->wanted + 1;
+
+    trainer->block = hm_bpe_zeroed(trainer, n_blocks * sizeof(*trainer->block), err);
+    if (!trainer->block)
+        return err->code;
+    for (uint32_t i = 1; i < trainer->n_pairs; i++)
+        hm_bpe_pair_queue(trainer, i);
+    return HM_OK;
+}
+
+/* What pairs may still need is left to them: their arrays grow to the double. */
+uint64_t hm_bpe_places_room(const struct bpe_trainer *trainer)
+{
+    uint64_t used = atomic_load(&trainer->used_bytes) +
+                    trainer->cap_pairs * sizeof(struct bpe_pair) +
+                    trainer->pair_table_size * 2 * sizeof(struct bpe_pair_key) +
+                    trainer->cap_queue * sizeof(struct bpe_queue_entry);
+    uint64_t room = UINT64_MAX;
+
+    if (trainer->limit_bytes)
+        room = trainer->limit_bytes > used ? trainer->limit_bytes - used : 0;
+    if (trainer->list_limit)
+        room = hm_least(room, trainer->list_limit > trainer->list_bytes
+                                  ? trainer->list_limit - trainer->list_bytes
+                                  : 0);
+    return room;
+}
+
+void hm_bpe_places_drop(struct bpe_trainer *trainer)
+{
+    for (size_t i = 0; trainer->block && i <= BPE_LIST_BLOCKS + trainer->wanted; i++) {
+        hm_bpe_drop(trainer, trainer->block[i].position, trainer->block[i].bytes);
+        trainer->block[i] = (struct bpe_block){ 0 };
+    }
+    trainer->list_bytes = 0;
+    for (size_t i = 1; i < trainer->n_pairs; i++) {
+        trainer->pair[i].position = NULL;
+        trainer->pair[i].n_positions = 0;
+    }
+}
