@@ -146,14 +146,16 @@ static int disk_plan(const struct hm_stage_run *run, const struct stage_model *m
     return hm_embed_resize_disk(dir, rows, hm_stage_on_file_system_of(run, dir), ret_bytes, err);
 }
 
-/* Two matrices pass by, one after the other; their old rows are mapped and given back. */
+/* Two matrices pass by, beside both tokenizers, one after the other; their old rows are mapped and
+ * given back. */
 static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_plan,
                       struct hm_error *err)
 {
     const struct config *config = run->config;
     struct stage_model model = { 0 };
-    uint64_t pieces = 0;
+    uint64_t old_pieces = 0, pieces = 0;
 
+    HM_TRY(hm_stage_vocab_size(run, "old", &old_pieces, err));
     HM_TRY(hm_stage_vocab_size(run, "new", &pieces, err));
     HM_TRY(hm_stage_model_plan(run, "model", &model, err));
     uint64_t row_bytes = (uint64_t)model.arch.hidden * hm_dtype_bytes(model.arch.dtype);
@@ -163,6 +165,9 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     int r = hm_stage_plan_memory(
         ret_plan, "tensors",
         hm_embed_resize_bytes(&model.arch, rows, (enum hm_resize_init)config->init), err);
+    if (r == HM_OK)
+        r = hm_stage_plan_memory(ret_plan, "vocabulary", STAGE_PIECE_BYTES * (old_pieces + pieces),
+                                 err);
     if (r == HM_OK)
         r = hm_stage_plan_mapped(ret_plan, "weights", old_rows * row_bytes, err);
     model.old_vocab_size = old_rows;
