@@ -34,7 +34,7 @@ END {
                     printf "<text x=\"%.1f\" y=\"318\" text-anchor=\"middle\">%g</text>\n", at_x(p, size[i]), size[i]
             }
             printf "<path d=\"%s\" fill=\"none\" stroke=\"%s\"/>\n", path, color[line]
-            if (p == 2) printf "<text x=\"760\" y=\"%d\" fill=\"%s\">%s</text>\n", 40 + 18 * line, color[line], name[line] > 0 ? "within " name[line] " GiB" : "no limit"
+            if (p == 2) printf "<text x=\"760\" y=\"%d\" fill=\"%s\">%s</text>\n", 40 + 18 * line, color[line], (name[line] > 0 ? "within " name[line] " GiB" : "no limit")
         }
     }
     print "</svg>"
