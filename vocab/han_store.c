@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One part of the counted runs: UTF-16 records in chunks that never move, an open-addressing table
- * of references (48 bits, 16 bits of hash beside them). Invariants: at most 5/8 of the table is
- * taken; a record is [u64 count][u32 units][units, padded to 4 bytes]; a record that fills a chunk
- * has it for itself. A run belongs to the part that its hash names. After a failure only release is
+ * of references (32 bits, in steps of 4 bytes: 16 GiB of records in a part) with the low 32 bits of
+ * the hash above them. Places follow the order of those bits, so that a table grows by one walk
+ * through it and never by the records. Invariants: at most 5/8 of the table is taken; a record is
+ * [u64 count][u32 units][units, padded to 4 bytes]; a record that fills a chunk has it for itself.
+ * A run belongs to the part that the high half of its hash names. After a failure only release is
  * meaningful.
  */
 #include <inttypes.h>
@@ -15,8 +17,10 @@
 #define CHUNK_BYTES   ((size_t)1 << CHUNK_BITS)
 #define RECORD_HEADER 12u /* count and number of units */
 #define TABLE_FIRST   512u
-#define REF_BITS      48u
+#define REF_BITS      32u
 #define REF_MASK      (((uint64_t)1 << REF_BITS) - 1)
+#define REF_STEP      4u
+#define CHUNKS_MAX    (REF_MASK * REF_STEP >> CHUNK_BITS)
 #define AHEAD_TABLE   16u /* runs between fetching a table line and using it */
 #define AHEAD_RECORD  8u
 
@@ -69,6 +73,12 @@ void hm_han_part_release(struct hm_han_part *part)
 static uint8_t *record_at(const struct hm_han_part *part, uint64_t ref)
 {
     return part->chunk[ref >> CHUNK_BITS] + (ref & (CHUNK_BYTES - 1));
+}
+
+/* Where the record of a table's entry lies. */
+static uint64_t entry_ref(uint64_t entry)
+{
+    return ((entry & REF_MASK) - 1) * REF_STEP;
 }
 
 static uint64_t record_count(const uint8_t *record)
@@ -153,7 +163,7 @@ static int chunk_add(struct hm_han_part *part, size_t bytes, struct hm_error *er
 {
     size_t size = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
 
-    if (part->n_chunks >= REF_MASK >> CHUNK_BITS)
+    if (part->n_chunks >= CHUNKS_MAX)
         return hm_fail(err, HM_ERR_NOFIT, "more Han runs than can be addressed");
     HM_TRY(part_take(part, size, err));
     if (part->n_chunks == part->cap_chunks) {
@@ -193,29 +203,37 @@ static int record_new(struct hm_han_part *part, const uint16_t *unit, uint32_t n
     return HM_OK;
 }
 
-static void table_put(uint64_t *table, size_t size, uint64_t hash, uint64_t ref)
+/* Where a search begins: the low half of the hash scaled to the table. */
+static inline size_t table_home(size_t size, uint64_t tag)
 {
-    size_t at = hash & (size - 1);
+    return (size_t)(tag * size >> REF_BITS);
+}
+
+static inline uint64_t hash_tag(uint64_t hash)
+{
+    return hash & REF_MASK;
+}
+
+static void table_put(uint64_t *table, size_t size, uint64_t entry)
+{
+    size_t at = table_home(size, entry >> REF_BITS);
 
     while (table[at])
         at = (at + 1) & (size - 1);
-    table[at] = hash >> REF_BITS << REF_BITS | (ref + 1);
+    table[at] = entry;
 }
 
 static int table_grow(struct hm_han_part *part, struct hm_error *err)
 {
     size_t size = 2 * part->table_size;
-    uint64_t cursor = 0;
-    uint64_t ref = 0;
 
     HM_TRY(part_take(part, size * sizeof(uint64_t), err));
     uint64_t *table = hm_calloc(HM_MEM_VOCAB, size, sizeof(*table));
     if (!table)
         return hm_fail_nomem(err, "for a table of %zu Han runs", size);
-    while (record_next(part, &cursor, &ref)) {
-        const uint8_t *record = record_at(part, ref);
-        table_put(table, size, hm_run_hash(record_unit(record), record_units(record)), ref);
-    }
+    for (size_t i = 0; i < part->table_size; i++)
+        if (part->table[i])
+            table_put(table, size, part->table[i]);
     hm_free(part->table);
     hm_han_budget_give(part->budget, part->table_size * sizeof(*table));
     part->held_bytes -= part->table_size * sizeof(*table);
@@ -235,14 +253,14 @@ static void seen_mark(struct hm_han_part *part, const uint16_t *unit, uint32_t n
 static int run_add(struct hm_han_part *part, const uint16_t *unit, const struct hm_han_item *item,
                    struct hm_error *err)
 {
-    uint64_t ref = 0;
+    uint64_t ref = 0, tag = hash_tag(item->hash);
     size_t mask = part->table_size - 1;
 
     part->runs += item->count;
-    for (size_t at = item->hash & mask; part->table[at]; at = (at + 1) & mask) {
-        if ((part->table[at] ^ item->hash) >> REF_BITS)
+    for (size_t at = table_home(part->table_size, tag); part->table[at]; at = (at + 1) & mask) {
+        if (part->table[at] >> REF_BITS != tag)
             continue;
-        uint8_t *record = record_at(part, (part->table[at] & REF_MASK) - 1);
+        uint8_t *record = record_at(part, entry_ref(part->table[at]));
         if (record_units(record) == item->n_units &&
             memcmp(record + RECORD_HEADER, unit, item->n_units * sizeof(*unit)) == 0) {
             uint64_t sum = record_count(record) + item->count;
@@ -253,10 +271,15 @@ static int run_add(struct hm_han_part *part, const uint16_t *unit, const struct 
     if ((part->distinct_runs + 1) * 8 > part->table_size * 5)
         HM_TRY(table_grow(part, err));
     HM_TRY(record_new(part, unit, item->n_units, item->count, &ref, err));
-    table_put(part->table, part->table_size, item->hash, ref);
+    table_put(part->table, part->table_size, tag << REF_BITS | (ref / REF_STEP + 1));
     seen_mark(part, unit, item->n_units);
     part->distinct_runs++;
     return HM_OK;
+}
+
+static const uint64_t *item_entry(const struct hm_han_part *part, const struct hm_han_item *item)
+{
+    return &part->table[table_home(part->table_size, hash_tag(item->hash))];
 }
 
 int hm_han_part_add(struct hm_han_part *part, size_t number, const struct hm_han_list *list,
@@ -266,13 +289,11 @@ int hm_han_part_add(struct hm_han_part *part, size_t number, const struct hm_han
 
     for (size_t i = list->start[number]; i < after; i++) {
         if (i + AHEAD_TABLE < after)
-            __builtin_prefetch(
-                &part->table[list->sorted[i + AHEAD_TABLE].hash & (part->table_size - 1)]);
+            __builtin_prefetch(item_entry(part, &list->sorted[i + AHEAD_TABLE]));
         if (i + AHEAD_RECORD < after) {
-            uint64_t entry =
-                part->table[list->sorted[i + AHEAD_RECORD].hash & (part->table_size - 1)];
+            uint64_t entry = *item_entry(part, &list->sorted[i + AHEAD_RECORD]);
             if (entry)
-                __builtin_prefetch(record_at(part, (entry & REF_MASK) - 1));
+                __builtin_prefetch(record_at(part, entry_ref(entry)));
         }
         HM_TRY(run_add(part, list->unit + list->sorted[i].first, &list->sorted[i], err));
     }

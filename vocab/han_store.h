@@ -32,7 +32,7 @@ struct hm_han_part {
     uint8_t **chunk;
     size_t n_chunks, cap_chunks;
     size_t chunk_used, chunk_size; /* of the last chunk */
-    uint64_t *table;               /* 0 or hash bits << 48 | reference + 1 */
+    uint64_t *table;               /* 0 or hash bits << 32 | reference + 1 */
     size_t table_size;             /* power of two */
     uint64_t runs, distinct_runs;
     uint64_t held_bytes;          /* of the budget */
