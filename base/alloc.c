@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/status.h"
@@ -27,6 +28,8 @@
 
 #define ALIGN_BYTES  64u
 #define HEADER_BYTES 64u
+#define PAGE_BYTES   4096u
+#define HUGE_BYTES   ((uintptr_t)2 << 20)
 #define SLACK_BYTES  (HEADER_BYTES + ALIGN_BYTES - 1)
 #define HEADER_MAGIC 0x68616e6d69783031u
 
@@ -219,4 +222,24 @@ void hm_mem_peak_reset(void)
 void hm_alloc_fail_after(int64_t count)
 {
     atomic_store(&fail_after, count);
+}
+
+/* A hint that the kernel does not know or cannot follow changes nothing. */
+static void pages_advise(void *block, size_t size, uintptr_t page_bytes, int advice)
+{
+    uintptr_t first = ((uintptr_t)block + page_bytes - 1) & ~(page_bytes - 1);
+    uintptr_t after = ((uintptr_t)block + size) & ~(page_bytes - 1);
+
+    if (first < after)
+        (void)madvise((void *)first, after - first, advice);
+}
+
+void hm_alloc_populate(void *block, size_t size)
+{
+    pages_advise(block, size, PAGE_BYTES, MADV_POPULATE_WRITE);
+}
+
+void hm_alloc_huge(void *block, size_t size)
+{
+    pages_advise(block, size, HUGE_BYTES, MADV_HUGEPAGE);
 }

@@ -40,6 +40,11 @@ char *hm_strdup(enum hm_mem_tag tag, const char *text);
 char *hm_strndup(enum hm_mem_tag tag, const char *text, size_t len);
 void hm_free(void *block); /* NULL is fine */
 
+/* Hints, for the whole pages of a block: all will be written soon, so the kernel gives them at once
+ * rather than one by one; the block will be read at random, so large pages serve it best. */
+void hm_alloc_populate(void *block, size_t size);
+void hm_alloc_huge(void *block, size_t size);
+
 const char *hm_mem_tag_name(enum hm_mem_tag tag);
 uint64_t hm_mem_current_bytes(enum hm_mem_tag tag);
 uint64_t hm_mem_peak_bytes(enum hm_mem_tag tag);
