@@ -28,6 +28,7 @@
 
 #define ALIGN_BYTES  64u
 #define HEADER_BYTES 64u
+#define ADVISED_FROM 65536u /* smaller blocks are not worth a call */
 #define PAGE_BYTES   4096u
 #define HUGE_BYTES   ((uintptr_t)2 << 20)
 #define SLACK_BYTES  (HEADER_BYTES + ALIGN_BYTES - 1)
@@ -230,7 +231,7 @@ static void pages_advise(void *block, size_t size, uintptr_t page_bytes, int adv
     uintptr_t first = ((uintptr_t)block + page_bytes - 1) & ~(page_bytes - 1);
     uintptr_t after = ((uintptr_t)block + size) & ~(page_bytes - 1);
 
-    if (first < after)
+    if (size >= ADVISED_FROM && first < after)
         (void)madvise((void *)first, after - first, advice);
 }
 

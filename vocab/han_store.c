@@ -272,6 +272,7 @@ static int table_grow(struct hm_han_part *part, struct hm_error *err)
     if (!table)
         return hm_fail_nomem(err, "for a table of %zu Han runs", size);
     hm_alloc_huge(table, size * sizeof(*table));
+    hm_alloc_populate(table, size * sizeof(*table));
     for (size_t i = 0; i < part->table_size; i++)
         if (part->table[i])
             table_put(table, size, part->table[i]);
