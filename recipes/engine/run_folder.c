@@ -80,8 +80,24 @@ const char *hm_stage_json_state(const json_t *stage_json)
     return state ? state : "";
 }
 
+/* A folder named on the command line may be mistyped: another stage's result is not replaced there,
+ * while a recipe owns the names in its run folder. */
+static int check_owner(const struct hm_recipe *recipe, const char *folder, const json_t *found,
+                       struct hm_error *err)
+{
+    const char *stage = json_string_value(json_object_get(found, "stage"));
+
+    if (!recipe->single || !stage || strcmp(stage, recipe->stage[0].stage->name) == 0)
+        return HM_OK;
+    return hm_fail(err, HM_ERR_USAGE,
+                   "'%s' holds a result of %.60s, which %s would replace; choose another name or "
+                   "move it away",
+                   folder, stage, recipe->stage[0].stage->name);
+}
+
 /* Unreadable is not foreign: out of memory must not be taken for somebody's data. */
-static int check_stage_json(const char *folder, const char *path, struct hm_error *err)
+static int check_stage_json(const struct hm_recipe *recipe, const char *folder, const char *path,
+                            struct hm_error *err)
 {
     json_t *found = NULL;
 
@@ -90,9 +106,11 @@ static int check_stage_json(const char *folder, const char *path, struct hm_erro
             err, HM_ERR_USAGE,
             "'%s' exists and was not made by a stage; choose another name or move it away", folder);
     HM_TRY(hm_json_load(path, HM_STAGE_JSON_MAX_BYTES, &found, err));
-    bool is_object = json_is_object(found);
+    int status = json_is_object(found)
+                     ? check_owner(recipe, folder, found, err)
+                     : hm_fail(err, HM_ERR_FORMAT, "'%s' is not a JSON object", path);
     json_decref(found);
-    return is_object ? HM_OK : hm_fail(err, HM_ERR_FORMAT, "'%s' is not a JSON object", path);
+    return status;
 }
 
 int hm_stage_name_check(const struct hm_recipe *recipe, const char *id, struct hm_error *err)
@@ -102,7 +120,7 @@ int hm_stage_name_check(const struct hm_recipe *recipe, const char *id, struct h
     HM_TRY(hm_run_path(recipe, id, "", &folder, err));
     int status = hm_path_join(&path, folder, "stage.json", err);
     if (status == HM_OK && hm_path_exists(folder)) {
-        status = check_stage_json(folder, path, err);
+        status = check_stage_json(recipe, folder, path, err);
         if (status == HM_ERR_FORMAT)
             hm_error_prefix(err, "the record of '%s' is damaged, remove the folder to make it anew",
                             folder);

@@ -41,6 +41,11 @@ echo z >>big.txt # just now: digested before the stage
 wait_for 10 test -e fresh.partial/stage.json; hasnt fresh.partial/stage.json '"unread"'
 wait $pid || fail "an input that is fresh"
 mkdir mine; expect 2 "$HANMIX" stage test.make --out mine; has err "was not made by a stage"
+for dry in "" --dry-run; do # the result of another stage stays; the same stage may run again
+    expect 2 "$HANMIX" stage test.use in.tokenizer=fresh --out fresh $dry; has err "'fresh' holds a result of test.make"; one_sentence
+    gone fresh.partial; has fresh/stage.json '"test.make"'
+done
+expect 0 "$HANMIX" stage test.make in.text=big.txt set.slow_ms=1 --out fresh --quiet
 
 for verb in "" --help -h help "help run" "run --help" "stage --help" "help --markdown" --version; do
     expect 0 "$HANMIX" $verb; [ -s out ] || fail "'$verb' prints nothing"
