@@ -96,17 +96,36 @@ static int tokenizers_open(const struct hm_stage_run *run, struct measured *m, s
 }
 
 /* "zh/en": each half the name of a set. */
+static int parity_slash(const char *text, size_t *ret_at, struct hm_error *err)
+{
+    size_t at = strcspn(text, "/");
+
+    if (at == 0 || text[at] == '\0' || text[at + 1] == '\0')
+        return hm_fail(err, HM_ERR_USAGE, "set.parity: '%s' is not a pair of sets, as in zh/en",
+                       text);
+    *ret_at = at;
+    return HM_OK;
+}
+
 static int parity_parse(const struct hm_text_list *list, struct hm_parity_pair *pair,
                         struct hm_error *err)
 {
+    size_t at = 0;
+
     for (size_t i = 0; i < list->count; i++) {
-        char *slash = strchr(list->item[i], '/');
-        if (!slash || slash == list->item[i] || slash[1] == '\0')
-            return hm_fail(err, HM_ERR_USAGE, "set.parity: '%s' is not a pair of sets, as in zh/en",
-                           list->item[i]);
-        *slash = '\0'; /* the list is this run's own */
-        pair[i] = (struct hm_parity_pair){ list->item[i], slash + 1 };
+        HM_TRY(parity_slash(list->item[i], &at, err));
+        list->item[i][at] = '\0'; /* the list is this run's own */
+        pair[i] = (struct hm_parity_pair){ list->item[i], list->item[i] + at + 1 };
     }
+    return HM_OK;
+}
+
+static int context_length(const char *text, uint64_t *ret_length, struct hm_error *err)
+{
+    HM_TRY(hm_parse_count(text, ret_length, err));
+    if (*ret_length < 1 || *ret_length > CONTEXT_MAX)
+        return hm_fail(err, HM_ERR_USAGE, "set.context: %s is not between 1 and %d", text,
+                       CONTEXT_MAX);
     return HM_OK;
 }
 
@@ -116,11 +135,42 @@ static int context_parse(const struct hm_text_list *list, struct measured *m, st
     if (!m->context)
         return hm_fail_nomem(err, "for %zu context lengths", list->count);
     for (size_t i = 0; i < list->count; i++) {
-        HM_TRY(hm_parse_count(list->item[i], &m->context[i], err));
-        if (m->context[i] < 1 || m->context[i] > CONTEXT_MAX)
-            return hm_fail(err, HM_ERR_USAGE, "set.context: %s is not between 1 and %d",
-                           list->item[i], CONTEXT_MAX);
+        HM_TRY(context_length(list->item[i], &m->context[i], err));
         m->n_context++;
+    }
+    return HM_OK;
+}
+
+static int set_known(const struct hm_stage_run *run, struct hm_str name, struct hm_error *err)
+{
+    const struct hm_input_value *text = hm_stage_input(run, "text");
+
+    for (size_t i = 0; text && i < text->n_sets; i++) {
+        const char *known = text->set[i].name[0] ? text->set[i].name : "text";
+        if (strlen(known) == name.len && memcmp(known, name.ptr, name.len) == 0)
+            return HM_OK;
+    }
+    return hm_fail(err, HM_ERR_USAGE, "set.parity names '%.*s', but in.text has no set '%.*s'",
+                   (int)name.len, name.ptr, (int)name.len, name.ptr);
+}
+
+/* Sets that documents name are known only when these are read. */
+static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    const struct config *config = run->config;
+    bool by_document = config->text.set_field && config->text.set_field[0];
+    uint64_t length = 0;
+    size_t at = 0;
+
+    for (size_t i = 0; i < config->context.count; i++)
+        HM_TRY(context_length(config->context.item[i], &length, err));
+    for (size_t i = 0; i < config->parity.count; i++) {
+        const char *pair = config->parity.item[i];
+        HM_TRY(parity_slash(pair, &at, err));
+        if (by_document)
+            continue;
+        HM_TRY(set_known(run, (struct hm_str){ pair, at }, err));
+        HM_TRY(set_known(run, (struct hm_str){ pair + at + 1, strlen(pair + at + 1) }, err));
     }
     return HM_OK;
 }
@@ -225,6 +275,7 @@ const struct hm_stage hm_stage_vocab_measure = {
     .n_fields = COUNT_OF(fields),
     .writes = "report.json, efficiency.csv, efficiency.svg, efficiency.md, efficiency.txt",
     .rehearsed = true,
+    .check = check_stage,
     .plan = plan_stage,
     .run = run_stage,
 };

@@ -50,6 +50,10 @@ expect 4 "$HANMIX" stage qlora.train "in.model=$base" in.data=packed in.valid=ot
 expect 2 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.shuffle_buffer=5 --out p; has err "set.shuffle_buffer has no effect"
 expect 2 "$HANMIX" stage corpus.pack "in.text=$text" "in.tokenizer=$base" set.set_field=source --out p; has err "set.set_field: this stage takes all text as one"
 expect 2 "$HANMIX" stage vocab.train "in.text=$text" set.set_field=source --out p; has err "set.set_field: this stage"
+measure() { what=$1; shift; expect 2 "$HANMIX" stage vocab.measure "in.tokenizers=$base" "$@" --out p; has err "$what"; one_sentence; gone p p.partial; }
+measure "set.context: 0 is not between 1 and" "in.text=$text" set.context=0
+measure "set.parity: 'zh' is not a pair of sets" "in.text=$text" set.parity=zh
+measure "set.parity names 'xx', but in.text has no set 'xx'" "in.text.zh=$text" set.parity=zh/xx
 sweep() { what=$1; shift; expect 2 "$HANMIX" stage vocab.sweep "in.text=$text" "in.held_out=$text" "$@" --out p; has err "$what"; one_sentence; gone p p.partial; }
 sweep "set.singles: 'some' is neither" set.singles=some
 sweep "set.singles: 900 single characters are more than 800 pieces" set.pieces=800,1600 set.singles=900
