@@ -104,7 +104,8 @@ struct bpe_trainer {
     uint64_t limit_bytes; /* 0 = none */
     _Atomic uint64_t used_bytes;
     uint32_t max_chars;
-    size_t wanted; /* merges */
+    size_t wanted;       /* merges */
+    uint64_t most_slots; /* of all text, were no run to repeat */
     bool allow_fewer;
     uint64_t floor; /* pairs rarer than this are not kept: none of them will be merged */
     /* symbols: 1..n_chars characters, most frequent first; then merges in order */
@@ -187,7 +188,10 @@ void *hm_bpe_resize(struct bpe_trainer *trainer, void *block, size_t old_bytes, 
                     struct hm_error *err);
 void hm_bpe_drop(struct bpe_trainer *trainer, void *block, size_t bytes);
 
-/* The same, zeroed. */
+/* HM_ERR_NOFIT when `more` bytes do not fit: names a limit that will do, by what is known now. */
+int hm_bpe_fail_limit(const struct bpe_trainer *trainer, uint64_t more, struct hm_error *err);
+
+/* As hm_bpe_resize of nothing, zeroed. */
 void *hm_bpe_zeroed(struct bpe_trainer *trainer, size_t bytes, struct hm_error *err);
 
 /* bpe_corpus.c: characters by frequency into the symbol arrays and symbol_of. */

@@ -263,22 +263,49 @@ static int block_open(struct finding *finding, uint32_t number, size_t from, siz
     return HM_OK;
 }
 
+static uint64_t room_beside(const struct bpe_trainer *trainer, uint64_t used)
+{
+    uint64_t room = UINT64_MAX;
+
+    if (trainer->limit_bytes)
+        room = trainer->limit_bytes > used ? trainer->limit_bytes - used : 0;
+    if (trainer->list_limit)
+        room = hm_least(room, trainer->list_limit > trainer->list_bytes
+                                  ? trainer->list_limit - trainer->list_bytes
+                                  : 0);
+    return room;
+}
+
+/* Arrays of pairs grow to the double. */
+static uint64_t pairs_growth(const struct bpe_trainer *trainer)
+{
+    return trainer->cap_pairs * sizeof(struct bpe_pair) +
+           trainer->pair_table_size * 2 * sizeof(struct bpe_pair_key) +
+           trainer->cap_queue * sizeof(struct bpe_queue_entry);
+}
+
+/* What pairs may still need is left to them. */
+uint64_t hm_bpe_places_room(const struct bpe_trainer *trainer)
+{
+    return room_beside(trainer, atomic_load(&trainer->used_bytes) + pairs_growth(trainer));
+}
+
 /* List pairs in order while there is room, in blocks that can be given back one by one. */
 static int lists_open(struct finding *finding, uint64_t total, struct hm_error *err)
 {
     struct bpe_trainer *trainer = finding->trainer;
-    uint64_t bytes = hm_bpe_places_room(trainer);
-    uint64_t room = bytes / sizeof(uint32_t);
+    uint64_t room = hm_bpe_places_room(trainer) / sizeof(uint32_t);
+    uint64_t share = total / LEAST_SHARE;
     size_t next = 0;
 
     if (room < UINT64_MAX / sizeof(uint32_t))
         room -= room / 4; /* for the lists of new pairs */
-    if (room < total / LEAST_SHARE)
-        return hm_fail(
-            err, HM_ERR_NOFIT,
-            "training %zu merges leaves %" PRIu64 " bytes for lists of places and needs "
-            "%" PRIu64 ": raise the memory limit, ask for fewer pieces or sample the text",
-            trainer->wanted, room * sizeof(uint32_t), total / LEAST_SHARE * sizeof(uint32_t));
+    /* When pairs do grow, lists are given up for that and made again. */
+    if (room < share &&
+        room_beside(trainer, atomic_load(&trainer->used_bytes)) / sizeof(uint32_t) >= 2 * share)
+        room = share;
+    if (room < share)
+        return hm_bpe_fail_limit(trainer, 2 * share * sizeof(uint32_t), err);
     uint64_t least = (room < total ? room : total) / (BPE_LIST_BLOCKS - 1);
     for (uint32_t number = 0; number < BPE_LIST_BLOCKS && next < finding->n_order; number++) {
         size_t from = next;
@@ -407,24 +434,6 @@ int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err)
     for (uint32_t i = 1; i < trainer->n_pairs; i++)
         hm_bpe_pair_queue(trainer, i);
     return HM_OK;
-}
-
-/* What pairs may still need is left to them: their arrays grow to the double. */
-uint64_t hm_bpe_places_room(const struct bpe_trainer *trainer)
-{
-    uint64_t used = atomic_load(&trainer->used_bytes) +
-                    trainer->cap_pairs * sizeof(struct bpe_pair) +
-                    trainer->pair_table_size * 2 * sizeof(struct bpe_pair_key) +
-                    trainer->cap_queue * sizeof(struct bpe_queue_entry);
-    uint64_t room = UINT64_MAX;
-
-    if (trainer->limit_bytes)
-        room = trainer->limit_bytes > used ? trainer->limit_bytes - used : 0;
-    if (trainer->list_limit)
-        room = hm_least(room, trainer->list_limit > trainer->list_bytes
-                                  ? trainer->list_limit - trainer->list_bytes
-                                  : 0);
-    return room;
 }
 
 void hm_bpe_places_drop(struct bpe_trainer *trainer)

@@ -11,10 +11,28 @@
 
 #include "bpe_internal.h"
 
-#define FLOOR_FALL      8u
-#define MAX_PIECE_CHARS 255u
-#define STOP_EVERY      16u  /* merges between two looks at the stop flag */
-#define PROGRESS_EVERY  256u /* merges between two reports */
+#define FLOOR_FALL         8u
+#define MAX_PIECE_CHARS    255u
+#define STOP_EVERY         16u                 /* merges between two looks at the stop flag */
+#define FIRST_MERGES_BYTES ((uint64_t)8 << 20) /* of pairs that the first merges make */
+#define PROGRESS_EVERY     256u                /* merges between two reports */
+
+/* Beside what is used and asked for: pairs may grow to the double once more, slots and lists of
+ * places of all text at most, and all that by a half again, for what only the merges will tell. */
+int hm_bpe_fail_limit(const struct bpe_trainer *trainer, uint64_t more, struct hm_error *err)
+{
+    uint64_t used = atomic_load(&trainer->used_bytes) + more;
+    uint64_t pairs = trainer->cap_pairs * sizeof(struct bpe_pair) +
+                     2 * trainer->pair_table_size * sizeof(struct bpe_pair_key) +
+                     trainer->cap_queue * sizeof(struct bpe_queue_entry);
+    uint64_t slots = trainer->slot ? 0 : trainer->most_slots * sizeof(uint16_t);
+    uint64_t enough = (used + pairs + slots + FIRST_MERGES_BYTES) / 2 * 3;
+
+    return hm_fail(err, HM_ERR_NOFIT,
+                   "training %zu merges does not fit in %" PRIu64 " bytes, %" PRIu64
+                   " will do: raise the memory limit, ask for fewer pieces or sample the text",
+                   trainer->wanted, trainer->limit_bytes, enough);
+}
 
 void *hm_bpe_resize(struct bpe_trainer *trainer, void *block, size_t old_bytes, size_t bytes,
                     struct hm_error *err)
@@ -22,11 +40,8 @@ void *hm_bpe_resize(struct bpe_trainer *trainer, void *block, size_t old_bytes, 
     uint64_t need = atomic_fetch_add(&trainer->used_bytes, bytes - old_bytes) + bytes - old_bytes;
 
     if (trainer->limit_bytes && need > trainer->limit_bytes) {
-        hm_fail(err, HM_ERR_NOFIT,
-                "training %zu merges needs more than %" PRIu64 " bytes and the limit is %" PRIu64
-                ": raise the memory limit, ask for fewer pieces or sample the text",
-                trainer->wanted, need, trainer->limit_bytes);
         atomic_fetch_sub(&trainer->used_bytes, bytes - old_bytes);
+        hm_bpe_fail_limit(trainer, bytes - old_bytes, err);
         return NULL;
     }
     void *grown = hm_realloc(HM_MEM_VOCAB, block, bytes);
@@ -225,6 +240,7 @@ int hm_bpe_train(const struct hm_han_counts *counts, const struct hm_bpe_options
                                    .used_bytes = hm_han_counts_bytes(counts),
                                    .max_chars = options->max_piece_chars,
                                    .wanted = options->merges,
+                                   .most_slots = 2 * totals.han_characters,
                                    .list_limit = options->list_bytes,
                                    .allow_fewer = options->allow_fewer };
     struct hm_bpe_result result = { 0 };

@@ -21,7 +21,8 @@
 #define REF_MASK      (((uint64_t)1 << REF_BITS) - 1)
 #define REF_STEP      4u
 #define CHUNKS_MAX    (REF_MASK * REF_STEP >> CHUNK_BITS)
-#define AHEAD_TABLE   16u /* runs between fetching a table line and using it */
+#define LISTS_BYTES   ((uint64_t)32 << 20) /* of runs and pairs on their way */
+#define AHEAD_TABLE   16u                  /* runs between fetching a table line and using it */
 #define AHEAD_RECORD  8u
 
 int hm_han_budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_error *err)
@@ -31,10 +32,11 @@ int hm_han_budget_take(struct hm_han_budget *budget, uint64_t bytes, struct hm_e
     if (!budget->limit_bytes || need <= budget->limit_bytes)
         return HM_OK;
     atomic_fetch_sub(&budget->used_bytes, bytes);
+    /* tables grow to the double, and lists of runs and pairs beside them */
     return hm_fail(err, HM_ERR_NOFIT,
-                   "counting Han runs needs more than %" PRIu64 " bytes and the limit is %" PRIu64
-                   ": raise the memory limit or sample the text",
-                   need, budget->limit_bytes);
+                   "counting Han runs does not fit in %" PRIu64 " bytes, %" PRIu64
+                   " will do: raise the memory limit or sample the text",
+                   budget->limit_bytes, 2 * need + LISTS_BYTES);
 }
 
 void hm_han_budget_give(struct hm_han_budget *budget, uint64_t bytes)
