@@ -78,7 +78,7 @@ echo '春天来了' >few.txt
 refused 4 "give more text or fewer pieces" vocab.train set.pieces=500 in.text=few.txt
 refused 4 "less than one window" $pack in.text=few.txt set.seq_len=512
 refused 4 "no Han characters" $train in.text="$zh" set.sample_bytes=1
-refused 3 "raise the memory limit" $train in.text="$zh" set.memory=1K
+refused 3 "set.memory: 0.0 MiB are too little" $train in.text="$zh" set.memory=1K
 
 # --- what is no text file ---
 mkdir folder.jsonl; mkfifo pipe.jsonl pipe.txt.zst; ln -s nowhere dangling.txt; ln -s round.txt round.txt; ln -s /dev/zero zero.txt

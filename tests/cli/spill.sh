@@ -12,7 +12,21 @@ like() {
 }
 expect 0 "$HANMIX" stage $command --out whole --quiet
 hasnt whole/stage.json spilled_bytes
-command="$command set.memory=34M"
+# refused before any work below what counting and training need; what is named does, within set.memory
+for pieces in 2000 20000; do
+    little="vocab.train in.text=$SOURCE/examples/quickstart/text/zh.jsonl.zst set.pieces=$pieces"
+    expect 3 "$HANMIX" stage $little set.memory=34M --out little --quiet
+    has err "set.memory: 34.0 MiB are too little for $pieces pieces"; one_sentence; gone little little.partial
+    least=$(sed -n 's/.*; set.memory=\([0-9]*\)M will do.*/\1/p' err)
+    expect 0 "$HANMIX" stage $little set.memory=${least}M --out little --quiet
+    for what in planned_bytes peak_rss_bytes; do
+        bytes=$(sed -n "s/.*\"$what\": *\([0-9]*\).*/\1/p" little/stage.json | head -n 1)
+        [ -n "$bytes" ] || fail "stage.json has no $what"
+        [ "$SANITIZE" != none ] || [ "$bytes" -le $((least << 20)) ] || fail "$what is $bytes, set.memory=${least}M"
+    done
+    rm -rf little
+done
+command="$command set.memory=62M"
 expect 0 "$HANMIX" stage $command --out spilled --quiet
 has spilled/stage.json '"spilled_bytes"'
 like spilled
