@@ -17,7 +17,7 @@
 
 struct check_unit { /* what was found in a unit of lines */
     uint64_t document;
-    uint64_t lines, han_lines, differing;
+    uint64_t lines, han_lines, differing, verified;
     struct hm_differing_line *first; /* owned; at most HM_CHECK_FIRST_LINES */
     size_t n_first;
     int status;
@@ -26,6 +26,7 @@ struct check_unit { /* what was found in a unit of lines */
 
 struct line_check {
     const struct hm_tokenizer *old_tokenizer, *new_tokenizer;
+    uint64_t verify; /* one document in so many; 0 none */
     struct hm_line_batch batch;
     struct check_unit *unit; /* of the batch */
     size_t cap_units;
@@ -64,20 +65,47 @@ static int keep_line(struct check_unit *unit, uint64_t number, struct hm_str lin
     return HM_OK;
 }
 
+static bool is_verified(const struct line_check *lines, uint64_t document)
+{
+    return lines->verify > 0 && document % lines->verify == 0;
+}
+
+static int verify_line(const struct line_check *lines, struct check_unit *unit, uint64_t number,
+                       struct hm_str line, const struct hm_ids *ids)
+{
+    int status =
+        hm_tokenizer_verify(lines->old_tokenizer, line, ids[0].id, ids[0].count, &unit->error);
+    bool old = status < 0;
+
+    if (status == HM_OK)
+        status =
+            hm_tokenizer_verify(lines->new_tokenizer, line, ids[1].id, ids[1].count, &unit->error);
+    if (status < 0)
+        hm_error_prefix(&unit->error, "document %" PRIu64 ", line %" PRIu64 ", the %s tokenizer",
+                        unit->document, number, old ? "old" : "new");
+    return status;
+}
+
+/* Lines with Han are encoded only to be verified. */
 static int check_line(const struct line_check *lines, struct check_unit *unit, uint64_t number,
                       struct hm_str line, struct hm_ids *ids)
 {
+    bool verified = is_verified(lines, unit->document);
+    bool han = has_han(line);
     size_t at = 0;
 
     unit->lines++;
-    if (has_han(line)) {
-        unit->han_lines++;
+    unit->han_lines += han;
+    if (han && !verified)
         return HM_OK;
-    }
     hm_ids_clear(&ids[0]);
     hm_ids_clear(&ids[1]);
     HM_TRY(hm_tokenizer_encode(lines->old_tokenizer, line, &ids[0], &unit->error));
     HM_TRY(hm_tokenizer_encode(lines->new_tokenizer, line, &ids[1], &unit->error));
+    if (verified)
+        HM_TRY(verify_line(lines, unit, number, line, ids));
+    if (han)
+        return HM_OK;
     while (at < ids[0].count && at < ids[1].count && ids[0].id[at] == ids[1].id[at])
         at++;
     if (at == ids[0].count && at == ids[1].count)
@@ -94,6 +122,7 @@ static void check_unit_lines(void *context, size_t index, int worker)
     uint64_t number = span->first_line;
 
     unit->document = span->document;
+    unit->verified = span->first_line == 0 && is_verified(lines, span->document);
     for (size_t at = span->begin; at < span->end && unit->status == HM_OK; number++) {
         struct hm_str line = hm_line_next(&lines->batch, span, &at);
         if (line.len > 0)
@@ -128,6 +157,7 @@ static int join(struct line_check *lines, struct hm_line_check *check, struct hm
         check->lines += unit->lines;
         check->han_lines += unit->han_lines;
         check->differing += unit->differing;
+        check->verified += unit->verified;
         for (size_t k = 0; k < unit->n_first; k++) {
             if (check->n_first < HM_CHECK_FIRST_LINES)
                 check->first[check->n_first++] = unit->first[k];
@@ -160,10 +190,13 @@ static int check_batches(struct hm_text_source *source, struct line_check *lines
 }
 
 int hm_vocab_check_lines(struct hm_text_source *source, const struct hm_tokenizer *old_tokenizer,
-                         const struct hm_tokenizer *new_tokenizer, const struct hm_ctl *ctl,
-                         struct hm_line_check *ret_check, struct hm_error *err)
+                         const struct hm_tokenizer *new_tokenizer, uint64_t verify,
+                         const struct hm_ctl *ctl, struct hm_line_check *ret_check,
+                         struct hm_error *err)
 {
-    struct line_check lines = { .old_tokenizer = old_tokenizer, .new_tokenizer = new_tokenizer };
+    struct line_check lines = { .old_tokenizer = old_tokenizer,
+                                .new_tokenizer = new_tokenizer,
+                                .verify = verify };
     struct hm_line_check check = { 0 };
     size_t workers = (size_t)hm_threads();
     int status;

@@ -19,7 +19,7 @@
 
 struct config {
     struct stage_text text;
-    uint64_t limit;
+    uint64_t limit, verify;
     int fail_on;
 };
 
@@ -38,6 +38,7 @@ static const struct hm_field fields[] = {
       .fallback = "0",
       .help = "lines without Han characters that may differ before the check fails" },
     STAGE_TEXT_FIELDS(struct config, text),
+    STAGE_VERIFY_FIELD(struct config),
 };
 static const struct hm_input inputs[] = {
     { .name = "old", .type = HM_INPUT_TOKENIZER, .required = true, .help = "tokenizer before" },
@@ -129,6 +130,7 @@ static int lines_report(const struct hm_stage_run *run, const struct hm_line_che
     HM_TRY(hm_report_u64(run->report, "lines", check->lines, err));
     HM_TRY(hm_report_u64(run->report, "han_lines", check->han_lines, err));
     HM_TRY(hm_report_u64(run->report, "differing", check->differing, err));
+    HM_TRY(hm_report_u64(run->report, "verified_documents", check->verified, err));
     json_t *list = hm_report_array(run->report, "first_differing", err);
     for (size_t i = 0; list && i < check->n_first; i++) {
         const struct hm_differing_line *line = &check->first[i];
@@ -209,7 +211,8 @@ static int check_text(const struct hm_stage_run *run, const struct hm_tokenizer 
 
     int r = hm_stage_text_open(run, "text", &config->text, &source, err);
     if (r == HM_OK)
-        r = hm_vocab_check_lines(&source, old_tokenizer, new_tokenizer, run->ctl, check, err);
+        r = hm_vocab_check_lines(&source, old_tokenizer, new_tokenizer, config->verify, run->ctl,
+                                 check, err);
     if (r == HM_OK && check->lines == 0)
         r = hm_fail(err, HM_ERR_FORMAT, "the text to check holds no line");
     if (r == HM_OK)

@@ -98,6 +98,8 @@ expect 2 pack in.tokenizer="$golden/tokenizers/models/chinese-llama-chinese_sp-2
 expect 0 "$HANMIX" stage eval.loss in.model="$quick/base" in.text="$quick/sample.txt" set.verify=1 --out loss
 expect 0 "$HANMIX" stage vocab.measure in.text="$quick/text/zh.valid.jsonl.zst" in.tokenizers.a="$quick/base" in.tokenizers.b="$golden/tokenizers/models/chinese-llama-chinese_sp-20000.model" set.verify=1 --out measured
 grep -q '"reason": "the model is not BPE"' measured/stage.json || fail "measured/stage.json does not say why"
+expect 0 "$HANMIX" stage vocab.check in.text="$quick/text/zh.valid.jsonl.zst" in.old="$quick/base" in.new="$quick/base" set.verify=1 --out checked
+grep -Eq '"verified_documents": [1-9]' checked/report.json || fail "checked/report.json counts no verified documents"
 expect 2 "$HANMIX" inspect none; one_sentence
 expect 2 "$HANMIX" inspect "$SOURCE/README.md"; has err "not known by its ending"
 expect 2 "$HANMIX" inspect .; one_sentence

@@ -89,16 +89,21 @@ struct hm_line_check {
     uint64_t lines;     /* that are not empty */
     uint64_t han_lines; /* of these, with a Han character: not compared */
     uint64_t differing; /* of the others, with other ids than before */
+    uint64_t verified;  /* documents encoded by libsentencepiece too */
     /* the first HM_CHECK_FIRST_LINES of them, in the order of the text */
     struct hm_differing_line *first;
     size_t n_first;
 };
 
-/* Reads source from where it stands to its end. The result does not depend on the number of
- * threads. */
+/*
+ * Reads source from where it stands to its end. The result does not depend on the number of
+ * threads. Of one document in verify (0: of none) every line is encoded by libsentencepiece too,
+ * with both tokenizers; other ids than ours are HM_ERR_CHECK.
+ */
 int hm_vocab_check_lines(struct hm_text_source *source, const struct hm_tokenizer *old_tokenizer,
-                         const struct hm_tokenizer *new_tokenizer, const struct hm_ctl *ctl,
-                         struct hm_line_check *ret_check, struct hm_error *err);
+                         const struct hm_tokenizer *new_tokenizer, uint64_t verify,
+                         const struct hm_ctl *ctl, struct hm_line_check *ret_check,
+                         struct hm_error *err);
 void hm_line_check_release(struct hm_line_check *check);
 
 #endif

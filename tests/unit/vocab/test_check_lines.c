@@ -33,6 +33,7 @@ static int list_next(void *context, struct hm_doc *ret_doc, struct hm_error *err
 
 static struct hm_tokenizer *old_tokenizer;
 static struct hm_tokenizer *new_tokenizer;
+static uint64_t verify; /* for run */
 
 static struct hm_tokenizer *open_pieces(const char *const *pieces)
 {
@@ -70,7 +71,7 @@ static int run(struct list_source *list, const struct hm_ctl *ctl, struct hm_lin
 {
     struct hm_text_source source = { .context = list, .next = list_next };
 
-    return hm_vocab_check_lines(&source, old_tokenizer, new_tokenizer, ctl, check, err);
+    return hm_vocab_check_lines(&source, old_tokenizer, new_tokenizer, verify, ctl, check, err);
 }
 
 static void test_counts(void **state)
@@ -101,6 +102,25 @@ static void test_counts(void **state)
     assert_int_equal(check.first[2].first_difference, 1);
     hm_line_check_release(&check);
     hm_line_check_release(&check);
+}
+
+/* Documents 0, 2 and 4, of which 2 has no line; counts are as without. */
+static void test_verify(void **state)
+{
+    static const char *const text[] = { "ab\nba\n中国", "a", "", "b", "国ba中\nba", NULL };
+    struct list_source list = { .text = text };
+    struct hm_line_check check = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    verify = 2;
+    assert_ok(run(&list, NULL, &check, &err), err);
+    assert_int_equal(check.verified, 2);
+    assert_int_equal(check.lines, 7);
+    assert_int_equal(check.han_lines, 2);
+    assert_int_equal(check.differing, 2);
+    hm_line_check_release(&check);
+    verify = 0;
 }
 
 static void check_big(int threads, struct hm_line_check *check)
@@ -205,7 +225,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),    cmocka_unit_test(test_threads),
         cmocka_unit_test(test_long_line), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_verify),
     };
 
     return cmocka_run_group_tests(tests, open_both, close_both);
