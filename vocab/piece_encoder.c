@@ -1,35 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * BPE over segments of text. A segment that is a piece is one id, where that piece encodes to
- * itself (a table made once tells); others are merged (segment_merge.h). ASCII has small tables of
- * its own.
+ * itself (whole_pieces.h); others are merged (segment_merge.h). ASCII has small tables of its own.
  */
 #include "piece_encoder.h"
 #include "segment_merge.h"
 #include "user_pieces.h"
+#include "whole_pieces.h"
 
 #define REPLACEMENT  0xfffdu
 #define BUFFERED_IDS 512u
 #define FIRST_ROOM   96u /* symbols */
-#define WHOLE_MOST   24u /* symbols of a piece that is looked up as a whole */
 #define NOT_ASCII    128u
-
-struct whole {      /* a piece of 2 to WHOLE_MOST characters that encodes to itself */
-    uint64_t hash;  /* of its symbols; 0 is empty */
-    uint32_t first; /* in whole_symbol */
-    int32_t id;
-};
 
 struct hm_piece_encoder {
     struct hm_piece_table table;
     const struct hm_span_cuts *cuts;
     struct hm_user_pieces user;
+    struct hm_whole_pieces whole;
     int32_t byte_id[256]; /* -1 without byte fallback */
     int32_t unk_id;
-    struct whole *whole; /* open addressing */
-    size_t whole_mask;
-    unsigned whole_shift;
-    int32_t *whole_symbol;
     int32_t ascii_symbol[128];   /* ' ' is U+2581 */
     uint64_t ascii_join[128][2]; /* bit b of row a: a piece holds a and then b */
 };
@@ -89,31 +79,6 @@ const char *hm_piece_encoder_obstacle(const struct hm_spm_model *model)
     return NULL;
 }
 
-static uint64_t hash_step(uint64_t hash, int32_t symbol)
-{
-    return (hash ^ (uint32_t)symbol) * 0x9e3779b97f4a7c15u;
-}
-
-/* NULL when the segment is no piece that encodes to itself. */
-static const struct whole *whole_find(const struct hm_piece_encoder *encoder, uint64_t hash,
-                                      const int32_t *symbol, size_t n)
-{
-    size_t place = (size_t)(hash >> encoder->whole_shift);
-
-    for (; encoder->whole[place].hash != 0; place = (place + 1) & encoder->whole_mask) {
-        const struct whole *whole = &encoder->whole[place];
-        if (whole->hash != hash)
-            continue;
-        const int32_t *own = encoder->whole_symbol + whole->first;
-        size_t i = 0;
-        while (i < n && own[i] == symbol[i])
-            i++;
-        if (i == n && own[n] < 0)
-            return whole;
-    }
-    return NULL;
-}
-
 static uint32_t rule_rank(const void *context, int32_t left, int32_t right, int32_t *ret_result)
 {
     return hm_piece_table_merge(context, left, right, ret_result);
@@ -144,68 +109,6 @@ static bool dropout_skip(void *context)
 }
 
 static const struct hm_segment_rule dropout_rule = { dropout_rank, rule_merged, dropout_skip };
-
-/* The symbols of a piece, ended by -1; 0 when it is not one to look up. */
-static size_t piece_symbols(const struct hm_piece_encoder *encoder, const struct hm_piece *piece,
-                            int32_t *symbol)
-{
-    size_t n = 0;
-    uint32_t code = 0;
-
-    if (piece->type != HM_PIECE_NORMAL)
-        return 0;
-    for (size_t at = 0; at < piece->text.len; n++) {
-        if (n == WHOLE_MOST)
-            return 0;
-        at += hm_utf8_decode(piece->text.ptr + at, piece->text.len - at, &code);
-        symbol[n] = hm_piece_table_symbol(&encoder->table, code);
-    }
-    symbol[n] = -1;
-    return n > 1 ? n : 0;
-}
-
-static void whole_put(struct hm_piece_encoder *encoder, const int32_t *symbol, size_t n, int32_t id,
-                      size_t *used)
-{
-    uint64_t hash = 0;
-
-    for (size_t i = 0; i < n; i++)
-        hash = hash_step(hash, symbol[i]);
-    size_t place = (size_t)(hash >> encoder->whole_shift);
-    while (encoder->whole[place].hash != 0)
-        place = (place + 1) & encoder->whole_mask;
-    if (hash == 0 || *used > UINT32_MAX)
-        return; /* it is merged like others */
-    encoder->whole[place] = (struct whole){ hash, (uint32_t)*used, id };
-    memcpy(encoder->whole_symbol + *used, symbol, (n + 1) * sizeof(*symbol));
-    *used += n + 1;
-}
-
-static int whole_make(const struct hm_spm_model *model, struct hm_piece_encoder *encoder,
-                      struct hm_error *err)
-{
-    int32_t symbol[WHOLE_MOST + 1], work[WHOLE_MOST];
-    size_t slots = 64, room = 0, used = 0;
-
-    for (encoder->whole_shift = 64 - 6; slots < 2 * model->count; encoder->whole_shift--)
-        slots *= 2;
-    encoder->whole_mask = slots - 1;
-    for (size_t i = 0; i < model->count; i++)
-        room += hm_utf8_count(model->piece[i].text) + 1;
-    encoder->whole = hm_calloc(HM_MEM_VOCAB, slots, sizeof(*encoder->whole));
-    encoder->whole_symbol = hm_alloc_array(HM_MEM_VOCAB, room, sizeof(*encoder->whole_symbol));
-    if (!encoder->whole || !encoder->whole_symbol)
-        return hm_fail_nomem(err, "for an encoder");
-    for (size_t i = 0; i < model->count; i++) {
-        size_t n = piece_symbols(encoder, &model->piece[i], symbol);
-        if (n == 0)
-            continue;
-        memcpy(work, symbol, n * sizeof(*work));
-        if (hm_segment_merge_short(rule, &encoder->table, work, n) == 1 && work[0] == (int32_t)i)
-            whole_put(encoder, symbol, n, (int32_t)i, &used);
-    }
-    return HM_OK;
-}
 
 static uint32_t ascii_code(uint32_t byte)
 {
@@ -239,7 +142,7 @@ int hm_piece_encoder_make(const struct hm_spm_model *model, const struct hm_span
     if (status == HM_OK)
         status = hm_piece_table_make(model, &encoder->table, err);
     if (status == HM_OK)
-        status = whole_make(model, encoder, err);
+        status = hm_whole_pieces_make(model, &encoder->table, &encoder->whole, err);
     if (status == HM_OK) {
         ascii_make(encoder);
         *ret_encoder = encoder;
@@ -255,8 +158,7 @@ void hm_piece_encoder_free(struct hm_piece_encoder *encoder)
         return;
     hm_user_pieces_release(&encoder->user);
     hm_piece_table_release(&encoder->table);
-    hm_free(encoder->whole);
-    hm_free(encoder->whole_symbol);
+    hm_whole_pieces_release(&encoder->whole);
     hm_free(encoder);
 }
 
@@ -315,10 +217,10 @@ static int flush_segment(struct run *run)
         HM_TRY(hm_segment_merge(dropout_rule, run->dropout, run->symbol, &n, run->err));
         return emit_symbols(run, run->symbol, n);
     }
-    if (n > 1 && n <= WHOLE_MOST) {
-        const struct whole *whole = whole_find(run->encoder, run->hash, run->symbol, n);
-        if (whole)
-            return emit_id(run, whole->id);
+    if (n > 1 && n <= HM_WHOLE_MOST) {
+        int32_t id = hm_whole_pieces_find(&run->encoder->whole, run->hash, run->symbol, n);
+        if (id >= 0)
+            return emit_id(run, id);
     }
     HM_TRY(hm_segment_merge(rule, (void *)&run->encoder->table, run->symbol, &n, run->err));
     return emit_symbols(run, run->symbol, n);
@@ -344,7 +246,7 @@ static inline int char_add(struct run *run, uint32_t code, int32_t symbol, bool 
         return emit_unknown(run, code);
     if (run->n == run->cap)
         HM_TRY(room_grow(run));
-    run->hash = hash_step(run->n > 0 ? run->hash : 0, symbol);
+    run->hash = hm_whole_hash(run->n > 0 ? run->hash : 0, symbol);
     run->symbol[run->n++] = symbol;
     return HM_OK;
 }
