@@ -3,11 +3,13 @@
  * Speed of reading text. Usage:
  *     read_text FILE... [--threads N] [--repeats N]
  * CSV rows for each file: a copy of its text in memory and its decompression alone (the limits),
- * reading it as documents, and reading with counting of Han runs by one and by N threads. The rate
- * is of raw text. bench/rivals/read_text_tools.py tells the same of Python's fastest readers.
+ * reading it as documents, and reading with counting of Han runs by one and by N threads. Rates are
+ * of raw text, by the clock and for each second of one core. bench/rivals/read_text_tools.py tells
+ * the same of Python's fastest readers.
  */
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "bench_args.h"
 #include "corpus/internal.h"
@@ -97,6 +99,16 @@ struct step {
     bool threaded;
 };
 
+/* Of all threads so far. */
+static double cpu_seconds(void)
+{
+    struct rusage used;
+
+    getrusage(RUSAGE_SELF, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+}
+
 static int row(char *file, const struct step *step, int threads, uint64_t repeat, uint64_t text,
                uint64_t *ret_bytes, struct hm_error *err)
 {
@@ -106,11 +118,12 @@ static int row(char *file, const struct step *step, int threads, uint64_t repeat
     if (step->run != copy)
         *ret_bytes = 0;
     hm_threads_set(threads);
-    double began = hm_clock_seconds();
+    double began = hm_clock_seconds(), cpu_began = cpu_seconds();
     HM_TRY(step->run(file, ret_bytes, err));
-    double seconds = hm_clock_seconds() - began;
-    printf("%s,%s,%d,%u,%.1f,%.3f,%.1f\n", name ? name + 1 : file, step->name, threads,
-           (unsigned)repeat, (double)*ret_bytes / 1e6, seconds, (double)*ret_bytes / 1e6 / seconds);
+    double seconds = hm_clock_seconds() - began, cpu = cpu_seconds() - cpu_began;
+    double mb = (double)*ret_bytes / 1e6;
+    printf("%s,%s,%d,%u,%.1f,%.3f,%.1f,%.3f,%.1f\n", name ? name + 1 : file, step->name, threads,
+           (unsigned)repeat, mb, seconds, mb / seconds, cpu, mb / cpu);
     fflush(stdout);
     return HM_OK;
 }
@@ -148,7 +161,7 @@ int main(int argc, char **argv)
         return 2;
     }
     int most = hm_threads_set((int)threads);
-    printf("file,step,threads,repeat,text_mb,seconds,mb_per_s\n");
+    printf("file,step,threads,repeat,text_mb,seconds,mb_per_s,cpu_s,mb_per_cpu_s\n");
     for (size_t f = 1; f <= n_files; f++)
         for (uint64_t r = 1; status == HM_OK && r <= repeats; r++)
             status = measure(argv[f], most, r, &err);
