@@ -9,6 +9,7 @@
  * the published scripts do: all that the base has not, in its order.
  */
 #include <math.h>
+#include <stdlib.h>
 
 #include "hanmix/vocab/bpe_train.h"
 #include "hanmix/vocab/piece_merge.h"
@@ -22,9 +23,15 @@ struct candidate {
     const char *reason; /* why it was dropped; NULL while it is kept */
 };
 
+struct ranked_id {
+    float score;
+    uint32_t id;
+};
+
 struct merge_work {
     const struct hm_spm_model *base, *extra;
     struct candidate *candidate; /* per id of extra */
+    struct ranked_id *order;     /* ids of extra in merge order */
     struct hm_piece *added;
     size_t n_added;
     uint32_t max_chars;
@@ -156,14 +163,32 @@ static int first_score(const struct merge_work *work, double *ret_score, struct 
     return HM_OK;
 }
 
+static int merge_order(const void *a, const void *b)
+{
+    const struct ranked_id *left = a, *right = b;
+
+    if (left->score != right->score)
+        return left->score > right->score ? -1 : 1;
+    return left->id < right->id ? -1 : 1;
+}
+
+/* BPE merges by score; a trainer gives ids in that order, other tools need not. */
+static void order_candidates(struct merge_work *work)
+{
+    for (size_t i = 0; i < work->extra->count; i++)
+        work->order[i] = (struct ranked_id){ work->extra->piece[i].score, (uint32_t)i };
+    if (!work->score_zero)
+        qsort(work->order, work->extra->count, sizeof(*work->order), merge_order);
+}
+
 static void add_piece(struct merge_work *work, size_t id, double score)
 {
     work->added[work->n_added++] =
         (struct hm_piece){ work->extra->piece[id].text, (float)score, HM_PIECE_NORMAL };
 }
 
-/* Merges in the order of extra, then single characters, each one below the last; with score 0 the
- * order of extra is all there is. */
+/* Merges in the order of extra's scores, then single characters, each one below the last; with
+ * score 0 the order of extra's ids is all there is. */
 static int rank(struct merge_work *work, struct hm_error *err)
 {
     double score = 0;
@@ -173,13 +198,14 @@ static int rank(struct merge_work *work, struct hm_error *err)
     work->n_added = 0;
     for (int singles = 0; singles < 2; singles++)
         for (size_t i = 0; i < work->extra->count; i++) {
-            const struct candidate *candidate = &work->candidate[i];
+            size_t id = work->order[i].id;
+            const struct candidate *candidate = &work->candidate[id];
             if (!candidate->considered || candidate->reason)
                 continue;
             if (work->score_zero && singles == 0)
-                add_piece(work, i, 0);
+                add_piece(work, id, 0);
             else if (!work->score_zero && (candidate->chars == 1) == singles)
-                add_piece(work, i, score--);
+                add_piece(work, id, score--);
         }
     return HM_OK;
 }
@@ -291,10 +317,12 @@ int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *e
         options && options->max_piece_chars ? options->max_piece_chars : DEFAULT_MAX_CHARS;
     work.candidate = hm_calloc(HM_MEM_VOCAB, extra->count, sizeof(*work.candidate));
     work.added = hm_alloc_array(HM_MEM_VOCAB, extra->count, sizeof(*work.added));
-    if (!work.candidate || !work.added) {
+    work.order = hm_alloc_array(HM_MEM_VOCAB, extra->count, sizeof(*work.order));
+    if (!work.candidate || !work.added || !work.order) {
         status = hm_fail_nomem(err, "for %zu candidates", extra->count);
         goto out;
     }
+    order_candidates(&work);
     filter(&work);
     status = settle(&work, &result.model_bytes, err);
     if (status == HM_OK)
@@ -309,6 +337,7 @@ out:
     hm_merge_result_release(&result);
     hm_free(work.candidate);
     hm_free(work.added);
+    hm_free(work.order);
     return status;
 }
 

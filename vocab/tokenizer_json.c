@@ -52,9 +52,8 @@ static int check_model(const struct hm_spm_model *model, struct hm_error *err)
         why = "is not BPE";
     else if (model->has_charsmap || model->has_denormalizer)
         why = "has a normaliser of its own";
-    else if (model->remove_extra_whitespaces || !model->escape_whitespaces ||
-             model->whitespace_as_suffix)
-        why = "treats spaces in another way than LLaMA's";
+    else if (!model->escape_whitespaces || model->whitespace_as_suffix)
+        why = "leaves spaces as they are or puts them behind words";
     for (size_t i = 0; i < model->count && !why; i++)
         if (model->piece[i].type == HM_PIECE_UNUSED)
             why = "has unused pieces";
@@ -86,12 +85,20 @@ static int post_processor_text(const struct hm_spm_model *model, struct hm_buf *
     return status;
 }
 
+/* remove_extra_whitespaces: none before and behind the text (U+2581 counts there), one between. */
+static const char trim_spaces[] =
+    "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"\\\\A +\"}, \"content\": \"\"}, "
+    "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"[ " HM_SPM_SPACE
+    "]+\\\\z\"}, \"content\": \"\"}, "
+    "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \" {2,}\"}, \"content\": \" \"}, ";
+
 /* A file with an empty vocabulary, no merges and no added tokens. */
 static int skeleton_text(const struct hm_spm_model *model, struct hm_buf *buf, struct hm_error *err)
 {
     const char *prepend = model->add_dummy_prefix
                               ? "{\"type\": \"Prepend\", \"prepend\": \"" HM_SPM_SPACE "\"}, "
                               : "";
+    const char *trim = model->remove_extra_whitespaces ? trim_spaces : "";
     const char *strip = model->add_dummy_prefix ? ", {\"type\": \"Strip\", \"content\": \" \", "
                                                   "\"start\": 1, \"stop\": 0}"
                                                 : "";
@@ -99,10 +106,10 @@ static int skeleton_text(const struct hm_spm_model *model, struct hm_buf *buf, s
     HM_TRY(hm_buf_printf(
         buf, err,
         "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [], "
-        "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [%s{\"type\": \"Replace\", "
+        "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [%s%s{\"type\": \"Replace\", "
         "\"pattern\": {\"String\": \" \"}, \"content\": \"" HM_SPM_SPACE "\"}]}, "
         "\"pre_tokenizer\": null, \"post_processor\": ",
-        prepend));
+        trim, prepend));
     HM_TRY(post_processor_text(model, buf, err));
     HM_TRY(hm_buf_printf(
         buf, err,

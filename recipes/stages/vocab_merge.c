@@ -53,7 +53,7 @@ static const struct hm_input inputs[] = {
     { .name = "extra",
       .type = HM_INPUT_TOKENIZER,
       .required = true,
-      .help = "BPE model whose pieces are added, in its merge order" },
+      .help = "BPE model whose pieces are added, in the order of its scores" },
 };
 
 static int added_write(const struct hm_stage_run *run, const struct hm_merge_result *result,

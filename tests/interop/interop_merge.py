@@ -10,6 +10,7 @@ import warnings
 import sentencepiece as spm
 from sentencepiece import sentencepiece_model_pb2 as spm_pb2
 
+import harness
 import loader_lines
 from harness import GOLDEN, QUICKSTART, Skip, check, stage, test
 
@@ -59,6 +60,44 @@ def loaders_agree_on_lines_of_all_kinds(folder):
         for key in ("normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens"):
             check(after[key] == data[key], f"{form}: {key} changed")
         assert_alike(folder / form, 4000)
+
+
+BASES = {
+    "spaces trimmed": dict(remove_extra_whitespaces=True, byte_fallback=True),
+    "no prefix": dict(add_dummy_prefix=False, byte_fallback=True),
+    "no bytes": dict(character_coverage=0.999),
+    "ids": dict(byte_fallback=True, pad_id=0, bos_id=1, eos_id=2, unk_id=3),
+    "names": dict(byte_fallback=True, unk_piece="[UNK]", bos_piece="[BOS]", eos_piece="[EOS]", control_symbols=["[SEP]"]),
+    "no bos": dict(byte_fallback=True, bos_id=-1, eos_id=-1),
+}
+
+
+@test
+def bases_of_other_kinds(folder):
+    """Small BPE models with other spaces, ids and meta pieces than Mixtral's, merged: sentencepiece, ours, fast and slow give the same ids."""
+    from transformers import AutoTokenizer
+    (folder / "en.txt").write_text("\n".join(harness.documents_of(QUICKSTART / "text" / "en.jsonl.zst", 300_000)), encoding="utf-8")
+    zh = learned(folder, 800)
+    lines = [line for line in loader_lines.lines(2000) if not any(s in line for s in loader_lines.SPECIAL)]
+    for name, options in BASES.items():
+        prefix = folder / name.replace(" ", "_")
+        spm.SentencePieceTrainer.train(**{**dict(input=str(folder / "en.txt"), model_prefix=str(prefix), model_type="bpe", vocab_size=700, minloglevel=2,
+                                                 normalization_rule_name="identity", remove_extra_whitespaces=False), **options})
+        base, out = pathlib.Path(f"{prefix}.model"), folder / f"merged {name}"
+        stage("vocab.merge", out, in_base=base, in_extra=zh)
+        check((out / "tokenizer.model").read_bytes().startswith(base.read_bytes()), f"{name}: the base is no prefix")
+        sp = spm.SentencePieceProcessor(model_file=str(out / "tokenizer.model"))
+        reference = sp.encode(lines)
+        data = "".join(line + "\n" for line in lines).encode("utf-8")
+        ours = loader_lines.ids_of_lines([harness.PROGRAM, "encode", "--tokenizer", out], data, len(lines))
+        check(ours[:-1] == [" ".join(map(str, ids)) for ids in reference], f"{name}: hanmix encode differs")
+        for fast in (True, False):
+            tokenizer = AutoTokenizer.from_pretrained(str(out), use_fast=fast)
+            theirs = tokenizer(lines, add_special_tokens=False)["input_ids"]
+            bad = [line for line, a, b in zip(lines, theirs, reference) if a != b]
+            check(not bad, f"{name}, {'fast' if fast else 'slow'}: {len(bad)} lines differ, the first {bad[:1]}")
+            given = [-1 if i is None else i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)]
+            check(given == [sp.bos_id(), sp.eos_id(), sp.unk_id(), sp.pad_id()], f"{name}: special ids {given}")
 
 
 class Heard(logging.Handler):

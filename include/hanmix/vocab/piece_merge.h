@@ -38,10 +38,10 @@ struct hm_merge_result {
 };
 
 /*
- * extra: a model whose pieces are candidates in id order (the merge order of a BPE model); its byte
- * and meta pieces are ignored without a word. Kept: Han script throughout, an ideograph among it,
- * not in base, made of characters that are pieces and of two pieces, encoding to itself. base must
- * be BPE.
+ * extra: a model whose pieces are candidates in the order of their scores (the merge order of a BPE
+ * model), of their ids where those are equal; its byte and meta pieces are ignored without a word.
+ * Kept: Han script throughout, an ideograph among it, not in base, made of characters that are
+ * pieces and of two pieces, encoding to itself. base must be BPE.
  */
 int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *extra,
                    const struct hm_merge_options *options, struct hm_merge_result *ret_result,

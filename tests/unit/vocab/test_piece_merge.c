@@ -126,6 +126,39 @@ static void test_unreachable(void **state)
     hm_merge_result_release(&result);
 }
 
+/* Ids that do not follow the scores: BPE merges by score, so ranks do too; ties keep the ids'
+ * order. */
+static void test_order_of_scores(void **state)
+{
+    static struct hm_piece list[] = {
+        { { "<unk>", 5 }, 0, HM_PIECE_UNKNOWN },    { { "人", 3 }, -11, HM_PIECE_NORMAL },
+        { { "民", 3 }, -12, HM_PIECE_NORMAL },      { { "人民", 6 }, -3, HM_PIECE_NORMAL },
+        { { "民人", 6 }, -1, HM_PIECE_NORMAL },     { { "人民人", 9 }, -2, HM_PIECE_NORMAL },
+        { { "民人民人", 12 }, -2, HM_PIECE_NORMAL }
+    };
+    static const char *const ranked[] = { "民人", "人民人", "民人民人", "人民", "人", "民", NULL };
+    static const char *const zero[] = { "人", "民", "人民", "民人", "人民人", "民人民人", NULL };
+    const struct hm_merge_options as_given = { .score_zero = true };
+    struct hm_spm_model base = { 0 }, extra = { 0 };
+    struct hm_merge_result result = { 0 };
+    struct hm_buf bytes = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    load(base_pieces, true, &base);
+    assert_ok(hm_spm_model_build(list, 7, false, &bytes, &err), err);
+    assert_ok(hm_spm_model_parse(buf_str(&bytes), "list", &extra, &err), err);
+    assert_ok(hm_piece_merge(&base, &extra, NULL, &result, &err), err);
+    assert_added(&result, ranked);
+    hm_merge_result_release(&result);
+    assert_ok(hm_piece_merge(&base, &extra, &as_given, &result, &err), err);
+    assert_added(&result, zero);
+    hm_merge_result_release(&result);
+    hm_buf_release(&bytes);
+    hm_spm_model_release(&base);
+    hm_spm_model_release(&extra);
+}
+
 /* What the published scripts do: `if piece not in base: append(piece, score 0)`, nothing else. */
 static void assert_as_published(const struct hm_spm_model *base, const struct hm_spm_model *extra,
                                 const struct hm_merge_result *result)
@@ -302,10 +335,11 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filter),         cmocka_unit_test(test_limits_of_length),
-        cmocka_unit_test(test_unreachable),    cmocka_unit_test(test_published_recipe),
-        cmocka_unit_test(test_nothing_to_add), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_real_base),      cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_filter),           cmocka_unit_test(test_limits_of_length),
+        cmocka_unit_test(test_unreachable),      cmocka_unit_test(test_order_of_scores),
+        cmocka_unit_test(test_published_recipe), cmocka_unit_test(test_nothing_to_add),
+        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_real_base),
+        cmocka_unit_test(test_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

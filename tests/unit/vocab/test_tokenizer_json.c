@@ -123,6 +123,29 @@ static void test_no_prefix(void **state)
     tmp_release(dir);
 }
 
+/* remove_extra_whitespaces: three replacements before the prefix. interop_merge.py runs them. */
+static void test_trimmed_spaces(void **state)
+{
+    static const char *const patterns[] = { "\\A +", "[ " HM_SPM_SPACE "]+\\z", " {2,}" };
+    char *dir = tmp_new();
+    struct hm_spm_model model = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    load(all_pieces, "\x1a\x04\x18\x01\x20\x01", 6, &model);
+    assert_ok(hm_tokenizer_json_write(&model, NULL, dir, &err), err);
+    json_t *root = read_json(dir, "tokenizer.json");
+    json_t *normalizers = json_object_get(json_object_get(root, "normalizer"), "normalizers");
+    assert_int_equal(json_array_size(normalizers), 5);
+    for (size_t i = 0; i < 3; i++) {
+        json_t *pattern = json_object_get(json_array_get(normalizers, i), "pattern");
+        assert_string_equal(json_string_value(json_object_get(pattern, "Regex")), patterns[i]);
+    }
+    json_decref(root);
+    hm_spm_model_release(&model);
+    tmp_release(dir);
+}
+
 static void put(const char *dir, const char *name, const char *text)
 {
     file_put(tmp_path(dir, "%s", name), text, strlen(text));
@@ -276,7 +299,7 @@ static void test_refusals(void **state)
         size_t len;
         const char *part;
     } kinds[] = { { "\x12\x02\x18\x01", 4, "not BPE" },
-                  { "\x1a\x02\x20\x01", 4, "treats spaces" },
+                  { "\x1a\x02\x28\x00", 4, "leaves spaces" },
                   { "\x0a\x06\x0a\x02xx\x18\x05", 8, "unused pieces" } };
     for (size_t i = 0; i < 3; i++) {
         load(all_pieces, kinds[i].tail, kinds[i].len, &model);
@@ -327,10 +350,10 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pairs),      cmocka_unit_test(test_from_nothing),
-        cmocka_unit_test(test_no_prefix),  cmocka_unit_test(test_extend),
-        cmocka_unit_test(test_outranking), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_pairs),     cmocka_unit_test(test_from_nothing),
+        cmocka_unit_test(test_no_prefix), cmocka_unit_test(test_trimmed_spaces),
+        cmocka_unit_test(test_extend),    cmocka_unit_test(test_outranking),
+        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
