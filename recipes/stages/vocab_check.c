@@ -9,13 +9,9 @@
 #include "stage_model.h"
 #include "stage_util.h"
 
-#define DISK_PIECE_BYTES                                                     \
-    1024 /* in report.json and lint.tsv, should every piece be found wanting \
-          */
-
-#define REPORTED_MOST  1000u /* findings of one rule in report.json; lint.tsv has all */
-#define FINDING_BYTES  256u  /* held of one */
-#define REPORTED_BYTES 2048u /* of one in a report */
+/* Should every piece be found wanting: in both files, and in memory. */
+#define DISK_PIECE_BYTES 1024u
+#define FINDING_BYTES    2304u
 
 struct config {
     struct stage_text text;
@@ -81,12 +77,9 @@ static int lints_report(const struct hm_stage_run *run, const struct hm_lints *l
                         struct hm_error *err)
 {
     json_t *list = hm_report_array(run->report, "lint", err);
-    size_t told[HM_LINT_RULES] = { 0 };
 
     for (size_t i = 0; list && i < lints->count; i++) {
         const struct hm_lint *lint = &lints->item[i];
-        if (told[lint->rule]++ >= REPORTED_MOST)
-            continue;
         json_t *item = hm_report_item(list, err);
         if (!item)
             return HM_ERR_NOMEM;
@@ -274,8 +267,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     HM_TRY(r);
     HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", STAGE_PIECE_BYTES * (before + after), err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
-    HM_TRY(hm_stage_plan_memory(ret_plan, "findings",
-                                FINDING_BYTES * after + REPORTED_BYTES * REPORTED_MOST, err));
+    HM_TRY(hm_stage_plan_memory(ret_plan, "findings", FINDING_BYTES * after, err));
     ret_plan->disk_bytes = (64 << 10) + DISK_PIECE_BYTES * after;
     ret_plan->work_unit = "bytes";
     return hm_stage_input_bytes(run, "text", &ret_plan->work, err);
