@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Verbs encode and decode: lines of text to lines of token ids on the standard streams, and back.
+ * Verbs encode and decode: lines of text to lines of token ids on the standard streams, and back,
+ * with any tokenizer that vocab.measure reads.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -8,43 +9,43 @@
 #include <string.h>
 
 #include "cli.h"
-#include "hanmix/vocab/tokenizer.h"
+#include "hanmix/vocab/any_tokenizer.h"
 
 struct codec {
-    struct hm_tokenizer *tokenizer;
+    struct hm_any_tokenizer *tokenizer;
     bool pieces, bos;
     struct hm_ids ids;
     struct hm_buf text;
 };
 
-/* A piece as it stands in the vocabulary; white space in it would break the line apart. */
-static void print_piece(const struct hm_spm_model *model, int32_t id)
+/* A piece as it stands in the vocabulary; white space in it would break the line apart, and bytes
+ * that are no whole character are no text. */
+static void print_piece(struct hm_str piece)
 {
-    struct hm_str piece = model->piece[id].text;
+    uint32_t code = 0;
 
-    for (size_t i = 0; i < piece.len; i++) {
-        char c = piece.ptr[i];
-        if (c == ' ' || c == '\n' || c == '\t' || c == '\r')
-            printf("\\x%02x", (unsigned)c);
+    for (size_t at = 0; at < piece.len;) {
+        unsigned len = hm_utf8_decode(piece.ptr + at, piece.len - at, &code);
+        char c = piece.ptr[at];
+        if (len == 0 || c == ' ' || c == '\n' || c == '\t' || c == '\r')
+            printf("\\x%02x", (unsigned char)c);
         else
-            putchar(c);
+            fwrite(piece.ptr + at, 1, len, stdout);
+        at += len ? len : 1;
     }
 }
 
 static int encode_line(struct codec *codec, struct hm_str line, struct hm_error *err)
 {
-    const struct hm_spm_model *model = &codec->tokenizer->model;
-    int32_t bos = model->bos_id;
-
     hm_ids_clear(&codec->ids);
     if (codec->bos)
-        HM_TRY(hm_ids_append(&codec->ids, &bos, 1, err));
-    HM_TRY(hm_tokenizer_encode(codec->tokenizer, line, &codec->ids, err));
+        HM_TRY(hm_ids_append(&codec->ids, &codec->tokenizer->spm->model.bos_id, 1, err));
+    HM_TRY(hm_any_tokenizer_encode(codec->tokenizer, line, &codec->ids, err));
     for (size_t i = 0; i < codec->ids.count; i++) {
         if (i > 0)
             putchar(' ');
         if (codec->pieces)
-            print_piece(model, codec->ids.id[i]);
+            print_piece(hm_any_tokenizer_text(codec->tokenizer, (size_t)codec->ids.id[i]));
         else
             printf("%d", (int)codec->ids.id[i]);
     }
@@ -61,9 +62,9 @@ static int parse_ids(struct codec *codec, const char *line, struct hm_error *err
             return HM_OK;
         errno = 0;
         long value = strtol(line, &end, 10);
-        if (end == line || errno || value < 0 || (size_t)value >= codec->tokenizer->model.count)
+        if (end == line || errno || value < 0 || (size_t)value >= codec->tokenizer->count)
             return hm_fail(err, HM_ERR_FORMAT, "'%.*s' is not a token id: 0 to %zu",
-                           (int)strcspn(line, " \t\r"), line, codec->tokenizer->model.count - 1);
+                           (int)strcspn(line, " \t\r"), line, codec->tokenizer->count - 1);
         int32_t id = (int32_t)value;
         HM_TRY(hm_ids_append(&codec->ids, &id, 1, err));
         line = end;
@@ -76,8 +77,8 @@ static int decode_line(struct codec *codec, struct hm_str line, struct hm_error 
         return hm_fail(err, HM_ERR_FORMAT, "a NUL byte among token ids");
     HM_TRY(parse_ids(codec, line.ptr, err));
     hm_buf_clear(&codec->text);
-    HM_TRY(
-        hm_tokenizer_decode(codec->tokenizer, codec->ids.id, codec->ids.count, &codec->text, err));
+    HM_TRY(hm_any_tokenizer_decode(codec->tokenizer, codec->ids.id, codec->ids.count, &codec->text,
+                                   err));
     if (codec->text.len > 0)
         fwrite(codec->text.ptr, 1, codec->text.len, stdout);
     return HM_OK;
@@ -128,15 +129,16 @@ static int run_codec(int argc, char **argv, bool encoding, struct hm_error *err)
     HM_TRY(hm_args_count(argv[0], words, 0, 0, err));
     if (!path)
         return hm_fail(err, HM_ERR_USAGE, "%s: --tokenizer FILE is missing", argv[0]);
-    HM_TRY(hm_tokenizer_open(path, &codec.tokenizer, err));
+    HM_TRY(hm_any_tokenizer_open(path, &codec.tokenizer, err));
     int status = HM_OK;
-    if (codec.bos && codec.tokenizer->model.bos_id < 0)
-        status = hm_fail(err, HM_ERR_USAGE, "--bos: '%s' has no beginning-of-sentence token", path);
+    if (codec.bos && (!codec.tokenizer->spm || codec.tokenizer->spm->model.bos_id < 0))
+        status =
+            hm_fail(err, HM_ERR_USAGE, "--bos: '%s' names no beginning-of-sentence token", path);
     if (status == HM_OK)
         status = each_line(&codec, encoding ? encode_line : decode_line, err);
     hm_ids_release(&codec.ids);
     hm_buf_release(&codec.text);
-    hm_tokenizer_free(codec.tokenizer);
+    hm_any_tokenizer_free(codec.tokenizer);
     return status;
 }
 

@@ -162,6 +162,26 @@ int hm_any_tokenizer_encode(const struct hm_any_tokenizer *tokenizer, struct hm_
                          : hm_tokenizer_encode(tokenizer->spm, text, ids, err);
 }
 
+struct hm_str hm_any_tokenizer_text(const struct hm_any_tokenizer *tokenizer, size_t id)
+{
+    bool special;
+
+    return tokenizer->hf ? hm_hf_tokenizer_text(tokenizer->hf, id, &special)
+                         : tokenizer->spm->model.piece[id].text;
+}
+
+int hm_any_tokenizer_decode(const struct hm_any_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                            struct hm_buf *text, struct hm_error *err)
+{
+    if (tokenizer->spm)
+        return hm_tokenizer_decode(tokenizer->spm, ids, n, text, err);
+    for (size_t i = 0; i < n; i++) {
+        struct hm_str bytes = hm_any_tokenizer_text(tokenizer, (size_t)ids[i]);
+        HM_TRY(hm_buf_append(text, bytes.ptr, bytes.len, err));
+    }
+    return HM_OK;
+}
+
 static bool same_token(const struct hm_any_tokenizer *a, const struct hm_any_tokenizer *b,
                        size_t id)
 {

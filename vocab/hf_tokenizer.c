@@ -10,7 +10,8 @@
 #include "hanmix/base/file.h"
 #include "unicode_nfc.h"
 
-#define MAX_FILE_BYTES (256u << 20)
+#define MAX_FILE_BYTES   (256u << 20)
+#define NORMALIZER_DEPTH 8
 
 struct encoding { /* one call of encode */
     const struct hm_hf_tokenizer *tokenizer;
@@ -143,8 +144,9 @@ static int model_check(const json_t *model, const char *what, struct hm_error *e
     return HM_OK;
 }
 
-/* None, or form C; an added token that the form would change is left to the library. */
-static int normalizer_read(const json_t *value, const char *what, bool *ret_nfc,
+/* None, form C, or a sequence of these, as DeepSeek's empty one; an added token that the form would
+ * change is left to the library. depth: of sequences that may still lie in this one. */
+static int normalizer_read(const json_t *value, const char *what, int depth, bool *ret_nfc,
                            struct hm_error *err)
 {
     const char *type = NULL;
@@ -152,8 +154,16 @@ static int normalizer_read(const json_t *value, const char *what, bool *ret_nfc,
     if (!is_set(value))
         return HM_OK;
     HM_TRY(hm_json_text(value, "type", what, &type, err));
-    *ret_nfc = strcmp(type, "NFC") == 0;
-    return *ret_nfc ? (int)HM_OK : refuse(what, "a normalizer other than NFC", err);
+    if (strcmp(type, "NFC") == 0) {
+        *ret_nfc = true;
+        return HM_OK;
+    }
+    const json_t *list = json_object_get(value, "normalizers");
+    if (strcmp(type, "Sequence") != 0 || !json_is_array(list) || depth == 0)
+        return refuse(what, "a normalizer other than NFC", err);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        HM_TRY(normalizer_read(json_array_get(list, i), what, depth - 1, ret_nfc, err));
+    return HM_OK;
 }
 
 static int added_check(const struct hm_hf_tokenizer *tokenizer, const char *what,
@@ -176,7 +186,8 @@ static int root_read(const json_t *root, const char *what, struct hm_hf_tokenize
     if (!json_is_object(model))
         return hm_fail(err, HM_ERR_FORMAT, "'%s' is no tokenizer.json: it has no model", what);
     HM_TRY(model_check(model, what, err));
-    HM_TRY(normalizer_read(json_object_get(root, "normalizer"), what, &tokenizer->nfc, err));
+    HM_TRY(normalizer_read(json_object_get(root, "normalizer"), what, NORMALIZER_DEPTH,
+                           &tokenizer->nfc, err));
     if (!is_set(json_object_get(root, "pre_tokenizer")))
         return refuse(what, "a model without pre_tokenizer", err);
     HM_TRY(hm_pre_tokenizer_make(json_object_get(root, "pre_tokenizer"), what,

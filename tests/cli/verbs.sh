@@ -22,6 +22,15 @@ for file in odd empty newline unended blank source; do
 done
 "$HANMIX" encode --bos --tokenizer "$tok" <text >out; [ "$(sed -n 1p out)" = "1 403 407 261 378" ] || fail "--bos"
 "$HANMIX" encode --pieces --tokenizer "$quick/base" <text >out; [ "$(sed -n 1p out)" = "▁Once ▁upon ▁a ▁time" ] || fail "--pieces: $(sed -n 1p out)"
+cat >bytes.json <<'END'
+{"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "added_tokens": [{"id": 5, "content": "<s>", "special": true}],
+ "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3, "\u00e4": 4}, "merges": ["a b"]}}
+END
+[ "$(printf 'ab ba<s>\na\n' | "$HANMIX" encode --tokenizer bytes.json)" = "$(printf '2 3 1 0 5\n0')" ] || fail "ids of a tokenizer.json"
+[ "$(echo '2 3 1 5' | "$HANMIX" decode --tokenizer bytes.json)" = "ab b<s>" ] || fail "text of a tokenizer.json"
+[ "$(printf 'b \303\244' | "$HANMIX" encode --pieces --tokenizer bytes.json)" = 'b \x20' ] || fail "pieces of a tokenizer.json"
+echo 6 | "$HANMIX" decode --tokenizer bytes.json 2>err >out; [ $? = 4 ] || fail 'an id too large'; has err "'6' is not a token id: 0 to 5"
+expect 2 "$HANMIX" encode --bos --tokenizer bytes.json; has err "names no beginning-of-sentence token"
 expect 2 "$HANMIX" encode; has err "--tokenizer FILE is missing"
 expect 2 "$HANMIX" encode --tokenizer none; one_sentence
 echo x >bad.model; expect 4 "$HANMIX" encode --tokenizer bad.model; one_sentence

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A tokenizer of any readable kind, as far as counting goes: text to ids, and what each id holds.
- * Training, packing and merging take SentencePiece models alone (tokenizer.h). Thread class: encode
- * is thread safe after open.
+ * A tokenizer of any readable kind, as far as counting goes: text to ids and back, and what each
+ * id holds. Training, packing and merging take SentencePiece models alone (tokenizer.h). Thread
+ * class: encode is thread safe after open.
  */
 #ifndef HANMIX_VOCAB_ANY_TOKENIZER_H
 #define HANMIX_VOCAB_ANY_TOKENIZER_H
@@ -37,6 +37,12 @@ void hm_any_tokenizer_free(struct hm_any_tokenizer *tokenizer);
 /* appends */
 int hm_any_tokenizer_encode(const struct hm_any_tokenizer *tokenizer, struct hm_str text,
                             struct hm_ids *ids, struct hm_error *err);
+/* The bytes of an id below count as the vocabulary has them. */
+struct hm_str hm_any_tokenizer_text(const struct hm_any_tokenizer *tokenizer, size_t id);
+/* Appends; ids: below count. Bytes of a tokenizer.json come as they are, whole characters or not.
+ */
+int hm_any_tokenizer_decode(const struct hm_any_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                            struct hm_buf *text, struct hm_error *err);
 /* Whether the first ids of `longer` are all those of `base`, of the same text and kind. */
 bool hm_any_tokenizer_extends(const struct hm_any_tokenizer *longer,
                               const struct hm_any_tokenizer *base);

@@ -7,15 +7,23 @@
 
 #include "../../../vocab/hf_tokenizer.h"
 
-#define ALPHABET                                                                             \
-    "\"a\": 0, \"b\": 1, \"c\": 2, \"\\u0120\": 3, \"ab\": 4, \"\\u0120ab\": 5, \"bc\": 6, " \
-    "\"\\u010a\": 7, \"1\": 8, \"2\": 9, \"aa\": 10, \"12\": 11, \"<\": 12, \"s\": 13, \"'\": 14"
-#define MERGES "[\"b c\", [\"a\", \"b\"], \"\\u0120 ab\", \"a a\", \"1 2\"]"
-#define FILE_OF(pre, added, more)                                                   \
-    "{\"added_tokens\": [" added "], \"normalizer\": null, \"pre_tokenizer\": " pre \
+#define ALPHABET                                                                                \
+    "\"a\": 0, \"b\": 1, \"c\": 2, \"\\u0120\": 3, \"ab\": 4, \"\\u0120ab\": 5, \"bc\": 6, "    \
+    "\"\\u010a\": 7, \"1\": 8, \"2\": 9, \"aa\": 10, \"12\": 11, \"<\": 12, \"s\": 13, \"'\": " \
+    "14, "                                                                                      \
+    "\"\\u00c3\": 15, \"\\u00a9\": 16"
+#define MERGES                    "[\"b c\", [\"a\", \"b\"], \"\\u0120 ab\", \"a a\", \"1 2\"]"
+#define FILE_OF(pre, added, more) FILE_NORMAL("null", pre, added, more)
+#define FILE_NORMAL(normalizer, pre, added, more)                                             \
+    "{\"added_tokens\": [" added "], \"normalizer\": " normalizer ", \"pre_tokenizer\": " pre \
     ", \"model\": {\"type\": \"BPE\", \"vocab\": {" ALPHABET "}, \"merges\": " MERGES more "}}"
-#define BYTES          "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}"
-#define SEQUENCE(step) "{\"type\": \"Sequence\", \"pretokenizers\": [" step ", " BYTES "]}"
+#define OPEN_SEQUENCE       "{\"type\": \"Sequence\", \"normalizers\": ["
+#define CLOSE_SEQUENCE      "]}"
+#define NORMALIZERS(inside) OPEN_SEQUENCE inside CLOSE_SEQUENCE
+#define FOUR(text)          text text text text
+#define EIGHT(open, close)  FOUR(open) FOUR(open) FOUR(close) FOUR(close)
+#define BYTES               "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}"
+#define SEQUENCE(step)      "{\"type\": \"Sequence\", \"pretokenizers\": [" step ", " BYTES "]}"
 #define SPLIT(regex, behavior)                                         \
     SEQUENCE("{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex \
              "\"}, \"behavior\": \"" behavior "\", \"invert\": false}")
@@ -105,6 +113,20 @@ static void test_ignored_merges(void **state)
     check_ids(model, "aba", "0 1 0");
 }
 
+static void test_normalizers(void **state)
+{
+    (void)state;
+    check_ids(FILE_OF(BYTES, "", ""), "e\xcc\x81", "");
+    check_ids(FILE_NORMAL("{\"type\": \"NFC\"}", BYTES, "", ""), "e\xcc\x81", "15 16");
+    check_ids(FILE_NORMAL(NORMALIZERS(""), BYTES, "", ""), "e\xcc\x81", "");
+    check_ids(FILE_NORMAL(NORMALIZERS(NORMALIZERS("{\"type\": \"NFC\"}")), BYTES, "", ""),
+              "e\xcc\x81", "15 16");
+    check_refused(FILE_NORMAL(NORMALIZERS("{\"type\": \"NFD\"}"), BYTES, "", ""), "other than NFC");
+    check_refused(FILE_NORMAL("{\"type\": \"Sequence\"}", BYTES, "", ""), "other than NFC");
+    check_refused(FILE_NORMAL(NORMALIZERS(EIGHT(OPEN_SEQUENCE, CLOSE_SEQUENCE)), BYTES, "", ""),
+                  "other than NFC");
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -189,10 +211,10 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_merging),       cmocka_unit_test(test_patterns),
-        cmocka_unit_test(test_added_tokens),  cmocka_unit_test(test_ignored_merges),
-        cmocka_unit_test(test_refused),       cmocka_unit_test(test_hostile_pattern),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_merging),         cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_added_tokens),    cmocka_unit_test(test_ignored_merges),
+        cmocka_unit_test(test_normalizers),     cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_hostile_pattern), cmocka_unit_test(test_out_of_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
