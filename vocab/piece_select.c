@@ -90,7 +90,9 @@ static int candidates_from_list(struct chooser *chooser, struct hm_error *err)
         unsigned len = hm_utf8_decode(list.ptr + at, list.len - at, &code);
         if (len == 0)
             return hm_fail(err, HM_ERR_FORMAT,
-                           "the list of single characters is not UTF-8 at byte %zu", at);
+                           "'%s': the list of single characters is not UTF-8 at byte %zu; save it "
+                           "as UTF-8",
+                           chooser->options->list_name, at);
         struct hm_str text = { list.ptr + at, len };
         if (at == 0 || list.ptr[at - 1] == '\n')
             remark = code == '#';

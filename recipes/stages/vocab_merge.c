@@ -34,9 +34,10 @@ static const struct hm_field fields[] = {
       .offset = offsetof(struct config, script),
       .fallback = "auto",
       .choices = scripts,
-      .help =
-          "pieces taken: han keeps those of Han-class characters with an ideograph; auto is han "
-          "with ranked scores and any with zero" },
+      .help = "pieces taken: han keeps those of Han-class characters with an ideograph, any keeps "
+              "all; auto is han, but any with score zero, for the published scripts take every "
+              "piece that the base lacks: han would leave out 961 of the 17,187 that "
+              "chinese_sp.model adds to Mixtral's" },
     { .name = "max_piece_chars",
       .type = HM_FIELD_COUNT,
       .offset = offsetof(struct config, max_piece_chars),

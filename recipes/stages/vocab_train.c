@@ -78,6 +78,7 @@ static int singles_parse(const struct config *config, struct hm_select_options *
         options->singles = HM_SINGLES_LIST;
         HM_TRY(hm_file_read(config->singles, SINGLES_FILE_MAX_BYTES, list, err));
         options->list = (struct hm_str){ list->ptr, list->len };
+        options->list_name = config->singles;
     }
     return HM_OK;
 }

@@ -35,7 +35,7 @@ printf '春\n天\n来\n了\n' >four.list; printf '春\377\n' >bytes.list
 single() { refused "$1" "$2" vocab.train in.text=few.txt set.pieces="$3" set.singles="$4"; }
 single 2 "4 single characters of the list are more than pieces, 2" 2 four.list
 single 4 "10 single characters are wanted, the text has 4" 20 10
-single 4 "not UTF-8 at byte 3" 4 bytes.list
+single 4 "'bytes.list': the list of single characters is not UTF-8 at byte 3" 4 bytes.list
 single 2 "'none.list' does not exist" 4 none.list
 single 2 "'.' is a folder" 4 .
 refused 2 "7 single characters are more than pieces, 2" vocab.train in.text="$zh" set.pieces=2 set.singles=7

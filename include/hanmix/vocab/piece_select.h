@@ -23,6 +23,7 @@ struct hm_select_options {
     /* LIST: UTF-8 text; its Han-class characters, each once, in order, seen or not; lines that
      * begin with # are remarks */
     struct hm_str list;
+    const char *list_name; /* names it in errors */
 };
 struct hm_selection {
     /* merges in merge order, then singles; texts borrow from trained and from list */

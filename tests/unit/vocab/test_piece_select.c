@@ -91,7 +91,8 @@ static void test_list(void **state)
     char out[256];
     struct hm_select_options list = { .pieces = 4,
                                       .singles = HM_SINGLES_LIST,
-                                      .list = hm_str_of("三 一\n龙a三") };
+                                      .list = hm_str_of("三 一\n龙a三"),
+                                      .list_name = "few" };
 
     assert_fails(choose(NULL, list, out, sizeof(out), &err), HM_ERR_FORMAT,
                  "4 pieces are wanted, 3 of them", err);
@@ -106,8 +107,8 @@ static void test_list(void **state)
     assert_fails(choose(NULL, list, out, sizeof(out), &err), HM_ERR_USAGE,
                  "5 single characters of the list are more than pieces, 4", err);
     list.list = hm_str_of("\xff");
-    assert_fails(choose(NULL, list, out, sizeof(out), &err), HM_ERR_FORMAT, "not UTF-8 at byte 0",
-                 err);
+    assert_fails(choose(NULL, list, out, sizeof(out), &err), HM_ERR_FORMAT,
+                 "'few': the list of single characters is not UTF-8 at byte 0", err);
 }
 
 /* The list that is shipped: three levels of the standard, in its order, no character twice; those
