@@ -22,6 +22,8 @@ static int rule_character(struct lint_run *run, struct hm_error *err)
     for (size_t i = run->old_model->count; i < new->count; i++) {
         struct hm_str text = new->piece[i].text;
         uint32_t code;
+        if (new->piece[i].type != HM_PIECE_NORMAL)
+            continue; /* told by the rule of types: no merge makes it */
         for (size_t at = 0; at < text.len;) {
             unsigned len = hm_utf8_decode(text.ptr + at, text.len - at, &code);
             struct hm_str character = { text.ptr + at, len };
@@ -44,7 +46,7 @@ static int rule_split(struct lint_run *run, struct hm_error *err)
 
     for (size_t i = run->old_model->count; i < new->count; i++) {
         struct hm_str text = new->piece[i].text;
-        bool found = hm_utf8_count(text) == 1;
+        bool found = new->piece[i].type != HM_PIECE_NORMAL || hm_utf8_count(text) == 1;
         for (size_t at = 1; at < text.len && !found; at++)
             found = ((unsigned char)text.ptr[at] & 0xc0) != 0x80 &&
                     hm_lint_normal_id(new, (struct hm_str){ text.ptr, at }) >= 0 &&
@@ -91,7 +93,7 @@ static int rule_self(struct encoding *e, struct hm_error *err)
         const struct hm_piece *piece = &run->new_model->piece[i];
         bool does;
         if (piece->type != HM_PIECE_NORMAL)
-            continue; /* told by the rule of types */
+            continue;
         HM_TRY(encodes_to_itself(run->new_tokenizer, i, &e->ids, &does, err));
         if (does)
             continue;

@@ -249,7 +249,7 @@ static int rule_mixed(struct lint_run *run, struct hm_error *err)
                 second = first < SCRIPTS && second == SCRIPTS ? script : second;
                 first = first == SCRIPTS ? script : first;
             }
-        if (second < SCRIPTS)
+        if (second < SCRIPTS && run->new_model->piece[i].type == HM_PIECE_NORMAL)
             HM_TRY(hm_lint_add(&run->lints, HM_LINT_MIXED, text, (int32_t)i, err,
                                "id %zu mixes %s and %s", i, names[first], names[second]));
     }

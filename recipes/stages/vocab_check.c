@@ -19,15 +19,16 @@ struct config {
     int fail_on;
 };
 
-enum fail_on { ON_WARNING, ON_ERROR, ON_NOTHING };
-static const char *const fail_on_names[] = { "warning", "error", "never", NULL };
+enum fail_on { AUTO, ON_WARNING, ON_ERROR, ON_NOTHING };
+static const char *const fail_on_names[] = { "auto", "warning", "error", "never", NULL };
 static const struct hm_field fields[] = {
     { .name = "fail_on",
       .type = HM_FIELD_CHOICE,
       .offset = offsetof(struct config, fail_on),
-      .fallback = "error",
+      .fallback = "auto",
       .choices = fail_on_names,
-      .help = "findings of the lint that fail the check: any, errors alone, or none" },
+      .help = "findings of the lint that fail the check: any, errors alone, or none; auto: errors, "
+              "or none when a limit above 0 allows differences" },
     { .name = "limit",
       .type = HM_FIELD_COUNT,
       .offset = offsetof(struct config, limit),
@@ -145,8 +146,8 @@ static int verdict(const struct hm_stage_run *run, const struct hm_line_check *c
                    const struct hm_lints *lints, struct hm_error *err)
 {
     const struct config *config = run->config;
-    bool wrong = config->fail_on == ON_WARNING ? lints->count > 0
-                                               : config->fail_on == ON_ERROR && lints->errors > 0;
+    bool tolerant = config->fail_on == ON_NOTHING || (config->fail_on == AUTO && config->limit > 0);
+    bool wrong = config->fail_on == ON_WARNING ? lints->count > 0 : !tolerant && lints->errors > 0;
     const struct hm_lint *first = lints->item;
 
     if (check->differing > config->limit)

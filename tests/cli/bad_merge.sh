@@ -87,6 +87,8 @@ expect 1 "$HANMIX" stage vocab.check in.old="$base" in.new=x in.extra="$unigram"
 has err "full-width"
 expect 0 "$HANMIX" stage vocab.check in.old="$base" in.new=x in.extra="$unigram" in.text=zh.txt set.fail_on=never --out y4 --quiet
 has y4/report.json '"identity_proved": true'
+expect 0 "$HANMIX" stage vocab.check in.old="$base" in.new=x in.extra="$unigram" in.text=zh.txt set.limit=1 --out y5 --quiet
+expect 1 "$HANMIX" stage vocab.check in.old="$base" in.new=x in.extra="$unigram" in.text=zh.txt set.limit=1 set.fail_on=error --out y6 --quiet
 # Two models that have little in common: lint.tsv and report.json hold every finding.
 small=$SOURCE/examples/quickstart/base
 expect 1 "$HANMIX" stage vocab.check in.old="$small" in.new="$base" in.text=zh.txt --out many --quiet
