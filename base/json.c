@@ -32,15 +32,16 @@ static int nesting_depth(struct hm_str text)
     return deepest;
 }
 
-int hm_json_parse(struct hm_str text, const char *what, json_t **ret_value, struct hm_error *err)
+static int parse(struct hm_str text, const char *what, size_t flags, json_t **ret_value,
+                 struct hm_error *err)
 {
     json_error_t found;
 
     if (nesting_depth(text) > DEPTH_MAX)
         return hm_fail(err, HM_ERR_FORMAT, "'%s': JSON is nested deeper than %d", what, DEPTH_MAX);
     const char *start = text.ptr ? text.ptr : "";
-    json_t *value = json_loadb(start, text.len,
-                               JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &found);
+    json_t *value = json_loadb(
+        start, text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL | flags, &found);
     if (!value) {
         /* jansson 2.14 leaves the sentence empty on most paths that run out of memory */
         if (json_error_code(&found) == json_error_out_of_memory || found.text[0] == '\0')
@@ -53,6 +54,17 @@ int hm_json_parse(struct hm_str text, const char *what, json_t **ret_value, stru
     }
     *ret_value = value;
     return HM_OK;
+}
+
+int hm_json_parse(struct hm_str text, const char *what, json_t **ret_value, struct hm_error *err)
+{
+    return parse(text, what, 0, ret_value, err);
+}
+
+int hm_json_parse_reals(struct hm_str text, const char *what, json_t **ret_value,
+                        struct hm_error *err)
+{
+    return parse(text, what, JSON_DECODE_INT_AS_REAL, ret_value, err);
 }
 
 int hm_json_load(const char *path, uint64_t max_bytes, json_t **ret_value, struct hm_error *err)

@@ -67,6 +67,8 @@ int hm_json_line_parse(char *line, size_t len, const char *path, uint64_t number
 /* The two ways to do it: a scan that refuses what is wrong or rare, and a tree. */
 bool hm_json_scan(char *line, size_t len, const char *field, const char *set_field,
                   struct json_line *ret_line);
+/* Surrogates without their other half become U+FFFD, in place; true: there were some. */
+bool hm_json_surrogates_mend(char *line, size_t len);
 int hm_json_tree(char *line, size_t len, const char *where, const char *field,
                  const char *set_field, struct json_line *ret_line, struct hm_error *err);
 

@@ -51,7 +51,7 @@ int hm_json_tree(char *line, size_t len, const char *where, const char *field,
 {
     json_t *value = NULL;
 
-    HM_TRY(hm_json_parse((struct hm_str){ line, len }, where, &value, err));
+    HM_TRY(hm_json_parse_reals((struct hm_str){ line, len }, where, &value, err));
     const json_t *text = member_at(value, field);
     int status = HM_OK;
     if (json_is_string(text))
@@ -73,6 +73,9 @@ int hm_json_line_parse(char *line, size_t len, const char *path, uint64_t number
     const char *field = options->field ? options->field : "text";
 
     if (hm_json_scan(line, len, field, options->set_field, ret_line))
+        return HM_OK;
+    if (hm_json_surrogates_mend(line, len) &&
+        hm_json_scan(line, len, field, options->set_field, ret_line))
         return HM_OK;
     char where[HM_LINE_WHERE_BYTES];
     hm_line_where(where, path, number);

@@ -107,6 +107,24 @@ static unsigned escape_read(const char *at, const char *end, uint32_t *ret_code)
     return low >= 0xdc00 && low <= 0xdfff ? 12 : 0;
 }
 
+bool hm_json_surrogates_mend(char *line, size_t len)
+{
+    char *end = line + len, *at = line;
+    bool mended = false;
+
+    while ((at = memchr(at, '\\', (size_t)(end - at))) != NULL) {
+        uint32_t code;
+        int32_t unit = unit_read(at, end);
+        unsigned used = escape_read(at, end, &code);
+        if (used == 0 && unit >= 0) {
+            memcpy(at, "\\ufffd", 6);
+            mended = true;
+        }
+        at += used ? used : unit >= 0 ? 6 : 1;
+    }
+    return mended;
+}
+
 /* The string at scan->at, its quotes taken. */
 static bool scan_string(struct scan *scan, struct member *ret_value)
 {
@@ -156,27 +174,24 @@ static void unescape(struct member *value)
 
 /* --- numbers and words ------------------------------------------------------------------------ */
 
-/* Numbers that a 64-bit integer or a double holds for sure. */
+/* Numbers that a double holds for sure, if not exactly. */
 static bool scan_number(struct scan *scan)
 {
-    bool negative = take(scan, '-');
+    take(scan, '-');
     const char *first = scan->at;
-    uint64_t value = 0;
 
     if (!is_digit(scan))
         return false;
     while (is_digit(scan))
-        value = 10 * value + (uint64_t)(*scan->at++ - '0');
+        scan->at++;
     size_t digits = (size_t)(scan->at - first);
     if (digits > 1 && *first == '0')
         return false;
-    bool real = take(scan, '.');
-    if (real && !is_digit(scan))
+    if (take(scan, '.') && !is_digit(scan))
         return false;
     while (is_digit(scan))
         scan->at++;
     if (take(scan, 'e') || take(scan, 'E')) {
-        real = true;
         if (!take(scan, '+'))
             take(scan, '-');
         first = scan->at;
@@ -185,7 +200,7 @@ static bool scan_number(struct scan *scan)
         if (scan->at == first || scan->at - first > 2)
             return false;
     }
-    return real ? digits <= 200 : digits <= 19 && value <= (uint64_t)INT64_MAX + (negative ? 1 : 0);
+    return digits <= 200;
 }
 
 static bool scan_word(struct scan *scan, const char *word)

@@ -78,6 +78,15 @@ static int bad_line(struct set_reader *reader, const struct hm_error *found, str
                    found->text, stats->bad_lines, reader->options->max_bad_lines);
 }
 
+static bool is_blank(struct line_slice line)
+{
+    size_t at = 0;
+
+    while (at < line.len && (line.ptr[at] == ' ' || line.ptr[at] == '\t' || line.ptr[at] == '\r'))
+        at++;
+    return at == line.len;
+}
+
 /* The text of one line, or a length of 0 when there is none. */
 static int line_text(struct set_reader *reader, int state, struct line_slice line,
                      struct hm_str *ret_text, const char **ret_set, struct hm_error *err)
@@ -91,7 +100,7 @@ static int line_text(struct set_reader *reader, int state, struct line_slice lin
         hm_line_where(where, reader->stream.path, reader->lines.line);
         status = hm_fail(&found, HM_ERR_FORMAT, "'%s': the line is longer than %u bytes", where,
                          HM_LINE_MAX_BYTES);
-    } else if (line.len == 0) {
+    } else if (line.len == 0 || (reader->is_json && is_blank(line))) {
         return HM_OK;
     } else if (reader->is_json) {
         struct json_line parsed = { 0 };

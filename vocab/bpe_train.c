@@ -185,6 +185,7 @@ static int pieces_copy(const struct bpe_trainer *trainer, struct hm_bpe_result *
     char *text = hm_alloc(HM_MEM_VOCAB, 4 * trainer->n_codes);
 
     result->n_merges = n_symbols - trainer->n_chars;
+    result->whole = result->n_merges < trainer->wanted;
     result->n_singles = trainer->n_chars;
     result->storage = text;
     result->merge = hm_calloc(HM_MEM_VOCAB, result->n_merges, sizeof(struct hm_bpe_piece));

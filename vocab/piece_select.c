@@ -137,7 +137,8 @@ static int candidates_find(struct chooser *chooser, struct hm_error *err)
 
 /*
  * auto: walk down the merges; after each, admit the characters at least half as frequent; stop at
- * the wanted total. Both lists fall in count, so one pass settles it. Returns the number of
+ * the wanted total. Both lists fall in count, so one pass settles it. Where the merges end before
+ * the total although the text has more, the choice is left short, and fails. Returns the number of
  * singles.
  */
 static size_t singles_auto(const struct chooser *chooser)
@@ -146,8 +147,9 @@ static size_t singles_auto(const struct chooser *chooser)
     uint64_t wanted = chooser->options->pieces;
     size_t merges = 0;
     size_t singles = 0;
+    size_t i = 0;
 
-    for (size_t i = 0; i < trained->n_merges && merges + singles < wanted; i++) {
+    for (; i < trained->n_merges && merges + singles < wanted; i++) {
         if (base_refuses(chooser, trained->merge[i].text))
             continue;
         size_t admitted = singles;
@@ -159,8 +161,8 @@ static size_t singles_auto(const struct chooser *chooser)
         singles = admitted;
         merges++;
     }
-    if (merges + singles < wanted &&
-        trained->n_merges > 0) { /* the rest goes to characters before rarer merges */
+    /* the rest goes to characters before rarer merges */
+    if (merges + singles < wanted && (i < trained->n_merges || trained->whole)) {
         uint64_t rest = wanted - merges - singles;
         size_t left = chooser->n_candidates - singles;
         singles += rest < left ? (size_t)rest : left;

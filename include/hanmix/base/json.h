@@ -19,6 +19,9 @@
 
 /* `what` names the source in errors (a path). Rejects duplicate keys, depth > 64, invalid UTF-8. */
 int hm_json_parse(struct hm_str text, const char *what, json_t **ret_value, struct hm_error *err);
+/* Every number a real, so that integers beyond 64 bits are read, too. */
+int hm_json_parse_reals(struct hm_str text, const char *what, json_t **ret_value,
+                        struct hm_error *err);
 int hm_json_load(const char *path, uint64_t max_bytes, json_t **ret_value, struct hm_error *err);
 /* Atomic, indent 2; a NULL value, which jansson gives when memory is short, is HM_ERR_NOMEM. */
 int hm_json_save(const char *path, const json_t *value, struct hm_error *err);

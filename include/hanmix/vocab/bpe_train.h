@@ -70,6 +70,7 @@ struct hm_bpe_piece {
 struct hm_bpe_result {
     struct hm_bpe_piece *merge; /* in merge order */
     size_t n_merges;
+    bool whole;                  /* the text has no pair left to merge */
     struct hm_bpe_piece *single; /* most frequent first, ties by code point */
     size_t n_singles;
     void *storage;

@@ -27,7 +27,8 @@ static void test_scan(void **state)
         { "{\"text\":\"\",\"n\":[9223372036854775807,-9223372036854775808,1e99,0.5E-3,null]}", "",
           NULL },
         { "{\"text\":\"a\",\"o\":{\"text\":\"b\"},\"p\":[{\"k\":1},{\"k\":1}]}", "a", NULL },
-        { "{\"text\":\"a\",\"n\":9223372036854775808}", NULL, NULL },
+        { "{\"text\":\"a\",\"n\":[18446744073709551615,-123456789012345678901234567890]}", "a",
+          NULL },
         { "{\"text\":\"a\",\"n\":1e308}", NULL, NULL }, /* the tree takes it */
         { "{\"text\":\"a\",\"n\":01}", NULL, NULL },
         { "{\"text\":\"a\",\"text\":\"b\"}", NULL, NULL },
@@ -86,7 +87,7 @@ static void test_sentences(void **state)
     static const char *const broken[][2] = {
         { "{\"text\": ", "'f:3': not JSON at column 9: " },
         { "{\"text\":\"a\",\"text\":\"b\"}", "'f:3': not JSON at column 18: duplicate object key" },
-        { "{\"text\":\"\\ud800\"}", "'f:3': not JSON at column 16: invalid Unicode" },
+        { "{\"text\":\"\\ud80\"}", "'f:3': not JSON at column 15: invalid escape" },
         { "{\"texts\":\"a\"}", "'f:3': no field 'text'" },
         { "{\"text\":null}", "'f:3': field 'text' is not a string" },
         { "\"text\"", "'f:3': the line is not a JSON object" },
@@ -103,6 +104,32 @@ static void test_sentences(void **state)
         assert_fails(hm_json_line_parse(line, len, "f", 3, &options, &found, &err), HM_ERR_FORMAT,
                      broken[i][1], err);
     }
+}
+
+/* Halves of surrogate pairs, in any of the strings, with an escaped key (the tree) and without. */
+static void test_lone_surrogates(void **state)
+{
+    static const char *const lines[][2] = {
+        { "{\"text\":\"a\\ud83db\",\"k\\\\\":\"\\uDC00\"}", "a\xef\xbf\xbd"
+                                                            "b" },
+        { "{\"te\\u0078t\":\"\\udc00\\ud83d\\ude00\\ud83d\"}",
+          "\xef\xbf\xbd\xf0\x9f\x98\x80\xef\xbf\xbd" },
+        { "{\"text\":\"\\\\ud800\\ud800\\ud800\\udc00\\n\"}",
+          "\\ud800\xef\xbf\xbd\xf0\x90\x80\x80\n" },
+    };
+    struct hm_text_options options = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        struct json_line found = { 0 };
+        struct hm_error err = { 0 };
+        char line[128];
+        size_t len = strlen(lines[i][0]);
+        memcpy(line, lines[i][0], len);
+        assert_ok(hm_json_line_parse(line, len, "f", 3, &options, &found, &err), err);
+        assert_true(hm_str_is(found.text, lines[i][1]));
+    }
+    assert_false(hm_json_surrogates_mend((char[]){ "\\\\ud800\\" }, 8));
 }
 
 /* What the scan refuses as rare is read all the same. */
@@ -131,9 +158,8 @@ static void test_rare(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scan),
-        cmocka_unit_test(test_shared_and_nul),
-        cmocka_unit_test(test_sentences),
+        cmocka_unit_test(test_scan),      cmocka_unit_test(test_shared_and_nul),
+        cmocka_unit_test(test_sentences), cmocka_unit_test(test_lone_surrogates),
         cmocka_unit_test(test_rare),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,6 +58,43 @@ static void test_auto(void **state)
                  HM_ERR_FORMAT, "11 pieces are wanted", err);
 }
 
+/* Where the list ends while the text has more pairs, what is left is not filled with characters:
+ * the choice fails until more is trained. Of a text whose pairs are all merged it is filled. */
+static void test_auto_at_the_end(void **state)
+{
+    (void)state;
+    static const struct hm_piece pieces[] = { { { "<unk>", 5 }, 0, HM_PIECE_UNKNOWN },
+                                              { { "一", 3 }, -1, HM_PIECE_NORMAL },
+                                              { { "二", 3 }, -2, HM_PIECE_NORMAL },
+                                              { { "一二", 6 }, -3, HM_PIECE_NORMAL },
+                                              { { "三四", 6 }, -4, HM_PIECE_NORMAL } };
+    struct hm_bpe_result part = { .merge = merge, .n_merges = 2, .single = single, .n_singles = 6 };
+    struct hm_select_options three = { .pieces = 3 };
+    struct hm_selection selection = { 0 };
+    struct hm_spm_model base = { 0 };
+    struct hm_buf bytes = { 0 };
+    struct hm_error err = { 0 };
+
+    assert_ok(hm_spm_model_build(pieces, 5, false, &bytes, &err), err);
+    assert_ok(hm_spm_model_parse((struct hm_str){ bytes.ptr, bytes.len }, "base", &base, &err),
+              err);
+    assert_fails(hm_piece_select(&part, &base, &three, &selection, &err), HM_ERR_FORMAT,
+                 "the text yields only 0 merges", err);
+    part.n_merges = 4; /* 一二三 at 20: 三 and 四, not 五 at 9 */
+    assert_ok(hm_piece_select(&part, &base, &three, &selection, &err), err);
+    assert_int_equal(selection.n_merges, 1);
+    assert_int_equal(selection.n_singles, 2);
+    hm_selection_release(&selection);
+    part.n_merges = 0;
+    part.whole = true;
+    assert_ok(hm_piece_select(&part, NULL, &three, &selection, &err), err);
+    assert_int_equal(selection.n_merges, 0);
+    assert_int_equal(selection.n_singles, 3);
+    hm_selection_release(&selection);
+    hm_spm_model_release(&base);
+    hm_buf_release(&bytes);
+}
+
 static void test_count_and_all(void **state)
 {
     (void)state;
@@ -231,9 +268,10 @@ static void test_kana(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_auto), cmocka_unit_test(test_count_and_all),
-        cmocka_unit_test(test_list), cmocka_unit_test(test_standard),
-        cmocka_unit_test(test_base), cmocka_unit_test(test_kana),
+        cmocka_unit_test(test_auto),          cmocka_unit_test(test_auto_at_the_end),
+        cmocka_unit_test(test_count_and_all), cmocka_unit_test(test_list),
+        cmocka_unit_test(test_standard),      cmocka_unit_test(test_base),
+        cmocka_unit_test(test_kana),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
