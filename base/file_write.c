@@ -262,24 +262,19 @@ static bool file_clone(const char *from, const char *temp)
     return done;
 }
 
-int hm_file_link_or_copy(const char *from, const char *to, bool *ret_copied, struct hm_error *err)
+int hm_file_link(const char *from, const char *to, bool *ret_linked, struct hm_error *err)
 {
     char *temp = NULL;
 
     HM_TRY(hm_format(&temp, err, "%s.tmp", to));
     unlink(temp);
-    int status;
-    bool shared =
+    bool linked =
         file_clone(from, temp) || linkat(AT_FDCWD, from, AT_FDCWD, temp, AT_SYMLINK_FOLLOW) == 0;
-    if (shared) {
-        /* rename(2) does nothing when both names are already the same file: remove the second. */
-        status = hm_path_rename(temp, to, err);
+    int status = linked ? hm_path_rename(temp, to, err) : HM_OK;
+    if (linked) /* rename(2) does nothing when both names are the same file: remove the second */
         unlink(temp);
-    } else {
-        status = hm_file_copy(from, to, err);
-    }
     if (status == HM_OK)
-        *ret_copied = !shared;
+        *ret_linked = linked;
     hm_free(temp);
     return status;
 }

@@ -1,30 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A model folder with a grown vocabulary: the shards that hold embed_tokens and lm_head are written
- * anew, the others linked or copied, index, config.json and the record follow, and the new
- * tokenizer's files make the folder loadable. What the new rows are is embed_rows.c. A tied head is
- * not stored, or stored as a copy, and stays so.
+ * anew, the others linked, or copied where they cannot be. What the new rows are is embed_rows.c,
+ * what lies beside the weights resize_folder.c. A tied head is not stored, or stored as a copy, and
+ * stays so.
  */
 #include <string.h>
 #include <sys/stat.h>
 
-#include "embed_rows.h"
-#include "hanmix/checkpoint/checkpoint.h"
-#include "hanmix/vocab/piece_merge.h"
+#include "resize_folder.h"
 
-#define INDEX_MAX_BYTES (256u << 20)
-#define WRITE_BYTES     (8u << 20)
+#define WRITE_BYTES (8u << 20)
 
 struct resize {
     struct hm_checkpoint ckpt;
-    const struct hm_tokenizer *old_tokenizer, *new_tokenizer;
-    const struct hm_resize_options *options;
-    const char *out_dir;
-    const struct hm_ctl *ctl;
     struct hm_row_plan plan;
-    const struct hm_tensor *embed;
-    const struct hm_tensor *head; /* NULL when the head is tied and not stored */
+    struct hm_resize_folder folder; /* of the two above */
+    const struct hm_resize_options *options;
     struct hm_resize_report report;
+    struct hm_progress progress;
 };
 
 /* --- checks ----------------------------------------------------------------------------------- */
@@ -57,22 +51,22 @@ static int matrices_find(struct resize *resize, struct hm_error *err)
 
     hm_arch_slot_name(&resize->ckpt.arch, &embed, name);
     strcat(name, ".weight");
-    HM_TRY(hm_checkpoint_need(&resize->ckpt, name, &resize->embed, err));
-    HM_TRY(matrix_check(resize, resize->embed, err));
+    HM_TRY(hm_checkpoint_need(&resize->ckpt, name, &resize->folder.embed, err));
+    HM_TRY(matrix_check(resize, resize->folder.embed, err));
     hm_arch_slot_name(&resize->ckpt.arch, &head, name);
     strcat(name, ".weight");
-    resize->head = hm_checkpoint_find(&resize->ckpt, name);
-    if (resize->head)
-        return matrix_check(resize, resize->head, err);
+    resize->folder.head = hm_checkpoint_find(&resize->ckpt, name);
+    if (resize->folder.head)
+        return matrix_check(resize, resize->folder.head, err);
     if (resize->ckpt.arch.tied)
         return HM_OK;
-    return hm_checkpoint_need(&resize->ckpt, name, &resize->head, err);
+    return hm_checkpoint_need(&resize->ckpt, name, &resize->folder.head, err);
 }
 
 /* A tokenizer that lies with the model tells whether the old one is the model's. */
 static int old_tokenizer_check(const struct resize *resize, struct hm_error *err)
 {
-    const struct hm_spm_model *old = &resize->old_tokenizer->model;
+    const struct hm_spm_model *old = &resize->folder.old_tokenizer->model;
     struct hm_spm_model own = { 0 };
     char *path = NULL;
     size_t i = 0;
@@ -112,17 +106,31 @@ static int folders_check(const char *model_dir, const char *out_dir, struct hm_e
 
 static bool is_grown(const struct resize *resize, const struct hm_tensor *tensor)
 {
-    return tensor == resize->embed || tensor == resize->head;
+    return tensor == resize->folder.embed || tensor == resize->folder.head;
+}
+
+/* Of a tensor as it will be. */
+static uint64_t grown_bytes(const struct resize *resize, const struct hm_tensor *tensor)
+{
+    return is_grown(resize, tensor) ? tensor->size_bytes / tensor->shape[0] * resize->plan.rows
+                                    : tensor->size_bytes;
 }
 
 static int stop_look(const struct resize *resize, struct hm_error *err)
 {
-    if (hm_ctl_stopped(resize->ctl))
+    if (hm_ctl_stopped(resize->folder.ctl))
         return hm_fail(err, HM_ERR_STOPPED, "growing the vocabulary was stopped");
     return HM_OK;
 }
 
-static int tensor_copy(const struct resize *resize, const struct hm_tensor *tensor,
+static void advance(struct resize *resize, uint64_t bytes)
+{
+    resize->report.bytes_written += bytes;
+    resize->progress.done = resize->report.bytes_written;
+    hm_ctl_progress(resize->folder.ctl, &resize->progress);
+}
+
+static int tensor_copy(struct resize *resize, const struct hm_tensor *tensor,
                        struct hm_st_writer *writer, struct hm_error *err)
 {
     for (uint64_t at = 0; at < tensor->size_bytes; at += WRITE_BYTES) {
@@ -131,6 +139,7 @@ static int tensor_copy(const struct resize *resize, const struct hm_tensor *tens
         HM_TRY(stop_look(resize, err));
         HM_TRY(hm_st_writer_data(writer, tensor->data + at, (size_t)bytes, err));
         hm_checkpoint_drop(&resize->ckpt, tensor, at, bytes);
+        advance(resize, bytes);
     }
     return HM_OK;
 }
@@ -139,7 +148,7 @@ static int tensor_write(struct resize *resize, const struct hm_tensor *tensor,
                         struct hm_st_writer *writer, struct hm_error *err)
 {
     /* A tied head that is stored all the same must stay equal to the embedding. */
-    bool embedding = tensor == resize->embed || resize->ckpt.arch.tied;
+    bool embedding = tensor == resize->folder.embed || resize->ckpt.arch.tied;
     struct hm_grown_matrix matrix = {
         .ckpt = &resize->ckpt,
         .tensor = tensor,
@@ -150,14 +159,15 @@ static int tensor_write(struct resize *resize, const struct hm_tensor *tensor,
 
     if (!is_grown(resize, tensor))
         return tensor_copy(resize, tensor, writer, err);
-    HM_TRY(hm_rows_write(&resize->plan, resize->options, &matrix, resize->ctl, writer, err));
+    HM_TRY(hm_rows_write(&resize->plan, resize->options, &matrix, resize->folder.ctl, writer, err));
     hm_checkpoint_drop(&resize->ckpt, tensor, 0, tensor->size_bytes);
-    if (tensor == resize->embed)
+    advance(resize, grown_bytes(resize, tensor));
+    if (tensor == resize->folder.embed)
         resize->report.duplicate_rows = matrix.duplicates;
     if (matrix.not_definite) {
         resize->report.not_definite = true;
         hm_ctl_message(
-            resize->ctl,
+            resize->folder.ctl,
             "the covariance of '%s' is not positive definite (%llu rows of %llu columns, "
             "or columns that depend on each other): its new rows are all the mean of "
             "the old, as transformers does; init=mean tells them apart",
@@ -170,7 +180,6 @@ static int tensor_write(struct resize *resize, const struct hm_tensor *tensor,
 static int file_rewrite(struct resize *resize, const struct hm_safetensors *file, const char *to,
                         struct hm_error *err)
 {
-    struct hm_progress progress = { .what = "resize", .unit = "tensors", .total = file->count };
     struct hm_tensor_spec *spec = hm_calloc(HM_MEM_TENSOR, file->count, sizeof(*spec));
     size_t *order = hm_calloc(HM_MEM_TENSOR, file->count, sizeof(*order));
     struct hm_st_writer *writer = NULL;
@@ -187,12 +196,8 @@ static int file_rewrite(struct resize *resize, const struct hm_safetensors *file
             spec[i].shape[0] = resize->plan.rows;
     }
     status = hm_st_writer_open(to, spec, file->count, file->metadata, &writer, order, err);
-    for (size_t i = 0; status == HM_OK && i < file->count; i++) {
+    for (size_t i = 0; status == HM_OK && i < file->count; i++)
         status = tensor_write(resize, &file->tensor[order[i]], writer, err);
-        resize->report.bytes_written += hm_tensor_spec_bytes(&spec[order[i]]);
-        progress.done = i + 1;
-        hm_ctl_progress(resize->ctl, &progress);
-    }
     if (status == HM_OK)
         status = hm_st_writer_commit(writer, err);
     else
@@ -205,145 +210,83 @@ out:
 
 static bool file_is_grown(const struct resize *resize, size_t number)
 {
-    return resize->embed->file == number || (resize->head && resize->head->file == number);
+    return resize->folder.embed->file == number ||
+           (resize->folder.head && resize->folder.head->file == number);
 }
 
-static int file_write(struct resize *resize, size_t number, struct hm_error *err)
+static int file_copy(struct resize *resize, const struct hm_safetensors *file, const char *to,
+                     struct hm_error *err)
+{
+    struct hm_out_file out = { 0 };
+    int status = hm_out_open(to, &out, err);
+
+    if (status < 0)
+        return status;
+    for (uint64_t at = 0; status == HM_OK && at < file->map.size_bytes; at += WRITE_BYTES) {
+        uint64_t left = file->map.size_bytes - at;
+        uint64_t bytes = left < WRITE_BYTES ? left : WRITE_BYTES;
+        status = stop_look(resize, err);
+        if (status == HM_OK)
+            status = hm_out_write(&out, file->map.data + at, (size_t)bytes, err);
+        hm_map_drop(&file->map, at, bytes);
+        advance(resize, bytes);
+    }
+    return hm_out_end(&out, status, err);
+}
+
+/* Link what need not change; *ret_done: nothing is left to do for this file. */
+static int file_link(struct resize *resize, size_t number, const char *to, bool *ret_done,
+                     struct hm_error *err)
 {
     const struct hm_safetensors *file = &resize->ckpt.file[number];
-    const char *slash = strrchr(file->path, '/');
-    bool copied = false;
-    char *to = NULL;
 
-    HM_TRY(stop_look(resize, err));
-    HM_TRY(hm_path_join(&to, resize->out_dir, slash ? slash + 1 : file->path, err));
-    int status = file_is_grown(resize, number) ? file_rewrite(resize, file, to, err)
-                                               : hm_file_link_or_copy(file->path, to, &copied, err);
-    if (status == HM_OK && !file_is_grown(resize, number)) {
-        resize->report.files_linked += !copied;
-        resize->report.files_copied += copied;
-        resize->report.bytes_written += copied ? file->map.size_bytes : 0;
-    }
-    hm_free(to);
-    return status;
-}
-
-/* --- the rest of the folder ------------------------------------------------------------------- */
-
-/* The index of a sharded model, with the new total; a model in one file has none. */
-static int index_write(const struct resize *resize, struct hm_error *err)
-{
-    char *from = NULL;
-    json_t *index = NULL;
-    uint64_t total = 0;
-    int status = hm_path_join(&from, resize->ckpt.dir, HM_MODEL_INDEX_FILE, err);
-
-    if (status < 0 || resize->ckpt.n_files == 1 || !hm_path_exists(from))
-        goto out;
-    for (size_t i = 0; i < resize->ckpt.count; i++) {
-        const struct hm_tensor *tensor = resize->ckpt.tensor[i];
-        total += is_grown(resize, tensor)
-                     ? tensor->size_bytes / tensor->shape[0] * resize->plan.rows
-                     : tensor->size_bytes;
-    }
-    status = hm_json_load(from, INDEX_MAX_BYTES, &index, err);
-    if (status < 0)
-        goto out;
-    json_t *metadata = json_object_get(index, "metadata");
-    if (!json_is_object(metadata)) {
-        metadata = json_object();
-        json_object_set_new(index, "metadata", metadata);
-    }
-    if (json_object_set_new(metadata, "total_size", json_integer((json_int_t)total)) < 0)
-        status = hm_fail_nomem(err, "for the index of '%s'", resize->out_dir);
-    if (status == HM_OK)
-        status = hm_json_save_in(resize->out_dir, HM_MODEL_INDEX_FILE, index, err);
-out:
-    json_decref(index);
-    hm_free(from);
-    return status;
-}
-
-static int config_write(const struct resize *resize, struct hm_error *err)
-{
-    json_t *config = json_deep_copy(resize->ckpt.config);
-    json_t *rows = json_integer((json_int_t)resize->plan.rows);
-    int status;
-
-    if (json_object_set_new(config, "vocab_size", rows) < 0)
-        status = hm_fail_nomem(err, "for the config of '%s'", resize->out_dir);
-    else
-        status = hm_config_write(config, resize->out_dir, err);
-    json_decref(config);
-    return status;
-}
-
-/*
- * tokenizer.json and its companions where the new tokenizer came without: some models (unigram, own
- * normalisers) cannot be said in it, and loaders then read tokenizer.model.
- */
-static int companions_make(const struct resize *resize, const char *base_dir, struct hm_error *err)
-{
-    const struct hm_spm_model *model = &resize->new_tokenizer->model;
-    struct hm_error reason = { 0 };
-    bool there;
-
-    HM_TRY(hm_dir_holds(resize->out_dir, "tokenizer.json", &there, err));
-    if (there)
-        return HM_OK;
-    int status = hm_tokenizer_json_write(model, base_dir, resize->out_dir, &reason);
-    if (status == HM_ERR_FORMAT) {
-        hm_ctl_message(resize->ctl, "no tokenizer.json is written: %s", reason.text);
+    *ret_done = false;
+    if (file_is_grown(resize, number)) {
+        for (size_t i = 0; i < file->count; i++)
+            resize->progress.total += grown_bytes(resize, &file->tensor[i]);
         return HM_OK;
     }
-    return status < 0 ? hm_error_pass(err, &reason) : HM_OK;
+    HM_TRY(hm_file_link(file->path, to, ret_done, err));
+    resize->report.files_linked += *ret_done;
+    resize->report.files_copied += !*ret_done;
+    resize->progress.total += *ret_done ? 0 : file->map.size_bytes;
+    return HM_OK;
 }
 
-/* tokenizer.model as it is, its companions from its folder. */
-static int tokenizer_write(const struct resize *resize, struct hm_error *err)
+static int file_write(struct resize *resize, size_t number, const char *to, struct hm_error *err)
 {
-    const struct hm_spm_model *model = &resize->new_tokenizer->model;
-    const char *slash = model->path ? strrchr(model->path, '/') : NULL;
-    bool in_folder = slash && strcmp(slash, "/tokenizer.model") == 0;
-    char *folder = NULL;
-    int status = HM_OK;
+    const struct hm_safetensors *file = &resize->ckpt.file[number];
 
-    if (in_folder) {
-        status = hm_format(&folder, err, "%.*s",
-                           slash > model->path ? (int)(slash - model->path) : 1, model->path);
+    return file_is_grown(resize, number) ? file_rewrite(resize, file, to, err)
+                                         : file_copy(resize, file, to, err);
+}
+
+/* Links first: then it is known how much is to be written. */
+static int files_write(struct resize *resize, struct hm_error *err)
+{
+    size_t n = resize->ckpt.n_files;
+    bool *done = hm_calloc(HM_MEM_TENSOR, n, sizeof(*done));
+    int status = done ? HM_OK : hm_fail_nomem(err, "for the files of '%s'", resize->ckpt.dir);
+
+    resize->progress = (struct hm_progress){ .what = "resize", .unit = "bytes" };
+    for (size_t k = 0; status == HM_OK && k < 2 * n; k++) {
+        char *to = NULL;
+        if (k >= n && done[k - n])
+            continue;
+        status = stop_look(resize, err);
         if (status == HM_OK)
-            status = hm_model_files_copy(folder, resize->out_dir, err);
+            status = hm_path_join(&to, resize->folder.out_dir,
+                                  hm_path_tail(resize->ckpt.file[k % n].path, 1), err);
+        if (status == HM_OK)
+            status = k < n ? file_link(resize, k, to, &done[k], err)
+                           : file_write(resize, k - n, to, err);
+        hm_free(to);
     }
-    if (status == HM_OK)
-        status = hm_file_write_in(resize->out_dir, "tokenizer.model", model->bytes.ptr,
-                                  model->bytes.len, err);
-    if (status == HM_OK)
-        status = companions_make(resize, in_folder ? folder : resize->ckpt.dir, err);
-    hm_free(folder);
+    hm_free(done);
     return status;
 }
 
-static int record_write(const struct resize *resize, struct hm_error *err)
-{
-    struct hm_vocab_record record = { .old_vocab_size = resize->plan.first_new,
-                                      .new_vocab_size = resize->plan.rows,
-                                      .present = true };
-
-    memcpy(record.old_tokenizer, resize->old_tokenizer->model.sha256, HM_SHA256_HEX_BYTES);
-    memcpy(record.new_tokenizer, resize->new_tokenizer->model.sha256, HM_SHA256_HEX_BYTES);
-    return hm_vocab_record_write(resize->out_dir, &record, err);
-}
-
-static int folder_write(struct resize *resize, struct hm_error *err)
-{
-    for (size_t i = 0; i < resize->ckpt.n_files; i++)
-        HM_TRY(file_write(resize, i, err));
-    HM_TRY(index_write(resize, err));
-    HM_TRY(config_write(resize, err));
-    HM_TRY(tokenizer_write(resize, err));
-    HM_TRY(hm_model_file_copy(resize->ckpt.dir, resize->out_dir, "generation_config.json", err));
-    return record_write(resize, err);
-}
+/* --- outside ---------------------------------------------------------------------------------- */
 
 int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokenizer,
                     const struct hm_tokenizer *new_tokenizer,
@@ -351,11 +294,13 @@ int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokeni
                     const struct hm_ctl *ctl, struct hm_resize_report *ret_report,
                     struct hm_error *err)
 {
-    struct resize resize = { .old_tokenizer = old_tokenizer,
-                             .new_tokenizer = new_tokenizer,
-                             .options = options,
-                             .out_dir = out_dir,
-                             .ctl = ctl };
+    struct resize resize = { .options = options };
+    resize.folder = (struct hm_resize_folder){ .ckpt = &resize.ckpt,
+                                               .plan = &resize.plan,
+                                               .old_tokenizer = old_tokenizer,
+                                               .new_tokenizer = new_tokenizer,
+                                               .out_dir = out_dir,
+                                               .ctl = ctl };
     int status = hm_checkpoint_open(model_dir, &resize.ckpt, err);
 
     if (status == HM_OK)
@@ -368,13 +313,18 @@ int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokeni
     if (status == HM_OK)
         status = folders_check(model_dir, out_dir, err);
     if (status == HM_OK)
-        status = folder_write(&resize, err);
+        status = hm_resize_replaced_tell(&resize.folder, err);
+    if (status == HM_OK)
+        status = files_write(&resize, err);
+    if (status == HM_OK)
+        status = hm_resize_folder_write(&resize.folder, err);
     if (status == HM_OK) {
         resize.report.old_rows = resize.ckpt.arch.vocab_size;
         resize.report.new_rows = resize.plan.rows;
         resize.report.padded_rows = resize.plan.rows - resize.plan.pieces;
         resize.report.kept_rows = resize.plan.first_new;
         resize.report.moved_rows = resize.plan.n_moved;
+        resize.report.replaced_rows = hm_row_plan_replaced(&resize.plan);
         *ret_report = resize.report;
     }
     hm_row_plan_release(&resize.plan);

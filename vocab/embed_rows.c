@@ -29,12 +29,13 @@ struct rows {
     struct hm_kernels kernels; /* of draws */
     size_t dim;                /* D */
     size_t row_bytes;
-    double *mean;      /* [D] of the old rows */
-    double *deviation; /* [D] */
-    double *partial;   /* [units][2][D] */
-    float *read;       /* [threads][D] */
-    double *sum;       /* [threads][D] */
-    uint8_t *block;    /* [BLOCK_ROWS][row_bytes] */
+    double *mean;              /* [D] of the old rows */
+    double *deviation;         /* [D] */
+    double *partial;           /* [units][2][D] */
+    float *read;               /* [threads][D] */
+    double *sum;               /* [threads][D] */
+    uint8_t *block;            /* [BLOCK_ROWS][row_bytes] */
+    bool infinite[BLOCK_ROWS]; /* rows of the block that the dtype cannot hold */
     uint64_t block_first;
     uint64_t *hash;  /* [pieces - first_new] */
     float *factor;   /* NORMAL: [D][D], NULL where means are taken */
@@ -69,20 +70,23 @@ static void stats_unit(void *context, size_t index, int worker)
                        (end - first) * rows->row_bytes);
 }
 
-/* Where a column's sum went wrong: the first row without a number there. */
-static int not_finite(const struct rows *rows, size_t column, struct hm_error *err)
+/* The first of some old rows that holds something else than numbers. */
+static int finite_check(const struct rows *rows, uint64_t first, uint64_t end, struct hm_error *err)
 {
     float *value = rows->read;
-    uint64_t row = 0;
 
-    for (row_read(rows, 0, value); isfinite(value[column]) && row + 1 < rows->plan->old_pieces;)
-        row_read(rows, ++row, value);
-    return hm_fail(err, HM_ERR_FORMAT,
-                   "'%s': tensor '%s' holds %s in row %" PRIu64
-                   ", column %zu, expected numbers: new rows cannot be made of it; take a sound "
-                   "copy of the model",
-                   rows->matrix->ckpt->file[rows->tensor->file].path, rows->tensor->name,
-                   isnan(value[column]) ? "NaN" : "infinity", row, column);
+    for (uint64_t row = first; row < end; row++) {
+        size_t column = 0;
+        for (row_read(rows, row, value); column < rows->dim && isfinite(value[column]);)
+            column++;
+        if (column < rows->dim)
+            return hm_fail(err, HM_ERR_FORMAT,
+                           "'%s': tensor '%s' holds %s in row %" PRIu64
+                           ", column %zu, expected numbers: take a sound copy of the model",
+                           rows->matrix->ckpt->file[rows->tensor->file].path, rows->tensor->name,
+                           isnan(value[column]) ? "NaN" : "infinity", row, column);
+    }
+    return HM_OK;
 }
 
 static int stats_make(struct rows *rows, struct hm_error *err)
@@ -102,7 +106,7 @@ static int stats_make(struct rows *rows, struct hm_error *err)
             square += rows->partial[(2 * i + 1) * rows->dim + d];
         }
         if (!isfinite(square))
-            return not_finite(rows, d, err);
+            return finite_check(rows, 0, rows->plan->old_pieces, err);
         rows->mean[d] = sum / n;
         double variance = square / n - rows->mean[d] * rows->mean[d];
         rows->deviation[d] = variance > 0 ? sqrt(variance) : 0;
@@ -217,6 +221,10 @@ static void row_unit(void *context, size_t index, int worker)
         for (size_t d = 0; d < rows->dim; d++)
             read[d] = rows->tensor->dtype == HM_DTYPE_F32 ? (float)sum[d] : round_to_odd(sum[d]);
         hm_floats_store(rows->tensor->dtype, read, rows->dim, out);
+        hm_floats_load(rows->tensor->dtype, out, rows->dim, read);
+        rows->infinite[index] = false;
+        for (size_t d = 0; d < rows->dim; d++)
+            rows->infinite[index] |= !isfinite(read[d]);
     }
     if (piece)
         rows->hash[row - plan->first_new] = hm_hash64(out, rows->row_bytes, 0);
@@ -256,6 +264,13 @@ static int made_write(struct rows *rows, uint64_t first, uint64_t after, const s
             hm_row_draw(rows->factor, rows->dim, rows->options->scale, rows->matrix->key, row, n,
                         &rows->kernels, rows->z, rows->draw);
         hm_parallel_for(n, row_unit, rows);
+        for (size_t i = 0; i < n; i++)
+            if (rows->infinite[i])
+                return hm_fail(err, HM_ERR_FORMAT,
+                               "'%s': the new row %" PRIu64 " of '%s' is beyond the range of %s: "
+                               "take init=mean with noise=0, which stays within that of old rows",
+                               rows->matrix->ckpt->dir, row + i, rows->tensor->name,
+                               hm_dtype_name(rows->tensor->dtype));
         HM_TRY(hm_st_writer_data(writer, rows->block, n * rows->row_bytes, err));
     }
     return HM_OK;
@@ -301,6 +316,7 @@ static int all_write(struct rows *rows, const struct hm_ctl *ctl, struct hm_st_w
     const struct hm_row_plan *plan = rows->plan;
 
     HM_TRY(stats_make(rows, err));
+    HM_TRY(finite_check(rows, plan->pieces, plan->kept, err)); /* padding that stays */
     if (rows->options->init == HM_RESIZE_NORMAL)
         HM_TRY(draw_prepare(rows, ctl, err));
     HM_TRY(old_write(rows, 0, plan->first_new, ctl, writer, err));

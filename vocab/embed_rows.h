@@ -27,6 +27,8 @@ int hm_row_plan_make(const struct hm_tokenizer *old_tokenizer,
                      const struct hm_tokenizer *new_tokenizer,
                      const struct hm_resize_options *options, uint64_t old_rows,
                      struct hm_row_plan *ret_plan, struct hm_error *err);
+/* Rows beyond the old tokenizer's pieces that are not kept: new pieces take them, or ids move. */
+uint64_t hm_row_plan_replaced(const struct hm_row_plan *plan);
 void hm_row_plan_release(struct hm_row_plan *plan);
 
 /* One matrix on its way, and what was noticed. */

@@ -132,6 +132,14 @@ int hm_row_plan_make(const struct hm_tokenizer *old_tokenizer,
     return status;
 }
 
+uint64_t hm_row_plan_replaced(const struct hm_row_plan *plan)
+{
+    bool stay = plan->first_new == plan->old_pieces; /* what new pieces do not take */
+    uint64_t end = stay && plan->pieces < plan->old_rows ? plan->pieces : plan->old_rows;
+
+    return end > plan->old_pieces ? end - plan->old_pieces : 0;
+}
+
 void hm_row_plan_release(struct hm_row_plan *plan)
 {
     if (!plan)

@@ -74,6 +74,7 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_resize_re
     HM_TRY(hm_report_u64(run->report, "duplicate_rows", report->duplicate_rows, err));
     HM_TRY(hm_report_u64(run->report, "kept_rows", report->kept_rows, err));
     HM_TRY(hm_report_u64(run->report, "moved_rows", report->moved_rows, err));
+    HM_TRY(hm_report_u64(run->report, "replaced_rows", report->replaced_rows, err));
     HM_TRY(hm_report_bool(run->report, "covariance_definite", !report->not_definite, err));
     HM_TRY(hm_report_u64(run->report, "files_copied", report->files_copied, err));
     HM_TRY(hm_report_u64(run->report, "bytes_written", report->bytes_written, err));

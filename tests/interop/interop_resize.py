@@ -8,11 +8,11 @@ import struct
 import numpy as np
 import sentencepiece as spm
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
 from safetensors.torch import save_file
 
-from harness import QUICKSTART, check, refused, stage, tensors, test
+from harness import QUICKSTART, check, check_close, refused, stage, tensors, test
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 BASE = QUICKSTART / "base"
@@ -277,6 +277,87 @@ def rows_move_with_pieces(folder):
                 check(torch.equal(rows[512 + k], made), f"{name}: {piece}")
     check(stage("vocab.resize", folder / "less", in_model=model, in_old=first, in_new=BASE, set_init="copy")["new_rows"] == 512, "not smaller")
     check("init=copy" in refused("vocab.resize", folder / "no", 4, in_model=model, in_old=first, in_new=second), "no way out is told")
+
+
+def moved_tokenizer(folder, source, at):
+    """Records of the pieces from `at` on, then those before: every id moves."""
+    data, records, end = (source / "tokenizer.model").read_bytes(), [], 0
+    while data[end] == 0x0A:  # field 1, the pieces; their lengths take one byte
+        records.append(data[end:end + 2 + data[end + 1]])
+        end += len(records[-1])
+    folder.mkdir()
+    (folder / "tokenizer.model").write_bytes(b"".join(records[at:] + records[:at]) + data[end:])
+    return folder
+
+
+@test
+def special_ids_move_with_pieces(folder):
+    """copy: ids of <s> and </s> in config.json and generation_config.json follow their rows."""
+    model = llama(folder / "model", torch.float32)
+    (model / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": [2, 600], "max_length": 7}))
+    moved = moved_tokenizer(folder / "moved", BASE, 100)
+    stage("vocab.resize", folder / "out", in_model=model, in_old=BASE, in_new=moved, set_init="copy")
+    config, settings = (json.loads((folder / "out" / name).read_text()) for name in ("config.json", "generation_config.json"))
+    check((config["bos_token_id"], config["eos_token_id"]) == (413, 414), f"config: {config['bos_token_id']}, {config['eos_token_id']}")
+    check(settings == {"bos_token_id": 413, "eos_token_id": [414, 600], "max_length": 7}, str(settings))
+    for name in (EMBED, HEAD):
+        check(torch.equal(tensors(folder / "out")[name], tensors(model)[name].roll(-100, 0)), f"{name}: rows")
+
+
+@test
+def english_keeps_its_logits(folder):
+    """A grown model in transformers, by every rule: the new tokenizer gives English the old ids, and the logits of old ids stay; hanmix gives the same."""
+    english = "Where the wind went, nobody knew; the boat came home alone."
+    new, model = tokenizer_with(folder / "new", PIECES), llama(folder / "model", torch.float32, shard="60KB")
+    old = LlamaTokenizer.from_pretrained(str(model))
+    ids = torch.tensor([old(english)["input_ids"]])
+    save_file({"input_ids": ids}, str(folder / "ids.safetensors"))
+    with torch.no_grad():
+        before = LlamaForCausalLM.from_pretrained(str(model))(ids).logits
+        for rule in ("mean", "weighted", "mean_upstream", "normal", "zero", "copy"):
+            out = folder / rule
+            stage("vocab.resize", out, in_model=model, in_old=BASE, in_new=new, set_init=rule, set_pad_to=8)
+            found = [AutoTokenizer.from_pretrained(str(out), use_fast=fast)(english)["input_ids"] for fast in (True, False)]
+            check(found == [ids[0].tolist()] * 2, f"{rule}: other ids, {found}")
+            after = AutoModelForCausalLM.from_pretrained(str(out))(ids).logits
+            check(after.shape[-1] == 528, f"{rule}: {tuple(after.shape)}")
+            check_close(f"{rule}: old logits in transformers", after[..., :512], before, 2e-7)
+            stage("eval.logits", folder / f"{rule}-logits", in_model=out, in_ids=folder / "ids.safetensors")
+            check_close(f"{rule}: all logits, hanmix and transformers", tensors(folder / f"{rule}-logits" / "logits.safetensors")["logits"], after, 1e-5)
+
+
+@test
+def odd_folders(folder):
+    """One shard with an index, totals, rows beyond the pieces, values that the dtype cannot hold, padding of NaN."""
+    new = tokenizer_with(folder / "new", PIECES)
+    model = llama(folder / "one", torch.bfloat16)
+    (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    place = {name: "model-00001-of-00001.safetensors" for name in tensors(model / "model-00001-of-00001.safetensors")}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 1, "total_parameters": 2, "more": "kept"}, "weight_map": place}))
+    stage("vocab.resize", folder / "out", in_model=model, in_old=BASE, in_new=new)
+    count = sum(t.numel() for t in tensors(folder / "out").values())
+    index = json.loads((folder / "out" / "model.safetensors.index.json").read_text())
+    check(index == {"metadata": {"total_size": 2 * count, "total_parameters": count, "more": "kept"}, "weight_map": place}, str(index["metadata"]))
+    check(AutoModelForCausalLM.from_pretrained(str(folder / "out")).config.vocab_size == 512 + len(PIECES), "vocab_size")
+
+    model = llama(folder / "chat", torch.float16, rows=520)
+    (model / "added_tokens.json").write_text('{"<|im_end|>": 512, "<|im_start|>": 513}')
+    report = stage("vocab.resize", folder / "said", in_model=model, in_old=BASE, in_new=new)
+    check(report["replaced_rows"] == 8, str(report))
+
+    whole = tensors(model)
+    large = {**whole, EMBED: whole[EMBED].clone()}
+    large[EMBED][:, 5] = torch.where(torch.arange(520) % 2 == 0, 6e4, -6e4)
+    save_file(large, str(model / "model.safetensors"), metadata={"format": "pt"})
+    for rule in ({"set_noise": 10}, {"set_init": "mean_upstream"}, {"set_init": "normal", "set_scale": 100}):
+        check("is beyond the range of F16" in refused("vocab.resize", folder / "no", 4, in_model=model, in_old=BASE, in_new=new, **rule), str(rule))
+    stage("vocab.resize", folder / "fits", in_model=model, in_old=BASE, in_new=new, set_noise=0)
+
+    model = llama(folder / "padded", torch.bfloat16, rows=576)
+    whole = tensors(model)
+    whole[HEAD][570, 4] = float("nan")
+    save_file(whole, str(model / "model.safetensors"), metadata={"format": "pt"})
+    check("'lm_head.weight' holds NaN in row 570, column 4" in refused("vocab.resize", folder / "no", 4, in_model=model, in_old=BASE, in_new=new), "NaN stays")
 
 
 @test

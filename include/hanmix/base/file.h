@@ -99,10 +99,11 @@ int hm_path_rename(const char *from, const char *to, struct hm_error *err); /* f
 int hm_file_copy(const char *from, const char *to, struct hm_error *err);   /* atomic */
 /*
  * The same bytes under another name, atomic: a clone that shares blocks where the file system can,
- * else a second name of the same file (of what a symbolic link points to), else a copy. Nothing of
- * ours writes into a file that has a name; other programs might, and then both names see it.
+ * else a second name of the same file (of what a symbolic link points to). *ret_linked is false,
+ * and nothing done, where neither is to be had: copy. Nothing of ours writes into a file that has a
+ * name; other programs might, and then both names see it.
  */
-int hm_file_link_or_copy(const char *from, const char *to, bool *ret_copied, struct hm_error *err);
+int hm_file_link(const char *from, const char *to, bool *ret_linked, struct hm_error *err);
 int hm_disk_free(const char *path, uint64_t *ret_bytes, struct hm_error *err);
 
 struct hm_names { /* sorted list of owned strings */

@@ -48,7 +48,8 @@ struct hm_resize_report {
     uint64_t duplicate_rows; /* new pieces whose embedding equals that of an earlier new piece */
     uint64_t kept_rows;  /* first rows of the new matrix that are those of the old, ids and all */
     uint64_t moved_rows; /* COPY: rows copied to another id */
-    bool not_definite;   /* NORMAL: a covariance was not; its matrix got means */
+    uint64_t replaced_rows; /* old rows beyond the old tokenizer's pieces that were not kept */
+    bool not_definite;      /* NORMAL: a covariance was not; its matrix got means */
     uint64_t bytes_written, files_linked, files_copied;
 };
 int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokenizer,

@@ -53,6 +53,65 @@ static void test_shards(void **state)
     tmp_release(dir);
 }
 
+/* A model whose only file is a shard of an index; totals of both kinds. */
+static void test_one_shard(void **state)
+{
+    static const char index[] =
+        "{\"metadata\": {\"total_size\": 1, \"total_parameters\": 1}, \"weight_map\": {"
+        "\"model.embed_tokens.weight\": \"a.safetensors\", \"lm_head.weight\": \"a.safetensors\","
+        "\"model.norm.weight\": \"a.safetensors\"}}";
+    struct hm_resize_options options = { .init = HM_RESIZE_ZERO, .pad_to = 1 };
+    char *dir = tmp_new();
+    const char *from = tmp_path(dir, "from");
+    const char *to = tmp_path(dir, "to");
+    struct hm_error err = { 0 };
+    char total[64];
+
+    (void)state;
+    folder_make(from, plain);
+    assert_ok(hm_path_rename(tmp_path(dir, "from/model.safetensors"),
+                             tmp_path(dir, "from/a.safetensors"), &err),
+              err);
+    file_put(tmp_path(dir, "from/model.safetensors.index.json"), index, strlen(index));
+    grow(from, to, options);
+    free(matrix(to, "lm_head.weight", ROWS + N_PIECES));
+    char *text = file_get(tmp_path(to, "model.safetensors.index.json"), NULL);
+    snprintf(total, sizeof(total), "\"total_parameters\": %zu",
+             (2 * (ROWS + N_PIECES) + 1) * (size_t)DIM);
+    assert_non_null(strstr(text, total));
+    hm_free(text);
+    tmp_release(dir);
+}
+
+static void said(void *context, const char *sentence)
+{
+    strncat(context, sentence, 800 - strlen(context) - 1);
+}
+
+/* Rows beyond the old pieces that new pieces take. */
+static void test_added_tokens(void **state)
+{
+    struct hm_resize_options options = { .init = HM_RESIZE_ZERO, .pad_to = 1 };
+    struct hm_resize_report report = { 0 };
+    char *dir = tmp_new();
+    char text[800] = "";
+    struct hm_ctl ctl = { .message = said, .context = text };
+    struct hm_error err = { 0 };
+    struct shape shape = plain;
+
+    (void)state;
+    shape.rows = ROWS + 2;
+    folder_make(tmp_path(dir, "from"), shape);
+    file_put(tmp_path(dir, "from/added_tokens.json"), "{\"<z>\": 9999, \"<im>\": 513}", 26);
+    assert_ok(hm_embed_resize(tmp_path(dir, "from"), old_tokenizer, new_tokenizer, &options,
+                              tmp_path(dir, "to"), &ctl, &report, &err),
+              err);
+    assert_int_equal(report.replaced_rows, 2);
+    assert_non_null(strstr(text, "rows 512 to 513"));
+    assert_non_null(strstr(text, "'<im>'"));
+    tmp_release(dir);
+}
+
 static void test_tokenizer_files(void **state)
 {
     struct hm_resize_options options = { .init = HM_RESIZE_ZERO, .pad_to = 1 };
@@ -133,6 +192,14 @@ static void test_refusals(void **state)
     folder_make(tmp_path(dir, "nan"), shape);
     refuse(tmp_path(dir, "nan"), to, old_tokenizer, new_tokenizer, HM_ERR_FORMAT, "column 2");
     shape = plain;
+    shape.dtype = HM_DTYPE_F16;
+    shape.spoil = 65000;
+    folder_make(tmp_path(dir, "large"), shape);
+    options.noise = 100;
+    assert_fails(hm_embed_resize(tmp_path(dir, "large"), old_tokenizer, new_tokenizer, &options,
+                                 tmp_path(dir, "over"), NULL, &report, &err),
+                 HM_ERR_FORMAT, "beyond the range of F16", err);
+    shape = plain;
     shape.head_stored = false;
     folder_make(tmp_path(dir, "headless"), shape);
     refuse(tmp_path(dir, "headless"), to, old_tokenizer, new_tokenizer, HM_ERR_FORMAT, "lm_head");
@@ -171,10 +238,9 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_tokenizer_files),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_shards),       cmocka_unit_test(test_one_shard),
+        cmocka_unit_test(test_added_tokens), cmocka_unit_test(test_tokenizer_files),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_out_of_memory),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
