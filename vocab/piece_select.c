@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "hanmix/base/alloc.h"
+#include "hanmix/base/hash.h"
 
 #define CODE_POINTS 0x110000u
 
@@ -22,6 +23,8 @@ struct chooser {
     struct hm_bpe_piece *single; /* candidates in order of preference */
     size_t n_candidates;
     struct hm_selection selection;
+    uint32_t *place; /* hash table of the merges taken: 0, or the place in selection plus 1 */
+    size_t place_mask;
 };
 
 static bool has_ideograph(struct hm_str piece)
@@ -44,7 +47,65 @@ static bool base_refuses(const struct chooser *chooser, struct hm_str piece)
     return chooser->base && (hm_spm_model_find(chooser->base, piece) >= 0 || !has_ideograph(piece));
 }
 
-/* Every character of the merge is a piece, and the base takes the merge itself. */
+/* --- the merges taken, by their text ---------------------------------------------------------- */
+
+static int places_make(struct chooser *chooser, size_t merges, struct hm_error *err)
+{
+    size_t size = 64;
+
+    while (size < 2 * merges)
+        size *= 2;
+    chooser->place_mask = size - 1;
+    chooser->place = hm_calloc(HM_MEM_VOCAB, size, sizeof(*chooser->place));
+    return chooser->place ? HM_OK : hm_fail_nomem(err, "choosing pieces");
+}
+
+/* Where the merge stands in the table, or the free place for it. */
+static uint32_t *place_of(const struct chooser *chooser, struct hm_str merge)
+{
+    size_t at = (size_t)hm_hash64(merge.ptr, merge.len, 0) & chooser->place_mask;
+
+    while (chooser->place[at] != 0 &&
+           !hm_str_equal(chooser->selection.piece[chooser->place[at] - 1].text, merge))
+        at = (at + 1) & chooser->place_mask;
+    return &chooser->place[at];
+}
+
+static void merge_take(struct chooser *chooser, const struct hm_bpe_piece *merge)
+{
+    uint32_t *place = place_of(chooser, merge->text);
+
+    chooser->selection.piece[chooser->selection.n_merges++] = *merge;
+    *place = (uint32_t)chooser->selection.n_merges;
+}
+
+/* A character of a merge whose characters all are pieces, a normal piece of the base, or a merge
+ * taken before. */
+static bool half_is_piece(const struct chooser *chooser, struct hm_str half)
+{
+    uint32_t code = 0;
+
+    if (hm_utf8_decode(half.ptr, half.len, &code) == half.len)
+        return true;
+    int32_t id = hm_spm_model_find(chooser->base, half);
+    return id >= 0 ? chooser->base->piece[id].type == HM_PIECE_NORMAL
+                   : *place_of(chooser, half) != 0;
+}
+
+/* A merge that the trainer made of a half which the base refuses is never formed, unless it can be
+ * cut into two pieces elsewhere. */
+static bool has_halves(const struct chooser *chooser, struct hm_str merge)
+{
+    for (size_t at = 1; at < merge.len; at++)
+        if (((unsigned char)merge.ptr[at] & 0xc0) != 0x80 &&
+            half_is_piece(chooser, (struct hm_str){ merge.ptr, at }) &&
+            half_is_piece(chooser, (struct hm_str){ merge.ptr + at, merge.len - at }))
+            return true;
+    return false;
+}
+
+/* Every character of the merge is a piece, and so are two halves; the base takes the merge itself.
+ * Without a base the halves are taken wherever the merge is. */
 static bool merge_usable(const struct chooser *chooser, struct hm_str merge)
 {
     for (size_t at = 0; at < merge.len;) {
@@ -54,7 +115,7 @@ static bool merge_usable(const struct chooser *chooser, struct hm_str merge)
             return false;
         at += len;
     }
-    return !base_refuses(chooser, merge);
+    return !chooser->base || (!base_refuses(chooser, merge) && has_halves(chooser, merge));
 }
 
 /* How often each character of the list was seen: 0 for those the text never shows. */
@@ -208,9 +269,10 @@ static int merges_choose(struct chooser *chooser, size_t n_singles, struct hm_er
     struct hm_selection *selection = &chooser->selection;
     size_t wanted = (size_t)(chooser->options->pieces - n_singles);
 
+    HM_TRY(places_make(chooser, trained->n_merges, err));
     for (size_t i = 0; i < trained->n_merges && selection->n_merges < wanted; i++) {
         if (merge_usable(chooser, trained->merge[i].text))
-            selection->piece[selection->n_merges++] = trained->merge[i];
+            merge_take(chooser, &trained->merge[i]);
         else
             selection->n_merges_skipped++;
     }
@@ -246,6 +308,7 @@ int hm_piece_select(const struct hm_bpe_result *trained, const struct hm_spm_mod
         r = merges_choose(&chooser, n_singles, err);
     hm_free(chooser.mark);
     hm_free(chooser.single);
+    hm_free(chooser.place);
     if (r < 0) {
         hm_selection_release(&chooser.selection);
         return r;

@@ -6,7 +6,8 @@
  * A character costs one row and saves two tokens each time it occurs (three bytes become one
  * token), a merge saves one: `auto` admits every character at least half as frequent as the last
  * merge taken. A merge is taken only when all its characters are pieces. With a base, pieces
- * without an ideograph (kana) are passed over, as piece_merge.h drops them. Thread class: pure.
+ * without an ideograph (kana) are passed over, as piece_merge.h drops them, and so is what cannot
+ * be cut into two pieces without those. Thread class: pure.
  */
 #ifndef HANMIX_VOCAB_PIECE_SELECT_H
 #define HANMIX_VOCAB_PIECE_SELECT_H
@@ -29,7 +30,7 @@ struct hm_selection {
     /* merges in merge order, then singles; texts borrow from trained and from list */
     struct hm_bpe_piece *piece;
     size_t n_merges, n_singles;
-    size_t n_merges_skipped; /* a character is no piece, or the base has or refuses them */
+    size_t n_merges_skipped; /* a character or half is no piece, or the base has or refuses them */
 };
 
 /*

@@ -217,17 +217,16 @@ static void test_kana(void **state)
 {
     (void)state;
     static struct hm_bpe_piece kana_merge[] = {
-        { { "ライ", 6 }, 90, false },
-        { { "の中", 6 }, 80, false },
-        { { "一二", 6 }, 50, false },
-        { { "ソ一", 6 }, 20, false },
+        { { "ライ", 6 }, 90, false },   { { "の中", 6 }, 80, false },
+        { { "ライ中", 9 }, 70, false }, /* of ライ, which a base drops, and 中 */
+        { { "一二", 6 }, 50, false },   { { "ソ一", 6 }, 20, false },
     };
     static struct hm_bpe_piece kana_single[] = { { { "ソ", 3 }, 99, true },
                                                  { { "一", 3 }, 60, true },
                                                  { { "二", 3 }, 55, true },
                                                  { { "中", 3 }, 50, true } };
     static const struct hm_bpe_result of_kana = {
-        .merge = kana_merge, .n_merges = 4, .single = kana_single, .n_singles = 4
+        .merge = kana_merge, .n_merges = 5, .single = kana_single, .n_singles = 4
     };
     static const struct hm_piece pieces[] = { { { "<unk>", 5 }, 0, HM_PIECE_UNKNOWN },
                                               { { "ラ", 3 }, -1, HM_PIECE_NORMAL },
@@ -260,6 +259,14 @@ static void test_kana(void **state)
     assert_ok(hm_piece_select(&of_kana, NULL, &alone, &selection, &err), err);
     assert_int_equal(selection.n_singles, 4); /* no base: the library's list as it is */
     assert_true(hm_str_equal(selection.piece[2].text, hm_str_of("ソ")));
+    hm_selection_release(&selection);
+    kana_merge[1].text = hm_str_of("イ中"); /* another cut of ライ中, taken before it */
+    assert_ok(hm_piece_select(&of_kana, &base,
+                              &(struct hm_select_options){
+                                  .pieces = 5, .singles = HM_SINGLES_COUNT, .n_singles = 3 },
+                              &selection, &err),
+              err);
+    assert_true(hm_str_equal(selection.piece[1].text, hm_str_of("ライ中")));
     hm_selection_release(&selection);
     hm_spm_model_release(&base);
     hm_buf_release(&bytes);
