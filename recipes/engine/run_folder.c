@@ -73,6 +73,17 @@ json_t *hm_stage_json_load(const char *folder)
     return value;
 }
 
+bool hm_partial_has_state(const char *partial_dir)
+{
+    struct hm_names names = { 0 };
+    bool found = hm_dir_list(partial_dir, &names, NULL) < 0; /* unreadable: keep it */
+
+    for (size_t i = 0; i < names.count; i++)
+        found |= strcmp(names.item[i], "stage.json") != 0;
+    hm_names_release(&names);
+    return found;
+}
+
 const char *hm_stage_json_state(const json_t *stage_json)
 {
     const char *state = json_string_value(json_object_get(stage_json, "state"));

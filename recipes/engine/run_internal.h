@@ -67,6 +67,8 @@ int hm_run_path(const struct hm_recipe *recipe, const char *id, const char *suff
 int hm_existing_parent(const char *path, char **ret_dir, struct hm_error *err);
 /* stage.json of a folder: NULL when there is none or it cannot be read. */
 json_t *hm_stage_json_load(const char *folder);
+/* Something is there to continue from besides the record of who began it. */
+bool hm_partial_has_state(const char *partial_dir);
 /* A folder of the stage's name that no stage made is somebody's data: HM_ERR_USAGE. One whose
  * stage.json is damaged: HM_ERR_FORMAT. */
 int hm_stage_name_check(const struct hm_recipe *recipe, const char *id, struct hm_error *err);

@@ -55,9 +55,9 @@ static bool is_complete(const json_t *stage_json)
 }
 
 /* What the .partial folder is good for, when the finished one is not. */
-static int decide_partial(const struct hm_recipe_stage *entry, const json_t *partial,
-                          const struct hm_identity *identity, enum hm_decision *ret_decision,
-                          char **reason, struct hm_error *err)
+static int decide_partial(const struct hm_recipe_stage *entry, const char *dir,
+                          const json_t *partial, const struct hm_identity *identity,
+                          enum hm_decision *ret_decision, char **reason, struct hm_error *err)
 {
     char *change = NULL;
     bool same;
@@ -65,7 +65,7 @@ static int decide_partial(const struct hm_recipe_stage *entry, const json_t *par
     HM_TRY(compare_with(partial, identity, &same, &change, err));
     int status = HM_OK;
     *ret_decision = HM_DECIDE_RUN;
-    if (same && (entry->stage->resumable || is_complete(partial))) {
+    if (same && ((entry->stage->resumable && hm_partial_has_state(dir)) || is_complete(partial))) {
         *ret_decision = HM_DECIDE_CONTINUE;
         hm_free(*reason);
         status = hm_format(reason, err, "%s",
@@ -101,7 +101,8 @@ int hm_stage_decide(const struct hm_recipe *recipe, size_t stage,
     else if (status == HM_OK && same)
         status = hm_format(&reason, err, "its check failed before");
     if (status == HM_OK && *ret_decision == HM_DECIDE_RUN && hm_path_exists(partial_dir))
-        status = decide_partial(entry, partial_json, identity, ret_decision, &reason, err);
+        status =
+            decide_partial(entry, partial_dir, partial_json, identity, ret_decision, &reason, err);
     if (status == HM_OK && !reason)
         status = hm_format(&reason, err, "%s", "");
 out:

@@ -169,22 +169,10 @@ static int prepare(struct exec *exec, enum hm_decision decision, struct hm_error
     return HM_OK;
 }
 
-/* Something is there to continue from besides the record of who began it. */
-static bool has_state(const struct exec *exec)
-{
-    struct hm_names names = { 0 };
-    bool found = hm_dir_list(exec->partial_dir, &names, NULL) < 0; /* unreadable: keep it */
-
-    for (size_t i = 0; i < names.count; i++)
-        found |= strcmp(names.item[i], "stage.json") != 0;
-    hm_names_release(&names);
-    return found;
-}
-
 /* After a stage that did not finish: keep what can be continued, clear what cannot. */
 static void leave(const struct exec *exec, int status)
 {
-    bool keep = exec->entry->stage->resumable && has_state(exec);
+    bool keep = exec->entry->stage->resumable && hm_partial_has_state(exec->partial_dir);
 
     if (keep)
         (void)save_state(exec, status == HM_ERR_STOPPED ? "stopped" : "interrupted", NULL);

@@ -92,12 +92,16 @@ int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text 
                                             .key = run->config_digest ? run->config_digest : "",
                                             .hold_bytes = held_bytes(limit) };
     json_t *note = NULL;
-    bool resumed = false;
+    bool resumed = false, left = false;
 
     if (run->memory_bytes)
         hm_han_counts_limit(counts, limit);
     HM_TRY(hm_han_counts_spill(counts, &options, err));
+    HM_TRY(hm_dir_holds_ending(run->out_dir, ".runs", &left, err));
     HM_TRY(hm_han_counts_resume(counts, &resumed, &note, err));
+    if (!resumed && left)
+        hm_ctl_message(run->ctl, "%s: the text was not counted to its end, which starts over",
+                       run->id);
     if (!resumed) {
         struct hm_error why = { 0 };
         int r = text_count(run, text, counts, &why);

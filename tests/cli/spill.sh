@@ -44,8 +44,14 @@ killed() {
 for file in stage.json counting.runs counting.json counting.cut.0000 counting.cut.json; do
     for signal in KILL TERM; do
         for try in 1 2 3 4 5; do killed $signal $file && break; done
+        said=""
+        [ ! -e cut.partial/stage.json ] || said="unfinished, starts over"
+        [ ! -e cut.partial/counting.runs ] || said="which starts over"
+        [ ! -e cut.partial/counting.json ] || said="continues with the text that was counted before"
+        [ ! -e cut.partial/report.json ] || said="complete but for its name"
         expect 0 "$HANMIX" stage $command --out cut
         like cut
+        [ ! "$said" ] || has err "$said"
     done
 done
 if [ "$SANITIZE" = none ]; then # a preloaded library comes before the sanitizer's runtime
