@@ -288,28 +288,37 @@ static int files_write(struct resize *resize, struct hm_error *err)
 
 /* --- outside ---------------------------------------------------------------------------------- */
 
+/* Opens the model and looks at everything before anything is written. */
+static int begin(struct resize *resize, const char *model_dir, struct hm_error *err)
+{
+    resize->folder.ckpt = &resize->ckpt;
+    resize->folder.plan = &resize->plan;
+    HM_TRY(hm_checkpoint_open(model_dir, &resize->ckpt, err));
+    HM_TRY(matrices_find(resize, err));
+    HM_TRY(hm_row_plan_make(resize->folder.old_tokenizer, resize->folder.new_tokenizer,
+                            resize->options, resize->ckpt.arch.vocab_size, &resize->plan, err));
+    return old_tokenizer_check(resize, err);
+}
+
+static void end(struct resize *resize)
+{
+    hm_row_plan_release(&resize->plan);
+    hm_checkpoint_close(&resize->ckpt);
+}
+
 int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokenizer,
                     const struct hm_tokenizer *new_tokenizer,
                     const struct hm_resize_options *options, const char *out_dir,
                     const struct hm_ctl *ctl, struct hm_resize_report *ret_report,
                     struct hm_error *err)
 {
-    struct resize resize = { .options = options };
-    resize.folder = (struct hm_resize_folder){ .ckpt = &resize.ckpt,
-                                               .plan = &resize.plan,
-                                               .old_tokenizer = old_tokenizer,
-                                               .new_tokenizer = new_tokenizer,
-                                               .out_dir = out_dir,
-                                               .ctl = ctl };
-    int status = hm_checkpoint_open(model_dir, &resize.ckpt, err);
+    struct resize resize = { .options = options,
+                             .folder = { .old_tokenizer = old_tokenizer,
+                                         .new_tokenizer = new_tokenizer,
+                                         .out_dir = out_dir,
+                                         .ctl = ctl } };
+    int status = begin(&resize, model_dir, err);
 
-    if (status == HM_OK)
-        status = matrices_find(&resize, err);
-    if (status == HM_OK)
-        status = hm_row_plan_make(old_tokenizer, new_tokenizer, options,
-                                  resize.ckpt.arch.vocab_size, &resize.plan, err);
-    if (status == HM_OK)
-        status = old_tokenizer_check(&resize, err);
     if (status == HM_OK)
         status = folders_check(model_dir, out_dir, err);
     if (status == HM_OK)
@@ -327,8 +336,20 @@ int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokeni
         resize.report.replaced_rows = hm_row_plan_replaced(&resize.plan);
         *ret_report = resize.report;
     }
-    hm_row_plan_release(&resize.plan);
-    hm_checkpoint_close(&resize.ckpt);
+    end(&resize);
+    return status;
+}
+
+int hm_embed_resize_check(const char *model_dir, const struct hm_tokenizer *old_tokenizer,
+                          const struct hm_tokenizer *new_tokenizer,
+                          const struct hm_resize_options *options, struct hm_error *err)
+{
+    struct resize resize = { .options = options,
+                             .folder = { .old_tokenizer = old_tokenizer,
+                                         .new_tokenizer = new_tokenizer } };
+    int status = begin(&resize, model_dir, err);
+
+    end(&resize);
     return status;
 }
 

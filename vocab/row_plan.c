@@ -97,6 +97,11 @@ static int sizes_find(const struct hm_tokenizer *old_tokenizer,
                        "the model has %" PRIu64 " rows, fewer than the %" PRIu64
                        " pieces of the old tokenizer: is it this model's?",
                        old_rows, plan->old_pieces);
+    if (old_rows / 2 > plan->old_pieces)
+        return hm_fail(err, HM_ERR_FORMAT,
+                       "the model has %" PRIu64 " rows, more than twice the %" PRIu64
+                       " pieces of the old tokenizer, too many for padding: is it this model's?",
+                       old_rows, plan->old_pieces);
     /* Padding of the old matrix stays where every row stays. */
     bool padded = plan->first_new == plan->old_pieces && old_rows > plan->pieces;
     plan->kept = padded ? old_rows : plan->pieces;

@@ -100,14 +100,20 @@ static int check_stage(const struct hm_stage_run *run, struct hm_error *err)
     return HM_OK;
 }
 
-static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
+static struct hm_resize_options options_of(const struct hm_stage_run *run)
 {
     const struct config *config = run->config;
-    struct hm_resize_options options = { .init = (enum hm_resize_init)config->init,
-                                         .noise = config->noise,
-                                         .scale = config->scale,
-                                         .pad_to = (uint32_t)config->pad_to,
-                                         .seed = run->seed };
+
+    return (struct hm_resize_options){ .init = (enum hm_resize_init)config->init,
+                                       .noise = config->noise,
+                                       .scale = config->scale,
+                                       .pad_to = (uint32_t)config->pad_to,
+                                       .seed = run->seed };
+}
+
+static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
+{
+    struct hm_resize_options options = options_of(run);
     struct hm_resize_report report = { 0 };
     struct hm_kernels kernels;
     struct hm_tokenizer *old_tokenizer = NULL;
@@ -127,6 +133,28 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
                             &report, err);
     if (r == HM_OK)
         r = report_fill(run, &report, err);
+    hm_tokenizer_free(new_tokenizer);
+    hm_tokenizer_free(old_tokenizer);
+    return r;
+}
+
+/* What running would refuse is told before a large model is read for its digest. */
+static int inputs_look(const struct hm_stage_run *run, struct hm_error *err)
+{
+    struct hm_resize_options options = options_of(run);
+    struct hm_tokenizer *old_tokenizer = NULL;
+    struct hm_tokenizer *new_tokenizer = NULL;
+    const char *model = NULL;
+
+    if (hm_stage_pending(run, "model") || hm_stage_pending(run, "old") ||
+        hm_stage_pending(run, "new"))
+        return HM_OK;
+    HM_TRY(hm_stage_path(run, "model", &model, err));
+    int r = hm_stage_tokenizer_open(run, "old", &old_tokenizer, err);
+    if (r == HM_OK)
+        r = hm_stage_tokenizer_open(run, "new", &new_tokenizer, err);
+    if (r == HM_OK)
+        r = hm_embed_resize_check(model, old_tokenizer, new_tokenizer, &options, err);
     hm_tokenizer_free(new_tokenizer);
     hm_tokenizer_free(old_tokenizer);
     return r;
@@ -156,6 +184,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     struct stage_model model = { 0 };
     uint64_t old_pieces = 0, pieces = 0;
 
+    HM_TRY(inputs_look(run, err));
     HM_TRY(hm_stage_vocab_size(run, "old", &old_pieces, err));
     HM_TRY(hm_stage_vocab_size(run, "new", &pieces, err));
     HM_TRY(hm_stage_model_plan(run, "model", &model, err));

@@ -75,6 +75,17 @@ cp -r x grown
 fine vocab.resize in.model=grown in.old=merged in.new="$base" set.init=copy; same x/model.safetensors "$base/model.safetensors"
 refused 4 "are they the right way round?" vocab.resize in.model=grown in.old=merged in.new="$base"
 
+# the same before anything is read for its digest
+cat >grow.yaml <<EOF
+run_dir: grow
+stages: [{id: g, stage: vocab.resize, in: {model: $base, old: $base, new: merged}}]
+EOF
+for verb in plan validate run; do
+    expect 4 "$HANMIX" $verb grow.yaml g.in.old=merged g.in.new="$base"; has err "are they the right way round?"; one_sentence; gone grow/g grow/g.partial
+    expect 4 "$HANMIX" $verb grow.yaml g.in.old=zh; has err "piece 259"; one_sentence
+done
+expect 0 "$HANMIX" plan grow.yaml g.in.old=merged g.in.new="$base" g.in.model=grown g.set.init=copy
+
 # model DIR: the base's folder, to be spoilt
 model() { rm -rf m; cp -r "$base" m; chmod -R u+w m; }
 # weights of which the config knows more, or fewer; the header's length is its first two bytes

@@ -187,6 +187,10 @@ static void test_refusals(void **state)
     folder_make(tmp_path(dir, "short"), shape);
     refuse(tmp_path(dir, "short"), to, old_tokenizer, new_tokenizer, HM_ERR_FORMAT,
            "fewer than the 512 pieces");
+    shape.rows = 2 * ROWS + 2;
+    folder_make(tmp_path(dir, "long"), shape);
+    refuse(tmp_path(dir, "long"), to, old_tokenizer, new_tokenizer, HM_ERR_FORMAT,
+           "more than twice the 512 pieces");
     shape = plain;
     shape.spoil = NAN;
     folder_make(tmp_path(dir, "nan"), shape);
