@@ -202,7 +202,7 @@ static int measure(const struct settings *settings, const struct zh_model *model
 /* --- the csv ---------------------------------------------------------------------------------- */
 
 static const char head[] =
-    "size_mb,limit_gib,merges,threads,han_characters,runs,distinct_runs,count_s,generate_s,train_s,"
+    "size_mb,limit_gib,merges,threads,han_characters,runs,count_s,generate_s,train_s,"
     "total_s,peak_rss_gib,generator_gib,heap_peak_gib,spilled_gb,partitions,passes,last_count,"
     "digest\n";
 
@@ -217,11 +217,11 @@ static int csv_append(const struct settings *settings, const struct zh_model *mo
     if (!there)
         fputs(head, file);
     fprintf(file,
-            "%.0f,%g,%" PRIu64 ",%d,%" PRIu64 ",%" PRIu64 ",%" PRIu64
+            "%.0f,%g,%" PRIu64 ",%d,%" PRIu64 ",%" PRIu64
             ",%.1f,%.1f,%.1f,%.1f,%.3f,%.3f,%.3f,%.3f,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%s\n",
             m->size_mb, m->limit_gib, settings->merges, hm_threads(), m->totals.han_characters,
-            m->totals.runs, m->totals.distinct_runs, m->count_seconds, m->generate_seconds,
-            m->train_seconds, m->count_seconds + m->train_seconds, (double)m->rss_bytes / GIB,
+            m->totals.runs, m->count_seconds, m->generate_seconds, m->train_seconds,
+            m->count_seconds + m->train_seconds, (double)m->rss_bytes / GIB,
             (double)zh_model_bytes(model) / GIB, (double)m->heap_bytes / GIB,
             (double)m->spilled.spilled_bytes / 1e9, m->spilled.partitions, m->spilled.passes,
             m->last_count, m->digest);

@@ -117,10 +117,10 @@ static void row_print(const struct settings *settings, uint64_t repeat, const st
 
     printf("%d,%" PRIu64 ",%" PRIu64 ",%.1f,%" PRIu64 ",%" PRIu64
            ",%.3f,%.1f,%.3f,%.1f,%.3f,%.3f,%.1f,%.1f,%.2f,%" PRIu64 "\n",
-           hm_threads(), repeat, settings->merges, mb, m->totals.han_characters,
-           m->totals.distinct_runs, m->read_seconds, mb / m->read_seconds, m->count_seconds,
-           mb / m->count_seconds, m->train_seconds, m->count_seconds + m->train_seconds,
-           (double)m->peak_bytes / 1e6, (double)m->rss_bytes / 1048576,
+           hm_threads(), repeat, settings->merges, mb, m->totals.han_characters, m->totals.runs,
+           m->read_seconds, mb / m->read_seconds, m->count_seconds, mb / m->count_seconds,
+           m->train_seconds, m->count_seconds + m->train_seconds, (double)m->peak_bytes / 1e6,
+           (double)m->rss_bytes / 1048576,
            (double)(m->rss_bytes - settings->rss_start_bytes) / (double)m->totals.bytes,
            m->last_count);
     fflush(stdout);
@@ -154,7 +154,7 @@ int main(int argc, char **argv)
     settings.rss_start_bytes = hm_rss_bytes();
     hm_threads_set((int)threads);
     printf(
-        "threads,repeat,merges,text_mb,han_characters,distinct_runs,read_s,read_mb_per_s,count_s,"
+        "threads,repeat,merges,text_mb,han_characters,runs,read_s,read_mb_per_s,count_s,"
         "count_mb_per_s,train_s,total_s,heap_peak_mb,peak_rss_mib,rss_bytes_per_byte,last_count\n");
     for (uint64_t i = 1; status == HM_OK && i <= settings.repeats; i++) {
         struct measured measured = { 0 };

@@ -19,6 +19,7 @@
 
 #define COUNTS_TOLD 65536u /* pair counts told apart when the floor is chosen */
 #define KEPT_FIRST  4096u
+#define WALKS       16u /* shares of the text */
 /* The last of M merges is rarely below a third of the M-th most frequent pair of characters. */
 #define FLOOR_DIVISOR 3u
 
@@ -27,7 +28,7 @@
 struct characters {
     const struct hm_han_counts *counts;
     uint32_t *index; /* [BPE_CODES] of a character met */
-    uint64_t *count; /* [HM_HAN_PARTS][n] */
+    uint64_t *count; /* [WALKS][n] */
     size_t n;
 };
 
@@ -35,13 +36,15 @@ static void characters_unit(void *context, size_t number, int worker)
 {
     struct characters *characters = context;
     uint64_t *count = characters->count + number * characters->n;
-    uint64_t cursor = 0;
     struct hm_run run;
 
     (void)worker;
-    while (hm_han_part_next(&characters->counts->part[number], &cursor, &run))
-        for (uint32_t i = 0; i < run.n_units;)
-            count[characters->index[hm_run_code(run.unit, &i)]] += run.count;
+    for (size_t b = number; b < characters->counts->n_blocks; b += WALKS) {
+        struct run_block block = hm_han_block(characters->counts, b);
+        for (size_t at = 0; hm_run_block_next(&block, &at, &run);)
+            for (uint32_t i = 0; i < run.n_units;)
+                count[characters->index[hm_run_code(run.unit, &i)]] += run.count;
+    }
 }
 
 static int character_order(const void *a, const void *b)
@@ -60,16 +63,11 @@ static void characters_find(const struct hm_han_counts *counts, struct character
 {
     uint32_t n = 0;
 
-    for (uint32_t word = 0; word < BPE_CODES / 64; word++) {
-        uint64_t seen = 0;
-        for (size_t p = 0; p < HM_HAN_PARTS; p++)
-            seen |= counts->part[p].seen[word];
-        for (; seen; seen &= seen - 1) {
-            uint32_t code = 64 * word + (uint32_t)__builtin_ctzll(seen);
+    for (uint32_t code = 0; code < BPE_CODES; code++)
+        if (counts->met[code]) {
             characters->index[code] = n;
             list[n++].code = code;
         }
-    }
 }
 
 static void characters_rank(struct bpe_trainer *trainer, struct han_character *list, size_t n)
@@ -92,15 +90,15 @@ static int held_characters(struct bpe_trainer *trainer, const struct hm_han_coun
     struct characters characters = { .counts = counts,
                                      .index = trainer->symbol_of,
                                      .n = trainer->n_chars };
-    size_t bytes = HM_HAN_PARTS * characters.n * sizeof(uint64_t);
+    size_t bytes = WALKS * characters.n * sizeof(uint64_t);
 
     characters.count = hm_bpe_zeroed(trainer, bytes, err);
     if (!characters.count)
         return err->code;
     characters_find(counts, &characters, list);
-    hm_parallel_for(HM_HAN_PARTS, characters_unit, &characters);
+    hm_parallel_for(WALKS, characters_unit, &characters);
     for (size_t i = 0; i < characters.n; i++)
-        for (size_t p = 0; p < HM_HAN_PARTS; p++)
+        for (size_t p = 0; p < WALKS; p++)
             list[i].count += characters.count[p * characters.n + i];
     hm_bpe_drop(trainer, characters.count, bytes);
     return HM_OK;
@@ -251,7 +249,7 @@ static int held_count(struct bpe_trainer *trainer, const struct hm_han_counts *c
         budget->limit_bytes = trainer->limit_bytes > used ? trainer->limit_bytes - used : 1;
     hm_pair_table_init(table, budget);
     hm_spill_units_init(unit, budget);
-    int status = hm_han_held_walk(counts, unit, table, NULL, err);
+    int status = hm_han_held_walk(counts, unit, table, err);
     hm_spill_units_release(unit);
     atomic_fetch_add(&trainer->used_bytes, atomic_load(&budget->used_bytes));
     return status;
@@ -293,14 +291,14 @@ int hm_bpe_corpus_load(struct bpe_trainer *trainer, const struct hm_han_counts *
     int status = pairs_count(trainer, counts, lower, err);
 
     malloc_trim(0);
-    if (status == HM_OK && (trainer->floor > 1 || on_disk))
-        status = hm_bpe_runs_cut(trainer, counts, &cut, err);
-    uint64_t cut_bytes = cut.counts ? hm_han_counts_bytes(cut.counts) : 0;
-    atomic_fetch_add(&trainer->used_bytes, cut_bytes);
-    struct bpe_segments segments =
-        cut.counts ? hm_bpe_cut_segments(&cut) : hm_bpe_segments_of(counts);
     if (status == HM_OK)
+        status = hm_bpe_runs_cut(trainer, counts, &cut, err);
+    uint64_t cut_bytes = cut.sums ? hm_han_sums_bytes(cut.sums) : 0;
+    atomic_fetch_add(&trainer->used_bytes, cut_bytes);
+    if (status == HM_OK) {
+        struct bpe_segments segments = hm_bpe_cut_segments(&cut);
         status = hm_bpe_slots_lay(trainer, &segments, err);
+    }
     hm_bpe_cut_release(&cut);
     malloc_trim(0); /* what the limit counts as given back is so */
     atomic_fetch_sub(&trainer->used_bytes, cut_bytes);

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Runs cut where a pair of characters is too rare for any piece, and the stretches of two
- * characters and more counted anew. Why that is exact: bpe_corpus.c. Chunks of runs, or blocks of
- * the file they went to, are cut in parallel into lists, which are poured together: into memory, or
- * to the disk when memory may hold no more (cut_parts.c).
+ * characters and more counted. Why that is exact: bpe_corpus.c. Blocks of runs, in memory or in the
+ * file they went to, are cut in parallel into lists, which are poured together: into memory, or to
+ * the disk when memory may hold no more (cut_parts.c).
  */
 #include "bpe_cut.h"
 
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
 
-#define LISTS       8u /* chunks or blocks cut at once */
+#define LISTS       8u /* blocks cut at once */
 #define FILTER_BITS 22u
 #define READ_BYTES  (1u << 20)
 #define PART_BYTES  (384u << 10) /* of a part on its way to the disk */
@@ -21,10 +21,7 @@ struct cutting {
     const struct bpe_trainer *trainer;
     const struct hm_han_counts *counts;
     struct bpe_cut *cut;
-    const char *path; /* of the blocks */
-    struct {
-        size_t part, chunk;
-    } unit[LISTS];
+    const char *path; /* of the blocks; NULL: they are in memory */
     struct run_block block[LISTS];
     struct hm_han_list list[LISTS];
     struct hm_error err[LISTS];
@@ -81,29 +78,12 @@ static int run_cut(const struct cutting *cutting, const struct hm_run *run,
     return length > 1 ? stretch_add(list, run, start, run->n_units, err) : HM_OK;
 }
 
-static void chunk_unit(void *context, size_t index, int worker)
-{
-    struct cutting *cutting = context;
-    size_t chunk = cutting->unit[index].chunk;
-    const struct hm_han_part *part = &cutting->counts->part[cutting->unit[index].part];
-    uint64_t cursor = (uint64_t)chunk << HM_HAN_CHUNK_BITS;
-    struct hm_run run;
-    int status = HM_OK;
-
-    (void)worker;
-    hm_han_list_clear(&cutting->list[index]);
-    while (status == HM_OK && hm_han_chunk_next(part, chunk, &cursor, &run))
-        status = run_cut(cutting, &run, &cutting->list[index], &cutting->err[index]);
-    if (status == HM_OK)
-        hm_han_list_sort(&cutting->list[index], &cutting->err[index]);
-}
-
 static void block_unit(void *context, size_t index, int worker)
 {
     struct cutting *cutting = context;
     const struct run_block *block = &cutting->block[index];
     struct hm_error *err = &cutting->err[index];
-    int status = hm_run_block_check(block, cutting->path, err);
+    int status = cutting->path ? hm_run_block_check(block, cutting->path, err) : HM_OK;
     struct hm_run run;
     size_t at = 0;
 
@@ -128,10 +108,10 @@ static int parts_begin(struct cutting *cutting, struct hm_error *err)
     while (n < HM_CUT_PARTS_MAX && 2 * n <= room &&
            3 * spill->runs_bytes / n > cutting->hold_bytes / (size_t)hm_threads())
         n *= 2;
-    HM_TRY(hm_cut_parts_new(spill->options.dir, n, &cut->counts->budget, &cut->parts, err));
-    HM_TRY(hm_cut_parts_take(cut->parts, cut->counts, err));
+    HM_TRY(hm_cut_parts_new(spill->options.dir, n, &cut->sums->budget, &cut->parts, err));
+    HM_TRY(hm_cut_parts_take(cut->parts, cut->sums, err));
     for (size_t p = 0; p < HM_HAN_PARTS; p++)
-        hm_han_part_release(&cut->counts->part[p]);
+        hm_han_part_release(&cut->sums->part[p]);
     return HM_OK;
 }
 
@@ -140,19 +120,18 @@ static int lists_pour(struct cutting *cutting, size_t n, struct hm_error *err)
     struct bpe_cut *cut = cutting->cut;
 
     if (cutting->counts->spill && !cut->parts &&
-        hm_han_counts_bytes(cut->counts) + hm_han_counts_growth(cut->counts, cutting->list, n) >
+        hm_han_sums_bytes(cut->sums) + hm_han_sums_growth(cut->sums, cutting->list, n) >
             cutting->hold_bytes)
         HM_TRY(parts_begin(cutting, err));
     return cut->parts ? hm_cut_parts_pour(cut->parts, cutting->list, n, err)
-                      : hm_han_counts_pour(cut->counts, cutting->list, n, err);
+                      : hm_han_sums_pour(cut->sums, cutting->list, n, err);
 }
 
-static int cut_some(struct cutting *cutting, size_t n,
-                    void (*unit)(void *context, size_t index, int worker), struct hm_error *err)
+static int cut_some(struct cutting *cutting, size_t n, struct hm_error *err)
 {
     if (hm_ctl_stopped(cutting->trainer->ctl))
         return hm_fail(err, HM_ERR_STOPPED, "vocabulary training was stopped");
-    hm_parallel_for(n, unit, cutting);
+    hm_parallel_for(n, block_unit, cutting);
     for (size_t i = 0; i < n; i++)
         if (cutting->err[i].code < 0)
             return hm_error_pass(err, &cutting->err[i]);
@@ -161,20 +140,17 @@ static int cut_some(struct cutting *cutting, size_t n,
 
 /* --- where runs come from --------------------------------------------------------------------- */
 
-static int chunks_cut(struct cutting *cutting, struct hm_error *err)
+static int held_cut(struct cutting *cutting, struct hm_error *err)
 {
-    size_t n = 0;
+    const struct hm_han_counts *counts = cutting->counts;
 
-    for (size_t part = 0; part < HM_HAN_PARTS; part++)
-        for (size_t chunk = 0; chunk < cutting->counts->part[part].n_chunks; chunk++) {
-            cutting->unit[n].part = part;
-            cutting->unit[n++].chunk = chunk;
-            if (n == LISTS) {
-                HM_TRY(cut_some(cutting, n, chunk_unit, err));
-                n = 0;
-            }
-        }
-    return cut_some(cutting, n, chunk_unit, err);
+    for (size_t first = 0, n; first < counts->n_blocks; first += n) {
+        n = hm_least(counts->n_blocks - first, LISTS);
+        for (size_t i = 0; i < n; i++)
+            cutting->block[i] = hm_han_block(counts, first + i);
+        HM_TRY(cut_some(cutting, n, err));
+    }
+    return HM_OK;
 }
 
 static int blocks_cut(struct cutting *cutting, struct run_reader *reader, struct hm_error *err)
@@ -187,7 +163,7 @@ static int blocks_cut(struct cutting *cutting, struct run_reader *reader, struct
     cutting->path = reader->path;
     do {
         HM_TRY(hm_run_reader_next(reader, cutting->block, LISTS, &n, err));
-        HM_TRY(cut_some(cutting, n, block_unit, err));
+        HM_TRY(cut_some(cutting, n, err));
         progress.done = reader->offset + reader->begin;
         hm_ctl_progress(cutting->trainer->ctl, &progress);
     } while (n > 0);
@@ -203,7 +179,7 @@ static int file_cut(struct cutting *cutting, struct hm_error *err)
 
     if (status == HM_OK)
         status = hm_run_reader_open(path, spill->runs_bytes, READ_BYTES,
-                                    &cutting->cut->counts->budget, &reader, err);
+                                    &cutting->cut->sums->budget, &reader, err);
     if (status == HM_OK)
         status = blocks_cut(cutting, &reader, err);
     hm_run_reader_close(&reader);
@@ -227,7 +203,7 @@ static void room_find(struct cutting *cutting, uint64_t limit_bytes)
 {
     const struct han_spill *spill = cutting->counts->spill;
 
-    hm_han_counts_limit(cutting->cut->counts, limit_bytes);
+    cutting->cut->sums->budget.limit_bytes = limit_bytes;
     cutting->hold_bytes = spill ? spill->options.hold_bytes : UINT64_MAX;
     /* beside them are lists and buffers on the way, then the slots of the trainer */
     if (limit_bytes && cutting->hold_bytes > limit_bytes / 4)
@@ -260,7 +236,7 @@ static int spilled_cut(struct cutting *cutting, struct hm_error *err)
     struct bpe_cut *cut = cutting->cut;
     uint64_t floor = cutting->trainer->floor;
 
-    HM_TRY(hm_spill_cut_load(spill, &cut->counts->budget, floor, &cut->parts, err));
+    HM_TRY(hm_spill_cut_load(spill, &cut->sums->budget, floor, &cut->parts, err));
     if (cut->parts) {
         spill->report.partitions = cut->parts->n;
         hm_ctl_message(cutting->trainer->ctl, "continues with the segments that were cut before");
@@ -285,14 +261,14 @@ int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *cou
     cutting->counts = counts;
     cutting->cut = &cut;
     pairs_keep(cutting);
-    int status = hm_han_counts_new(&cut.counts, err);
+    int status = hm_han_sums_new(&cut.sums, err);
     if (status == HM_OK) {
         uint64_t limit = trainer->limit_bytes;
         room_find(cutting, limit ? (limit > used ? limit - used : 1) : 0);
         for (size_t i = 0; i < LISTS; i++)
-            cutting->list[i].budget = &cut.counts->budget;
+            cutting->list[i].budget = &cut.sums->budget;
         bool on_disk = counts->spill && counts->spill->whole;
-        status = on_disk ? spilled_cut(cutting, err) : chunks_cut(cutting, err);
+        status = on_disk ? spilled_cut(cutting, err) : held_cut(cutting, err);
         if (status == HM_OK && !on_disk)
             status = cut_merge(cutting, err);
     }
@@ -309,7 +285,7 @@ int hm_bpe_runs_cut(struct bpe_trainer *trainer, const struct hm_han_counts *cou
 struct bpe_segments hm_bpe_cut_segments(struct bpe_cut *cut)
 {
     if (!cut->parts)
-        return hm_bpe_segments_of(cut->counts);
+        return hm_bpe_segments_of(cut->sums);
     return (struct bpe_segments){ .context = cut->parts,
                                   .n_parts = cut->parts->n,
                                   .walk = hm_cut_parts_walk };
@@ -318,6 +294,6 @@ struct bpe_segments hm_bpe_cut_segments(struct bpe_cut *cut)
 void hm_bpe_cut_release(struct bpe_cut *cut)
 {
     hm_cut_parts_free(cut->parts);
-    hm_han_counts_free(cut->counts);
+    hm_han_sums_free(cut->sums);
     *cut = (struct bpe_cut){ 0 };
 }

@@ -7,9 +7,9 @@
 
 #include "cut_parts.h"
 
-struct bpe_cut {                  /* {0} is fine to release */
-    struct hm_han_counts *counts; /* owns the budget of the parts too */
-    struct cut_parts *parts;      /* NULL: all is in the counts */
+struct bpe_cut {              /* {0} is fine to release */
+    struct hm_han_sums *sums; /* owns the budget of the parts too */
+    struct cut_parts *parts;  /* NULL: all is in the sums */
 };
 
 /* Stretches of runs that hold every place of an existing pair, and few others. err is not NULL. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What han_runs.c shares with the trainer (aggregated runs as UTF-16 units, walked in place), and
+ * What han_runs.c shares with the trainer (runs as UTF-16 units, walked in place), and
  * the state of one training shared by bpe_*.c: bpe_corpus.c finds the first pairs, bpe_slots.c lays
  * the text into slots, bpe_pairs.c keeps pairs and their queue, bpe_places.c lists where they are,
  * bpe_merge.c applies one merge. Private to vocab/.
@@ -12,13 +12,13 @@
 
 #include "hanmix/vocab/bpe_train.h"
 
-struct hm_run {           /* one distinct run */
+struct hm_run {
     const uint16_t *unit; /* borrowed UTF-16 */
     uint32_t n_units;
     uint64_t count;
 };
 
-/* Walk all distinct runs, in an order of no meaning: false at the end. *cursor starts at 0. */
+/* Walk all runs that are in memory, as they came: false at the end. *cursor starts at 0. */
 bool hm_han_counts_next(const struct hm_han_counts *counts, uint64_t *cursor,
                         struct hm_run *ret_run);
 
@@ -47,8 +47,9 @@ struct bpe_segments {
                 void *user, struct hm_error *err);
 };
 
-/* Counted runs in memory as such; `counts` is borrowed. */
-struct bpe_segments hm_bpe_segments_of(const struct hm_han_counts *counts);
+/* Those in memory; `sums` is borrowed. */
+struct hm_han_sums;
+struct bpe_segments hm_bpe_segments_of(const struct hm_han_sums *sums);
 
 /*
  * The text of a training: every segment's symbols in slots of 16 bits, or 32 where ids need them,

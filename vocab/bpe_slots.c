@@ -16,27 +16,26 @@
 #define LARGE_FIRST   64u
 #define STOP_EVERY    65536u /* segments between two looks at the stop flag */
 
-/* --- segments of counts in memory ------------------------------------------------------------- */
+/* --- segments in memory ------------------------------------------------------------- */
 
-static int counts_walk(void *context, size_t part,
-                       int (*each)(void *user, const struct hm_run *run), void *user,
-                       struct hm_error *err)
+static int sums_walk(void *context, size_t part, int (*each)(void *user, const struct hm_run *run),
+                     void *user, struct hm_error *err)
 {
-    const struct hm_han_counts *counts = context;
+    const struct hm_han_sums *sums = context;
     uint64_t cursor = 0;
     struct hm_run run;
 
     (void)err;
-    while (hm_han_part_next(&counts->part[part], &cursor, &run))
+    while (hm_han_part_next(&sums->part[part], &cursor, &run))
         HM_TRY(each(user, &run));
     return HM_OK;
 }
 
-struct bpe_segments hm_bpe_segments_of(const struct hm_han_counts *counts)
+struct bpe_segments hm_bpe_segments_of(const struct hm_han_sums *sums)
 {
-    return (struct bpe_segments){ .context = (void *)(uintptr_t)counts,
+    return (struct bpe_segments){ .context = (void *)(uintptr_t)sums,
                                   .n_parts = HM_HAN_PARTS,
-                                  .walk = counts_walk };
+                                  .walk = sums_walk };
 }
 
 /* --- laying ----------------------------------------------------------------------------------- */

@@ -92,7 +92,7 @@ struct pouring {
     struct cut_parts *parts;
     const struct hm_han_list *list;
     size_t n_lists;
-    const struct hm_han_counts *counts;
+    const struct hm_han_sums *sums;
     struct hm_error err[HM_HAN_PARTS];
 };
 
@@ -122,7 +122,7 @@ static void take_unit(void *context, size_t number, int worker)
     int status = HM_OK;
 
     (void)worker;
-    while (status == HM_OK && hm_han_part_next(&pouring->counts->part[number], &cursor, &run))
+    while (status == HM_OK && hm_han_part_next(&pouring->sums->part[number], &cursor, &run))
         status = run_take(pouring->parts, &run, hm_run_hash(run.unit, run.n_units),
                           &pouring->err[number]);
 }
@@ -144,10 +144,9 @@ int hm_cut_parts_pour(struct cut_parts *parts, const struct hm_han_list *list, s
     return pouring_end(&pouring, err);
 }
 
-int hm_cut_parts_take(struct cut_parts *parts, const struct hm_han_counts *counts,
-                      struct hm_error *err)
+int hm_cut_parts_take(struct cut_parts *parts, const struct hm_han_sums *sums, struct hm_error *err)
 {
-    struct pouring pouring = { .parts = parts, .counts = counts };
+    struct pouring pouring = { .parts = parts, .sums = sums };
 
     hm_parallel_for(HM_HAN_PARTS, take_unit, &pouring);
     return pouring_end(&pouring, err);

@@ -40,10 +40,10 @@ int hm_cut_parts_new(const char *dir, size_t n, struct hm_han_budget *budget,
 int hm_cut_parts_found(const char *dir, size_t n, struct hm_han_budget *budget,
                        struct cut_parts **ret_parts, struct hm_error *err);
 void hm_cut_parts_free(struct cut_parts *parts); /* keeps the files */
-/* Sorted lists, and what counts hold in memory. */
+/* Sorted lists, and what was summed in memory. */
 int hm_cut_parts_pour(struct cut_parts *parts, const struct hm_han_list *list, size_t n_lists,
                       struct hm_error *err);
-int hm_cut_parts_take(struct cut_parts *parts, const struct hm_han_counts *counts,
+int hm_cut_parts_take(struct cut_parts *parts, const struct hm_han_sums *sums,
                       struct hm_error *err);
 /* All is poured: the parts become distinct segments; hold_bytes for one of them in memory. */
 int hm_cut_parts_merge(struct cut_parts *parts, uint64_t hold_bytes, const struct hm_ctl *ctl,

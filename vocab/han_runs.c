@@ -1,118 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Documents cut into longest stretches of Han-class characters. Text is read in pieces, each into a
- * list of runs, and the lists are poured into the parts of han_store.c: both in parallel, with the
- * same counts for any number of threads. Work is linear in the bytes.
+ * Documents cut into longest stretches of Han-class characters, written as the records of a block
+ * at once. A source is read in pieces, each of which becomes a block, in parallel, with the same
+ * blocks for any number of threads. Work is linear in the bytes.
  */
+#include <endian.h>
 #include <string.h>
 
 #include "han_spill.h"
 #include "hanmix/base/parallel.h"
 
-#define PART_SHIFT   58u /* of a walking cursor: part above, place below */
-#define FLUSH_UNITS  (4u << 20)
-#define BATCH_BYTES  (4u << 20) /* two of them are held */
+#define OPEN_WORDS   (128u << 10) /* of the block that documents enter one by one */
+#define WORDS_KEPT   (4u << 20)   /* of a thread's block between pieces */
+#define BATCH_BYTES  (4u << 20)   /* two of them are held */
 #define PIECE_BYTES  (128u << 10)
 #define BATCH_PIECES (BATCH_BYTES / PIECE_BYTES + 1)
 
-int hm_han_counts_new(struct hm_han_counts **ret_counts, struct hm_error *err)
-{
-    struct hm_han_counts *counts = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*counts));
-    struct hm_error local = { 0 };
-
-    if (!counts)
-        return hm_fail_nomem(err, "for counting Han runs");
-    atomic_init(&counts->budget.used_bytes, sizeof(*counts));
-    counts->list.budget = &counts->budget;
-    for (size_t p = 0; p < HM_HAN_PARTS; p++) {
-        if (hm_han_part_init(&counts->part[p], &counts->budget, &local) < 0) {
-            hm_han_counts_free(counts);
-            return hm_error_pass(err, &local);
-        }
-    }
-    *ret_counts = counts;
-    return HM_OK;
-}
-
-void hm_han_counts_free(struct hm_han_counts *counts)
-{
-    if (!counts)
-        return;
-    for (size_t p = 0; p < HM_HAN_PARTS; p++)
-        hm_han_part_release(&counts->part[p]);
-    hm_han_spill_free(counts);
-    hm_han_list_release(&counts->list);
-    hm_free(counts);
-}
-
-void hm_han_counts_limit(struct hm_han_counts *counts, uint64_t bytes)
-{
-    counts->budget.limit_bytes = bytes;
-}
-
-uint64_t hm_han_counts_bytes(const struct hm_han_counts *counts)
-{
-    return atomic_load(&counts->budget.used_bytes);
-}
-
-bool hm_han_counts_next(const struct hm_han_counts *counts, uint64_t *cursor,
-                        struct hm_run *ret_run)
-{
-    size_t number = *cursor >> PART_SHIFT;
-    uint64_t within = *cursor & (((uint64_t)1 << PART_SHIFT) - 1);
-
-    for (; number < HM_HAN_PARTS; number++, within = 0) {
-        if (hm_han_part_next(&counts->part[number], &within, ret_run)) {
-            *cursor = (uint64_t)number << PART_SHIFT | within;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* --- from lists into parts -------------------------------------------------------------------- */
-
-struct pour {
-    struct hm_han_counts *counts;
-    const struct hm_han_list *list;
-    size_t n_lists;
-    struct hm_error err[HM_HAN_PARTS];
-};
-
-static void pour_unit(void *context, size_t number, int worker)
-{
-    struct pour *pour = context;
-    struct hm_han_part *part = &pour->counts->part[number];
-    int status = HM_OK;
-
-    (void)worker;
-    for (size_t i = 0; status == HM_OK && i < pour->n_lists; i++)
-        status = hm_han_part_add(part, number, &pour->list[i], &pour->err[number]);
-}
-
-static int pour_run(struct pour *pour, struct hm_error *err)
-{
-    hm_parallel_for(HM_HAN_PARTS, pour_unit, pour);
-    for (size_t p = 0; p < HM_HAN_PARTS; p++)
-        if (pour->err[p].code < 0)
-            return hm_error_pass(err, &pour->err[p]);
-    return HM_OK;
-}
-
-int hm_han_counts_pour(struct hm_han_counts *counts, const struct hm_han_list *list, size_t n_lists,
-                       struct hm_error *err)
-{
-    struct pour *pour = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*pour));
-
-    if (!pour)
-        return hm_fail_nomem(err, "for counting Han runs");
-    *pour = (struct pour){ .counts = counts, .list = list, .n_lists = n_lists };
-    int status = pour_run(pour, err);
-    hm_free(pour);
-    return status;
-}
-
-/* --- from text into lists --------------------------------------------------------------------- */
+/* --- from text into records ------------------------------------------------------------------- */
 
 static inline size_t unit_put(uint16_t *unit, uint32_t code)
 {
@@ -135,32 +39,44 @@ static inline unsigned code_next(const unsigned char *text, size_t left, uint32_
     return len ? len : 1;
 }
 
+/* Threads share the marks: those that are there are not written again. */
+static inline void met_mark(_Atomic uint8_t *met, uint32_t code)
+{
+    if (!atomic_load_explicit(&met[code], memory_order_relaxed))
+        atomic_store_explicit(&met[code], 1, memory_order_relaxed);
+}
+
 static inline bool of_block(uint32_t code)
 {
     return code - 0x4e00 < 0x9fc0 - 0x4e00;
 }
 
-/* The two characters of three bytes that begin a little-endian word; false: they are not both. */
-static inline bool two_of_block(const unsigned char *text, uint16_t *unit)
+/* The two characters of three bytes that the text begins with; false: they are not both. */
+static inline bool two_of_block(const unsigned char *text, uint16_t *unit, _Atomic uint8_t *met)
 {
     uint64_t word;
 
     memcpy(&word, text, sizeof(word));
+    word = le64toh(word); /* the first byte lowest */
     if ((word & 0xc0c0f0c0c0f0) != 0x8080e08080e0)
         return false;
     uint32_t left = (word & 0xf) << 12 | (word >> 2 & 0xfc0) | (word >> 16 & 0x3f);
     uint32_t right = (word >> 12 & 0xf000) | (word >> 26 & 0xfc0) | (word >> 40 & 0x3f);
     unit[0] = (uint16_t)left;
     unit[1] = (uint16_t)right;
-    return of_block(left) & of_block(right);
+    if (!(of_block(left) & of_block(right)))
+        return false;
+    met_mark(met, left);
+    met_mark(met, right);
+    return true;
 }
 
 /* The characters at text that are of the block of nearly all Chinese text, U+4E00 to U+9FBF, into
  * units; the bytes before it end at the returned place. */
 static inline const unsigned char *block_copy(const unsigned char *text, const unsigned char *end,
-                                              uint16_t **unit)
+                                              uint16_t **unit, _Atomic uint8_t *met)
 {
-    for (; end - text >= 8 && two_of_block(text, *unit); text += 6)
+    for (; end - text >= 8 && two_of_block(text, *unit, met); text += 6)
         *unit += 2;
     for (; end - text >= 3; text += 3) {
         uint32_t code = (text[0] & 0xfu) << 12 | (text[1] & 0x3fu) << 6 | (text[2] & 0x3fu);
@@ -169,6 +85,7 @@ static inline const unsigned char *block_copy(const unsigned char *text, const u
         if (!well_formed || !of_block(code))
             break;
         *(*unit)++ = (uint16_t)code;
+        met_mark(met, code);
     }
     return text;
 }
@@ -188,120 +105,162 @@ static inline const unsigned char *ascii_skip(const unsigned char *text, const u
 }
 
 struct text_counts {
-    uint64_t characters, han_characters;
+    uint64_t characters, han_characters, runs;
 };
 
-/* Append the runs of text to the list. */
-static int text_cut(struct hm_han_list *list, struct hm_str document, struct text_counts *sum,
-                    struct hm_error *err)
+/* The units behind the block's words, up to `next`, are a run, unless there are none. The next one
+ * goes where is returned. */
+static inline uint16_t *run_end(struct run_words *words, const uint16_t *next,
+                                struct text_counts *sum)
+{
+    size_t n_units = (size_t)(next - (words->word + words->n + 1));
+
+    if (n_units > 0) {
+        sum->runs++;
+        if (!hm_run_words_end_once(words, n_units))
+            hm_run_words_end(words, n_units, 1);
+    }
+    return words->word + words->n + 1;
+}
+
+/* Append the runs of text to the block; met[code] becomes 1 for every character of them. */
+static int text_cut(struct run_words *words, _Atomic uint8_t *met, struct hm_str document,
+                    struct text_counts *sum, struct hm_error *err)
 {
     const unsigned char *text = (const unsigned char *)document.ptr;
     const unsigned char *end = text + document.len;
-    uint64_t characters = 0, han_characters = 0;
-    size_t first = list->n_units;
+    struct text_counts here = { 0 };
 
-    /* three bytes make one unit, four make two */
-    HM_TRY(hm_han_list_reserve(list, document.len / 2 + 2, err));
+    /* most are taken by runs of one character of four bytes, a byte apart: three words each */
+    HM_TRY(hm_run_words_reserve(words, document.len / 5 * 3 + 2 * (size_t)HM_RECORD_EXTRA, err));
+    uint16_t *next = words->word + words->n + 1;
     while (text < end) {
-        uint16_t *unit = list->unit + list->n_units, *next = unit;
+        uint16_t *unit = next;
         uint32_t code = 0;
-        text = block_copy(text, end, &next);
-        list->n_units += (size_t)(next - unit);
-        characters += (uint64_t)(next - unit);
-        han_characters += (uint64_t)(next - unit);
+        text = block_copy(text, end, &next, met);
+        here.characters += (uint64_t)(next - unit);
+        here.han_characters += (uint64_t)(next - unit);
         if (text == end)
             break;
         const unsigned char *from = text;
         text = ascii_skip(text, end);
-        characters += (uint64_t)(text - from);
+        here.characters += (uint64_t)(text - from);
         if (text == from) {
             text += code_next(text, (size_t)(end - text), &code);
-            characters++;
+            here.characters++;
         }
         if (hm_is_han_class(code)) {
-            han_characters++;
-            list->n_units += unit_put(list->unit + list->n_units, code);
-        } else if (list->n_units > first) {
-            HM_TRY(hm_han_list_end_run(list, first, 1, err));
-            first = list->n_units;
+            here.han_characters++;
+            met_mark(met, code);
+            next += unit_put(next, code);
+        } else {
+            next = run_end(words, next, &here);
         }
     }
-    if (list->n_units > first)
-        HM_TRY(hm_han_list_end_run(list, first, 1, err));
-    sum->characters += characters;
-    sum->han_characters += han_characters;
+    run_end(words, next, &here);
+    sum->characters += here.characters;
+    sum->han_characters += here.han_characters;
+    sum->runs += here.runs;
     return HM_OK;
 }
 
-/* To the disk, when memory may hold no more; *ret_taken false: into memory. */
-static int lists_spill(struct hm_han_counts *counts, const struct hm_han_list *list, size_t n_lists,
-                       bool *ret_taken, struct hm_error *err)
+/* --- documents one by one --------------------------------------------------------------------- */
+
+/* A block with room for more. */
+static int block_open(struct hm_han_counts *counts, struct run_words **ret_words,
+                      struct hm_error *err)
+{
+    if (counts->n_blocks > 0) {
+        *ret_words = &counts->block[counts->n_blocks - 1];
+        if ((*ret_words)->n < OPEN_WORDS)
+            return HM_OK;
+        HM_TRY(hm_run_words_shrink(*ret_words, err));
+    }
+    HM_TRY(hm_han_blocks_reserve(counts, 1, err));
+    *ret_words = &counts->block[counts->n_blocks++];
+    **ret_words = (struct run_words){ .budget = &counts->budget };
+    return HM_OK;
+}
+
+/* What was added stays in memory unless that is too much; scratch memory is not asked about, for it
+ * grows with the threads. */
+static int blocks_settle(struct hm_han_counts *counts, uint64_t scratch_bytes, struct hm_error *err)
 {
     struct han_spill *spill = counts->spill;
 
-    if (spill && !spill->begun &&
-        hm_han_counts_bytes(counts) + hm_han_counts_growth(counts, list, n_lists) >
-            spill->options.hold_bytes)
-        HM_TRY(hm_han_spill_begin(counts, err));
-    *ret_taken = spill && spill->begun;
-    return *ret_taken ? hm_han_spill_add(counts, list, n_lists, err) : HM_OK;
-}
-
-static int list_empty(struct hm_han_counts *counts, struct hm_error *err)
-{
-    bool taken = false;
-
-    HM_TRY(hm_han_list_sort(&counts->list, err));
-    HM_TRY(lists_spill(counts, &counts->list, 1, &taken, err));
-    for (size_t p = 0; !taken && p < HM_HAN_PARTS; p++)
-        HM_TRY(hm_han_part_add(&counts->part[p], p, &counts->list, err));
-    if (counts->list.cap_units > FLUSH_UNITS)
-        hm_han_list_release(&counts->list);
-    hm_han_list_clear(&counts->list);
-    return HM_OK;
+    if (!spill)
+        return HM_OK;
+    if (spill->begun)
+        return hm_han_spill_blocks(counts, err);
+    return hm_han_counts_bytes(counts) - scratch_bytes > spill->options.hold_bytes
+               ? hm_han_spill_begin(counts, err)
+               : HM_OK;
 }
 
 int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, struct hm_error *err)
 {
+    struct run_words *words = NULL;
     struct text_counts sum = { 0 };
     struct hm_error local = { 0 };
-    int status = text_cut(&counts->list, document, &sum, &local);
+    int status = block_open(counts, &words, &local);
 
     if (status == HM_OK)
-        status = list_empty(counts, &local);
+        status = text_cut(words, counts->met, document, &sum, &local);
+    if (status == HM_OK)
+        status = blocks_settle(counts, 0, &local);
     if (status < 0)
         return hm_error_pass(err, &local);
     counts->documents++;
     counts->bytes += document.len;
     counts->characters += sum.characters;
     counts->han_characters += sum.han_characters;
+    counts->runs += sum.runs;
+    return HM_OK;
+}
+
+/* The units of a run behind one free word; *ret_characters of them. */
+static int run_decode(struct hm_str run, uint16_t *unit, size_t *ret_units,
+                      uint64_t *ret_characters, struct hm_error *err)
+{
+    size_t n_units = 0;
+    uint64_t characters = 0;
+
+    for (size_t i = 0; i < run.len; characters++) {
+        uint32_t code;
+        unsigned len = hm_utf8_decode(run.ptr + i, run.len - i, &code);
+        if (len == 0 || !hm_is_han_class(code))
+            return hm_fail(err, HM_ERR_FORMAT,
+                           "'%.*s' is not a Han run: byte %zu begins no Han character",
+                           (int)(run.len < 100 ? run.len : 100), run.ptr, i);
+        n_units += unit_put(unit + n_units, code);
+        i += len;
+    }
+    *ret_units = n_units;
+    *ret_characters = characters;
     return HM_OK;
 }
 
 int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint64_t count,
                           struct hm_error *err)
 {
-    struct hm_han_list *list = &counts->list;
+    struct run_words *words = NULL;
     struct hm_error local = { 0 };
     uint64_t characters = 0;
-    int status = hm_han_list_reserve(list, run.len / 2 + 2, &local);
+    size_t n_units = 0;
+    int status = block_open(counts, &words, &local);
 
-    for (size_t i = 0; status == HM_OK && i < run.len; characters++) {
-        uint32_t code;
-        unsigned len = hm_utf8_decode(run.ptr + i, run.len - i, &code);
-        if (len == 0 || !hm_is_han_class(code)) {
-            hm_han_list_clear(list);
-            return hm_fail(err, HM_ERR_FORMAT,
-                           "'%.*s' is not a Han run: byte %zu begins no Han character",
-                           (int)(run.len < 100 ? run.len : 100), run.ptr, i);
-        }
-        list->n_units += unit_put(list->unit + list->n_units, code);
-        i += len;
-    }
-    if (status == HM_OK && characters > 0 && count > 0)
-        status = hm_han_list_end_run(list, 0, count, &local);
     if (status == HM_OK)
-        status = list_empty(counts, &local);
+        status = hm_run_words_reserve(words, run.len / 2 + HM_RECORD_EXTRA + 1, &local);
+    if (status == HM_OK)
+        status = run_decode(run, words->word + words->n + 1, &n_units, &characters, &local);
+    if (status == HM_OK && n_units > 0 && count > 0) {
+        const uint16_t *unit = words->word + words->n + 1;
+        for (uint32_t i = 0; i < n_units;)
+            met_mark(counts->met, hm_run_code(unit, &i));
+        hm_run_words_end(words, n_units, count);
+        counts->runs += count;
+        status = blocks_settle(counts, 0, &local);
+    }
     if (status < 0)
         return hm_error_pass(err, &local);
     counts->bytes += run.len * count;
@@ -326,7 +285,7 @@ struct batch {
 };
 
 struct piece { /* what a stretch came to */
-    struct hm_han_list list;
+    struct run_words words;
     struct text_counts sum;
     struct hm_error err;
 };
@@ -337,6 +296,8 @@ struct reading { /* one batch is counted while the next is read */
     struct batch batch[2];
     int now;
     struct piece piece[BATCH_PIECES];
+    struct run_words *scratch; /* [n_scratch], by worker */
+    size_t n_scratch;
 };
 
 static int batch_take(struct batch *batch, struct hm_str text, struct hm_error *err)
@@ -368,46 +329,74 @@ static void batch_read(struct batch *batch, struct hm_text_source *source)
     } while (batch->more > 0 && batch->text.len < BATCH_BYTES);
 }
 
+/* A stretch becomes a block of just the size. */
+static int stretch_cut(struct reading *reading, struct run_words *words, struct hm_str text,
+                       struct piece *piece)
+{
+    HM_TRY(text_cut(words, reading->counts->met, text, &piece->sum, &piece->err));
+    if (words->n_runs > 0) {
+        HM_TRY(hm_run_words_reserve(&piece->words, words->n - HM_BLOCK_HEADER_WORDS, &piece->err));
+        memcpy(piece->words.word, words->word, words->n * sizeof(*words->word));
+        piece->words.n = words->n;
+        piece->words.n_runs = words->n_runs;
+    }
+    if (words->cap > WORDS_KEPT)
+        hm_run_words_release(words);
+    hm_run_words_clear(words);
+    return HM_OK;
+}
+
 /* Unit 0 reads on; the others are the stretches of the batch. */
 static void reading_unit(void *context, size_t index, int worker)
 {
     struct reading *reading = context;
     const struct batch *batch = &reading->batch[reading->now];
 
-    (void)worker;
     if (index == 0) {
         if (batch->more > 0)
             batch_read(&reading->batch[!reading->now], reading->source);
         return;
     }
     const struct stretch *stretch = &batch->stretch[index - 1];
-    struct piece *piece = &reading->piece[index - 1];
-    hm_han_list_clear(&piece->list);
-    if (text_cut(&piece->list, (struct hm_str){ batch->text.ptr + stretch->first, stretch->bytes },
-                 &piece->sum, &piece->err) == HM_OK)
-        hm_han_list_sort(&piece->list, &piece->err);
+    stretch_cut(reading, &reading->scratch[worker],
+                (struct hm_str){ batch->text.ptr + stretch->first, stretch->bytes },
+                &reading->piece[index - 1]);
+}
+
+/* The blocks of a batch become the counts'. */
+static int pieces_keep(struct reading *reading, size_t n, struct hm_error *err)
+{
+    struct hm_han_counts *counts = reading->counts;
+    uint64_t scratch_bytes = 0;
+
+    HM_TRY(hm_han_blocks_reserve(counts, n, err));
+    for (size_t i = 0; i < n; i++) {
+        struct run_words *words = &reading->piece[i].words;
+        if (words->n_runs > 0)
+            counts->block[counts->n_blocks++] = *words;
+        *words = (struct run_words){ .budget = &counts->budget };
+    }
+    for (size_t i = 0; i < reading->n_scratch; i++)
+        scratch_bytes += reading->scratch[i].cap * sizeof(uint16_t);
+    return blocks_settle(counts, scratch_bytes, err);
 }
 
 static int batch_count(struct reading *reading, struct hm_error *err)
 {
     struct hm_han_counts *counts = reading->counts;
     const struct batch *batch = &reading->batch[reading->now];
-    struct hm_han_list list[BATCH_PIECES];
-    bool taken = false;
 
     hm_parallel_for(batch->n_pieces + 1, reading_unit, reading);
     for (size_t i = 0; i < batch->n_pieces; i++) {
         struct piece *piece = &reading->piece[i];
         if (piece->err.code < 0)
             return hm_error_pass(err, &piece->err);
-        list[i] = piece->list;
         counts->characters += piece->sum.characters;
         counts->han_characters += piece->sum.han_characters;
+        counts->runs += piece->sum.runs;
         piece->sum = (struct text_counts){ 0 };
     }
-    HM_TRY(lists_spill(counts, list, batch->n_pieces, &taken, err));
-    if (!taken)
-        HM_TRY(hm_han_counts_pour(counts, list, batch->n_pieces, err));
+    HM_TRY(pieces_keep(reading, batch->n_pieces, err));
     counts->documents += batch->documents;
     counts->characters -= batch->documents; /* the newlines */
     counts->bytes += batch->bytes;
@@ -431,47 +420,47 @@ static int source_read(struct reading *reading, const struct hm_ctl *ctl, struct
     return hm_error_pass(err, &batch->err);
 }
 
+static int reading_begin(struct reading *reading, struct hm_error *err)
+{
+    struct hm_han_budget *budget = &reading->counts->budget;
+    size_t n = (size_t)hm_threads();
+
+    for (size_t i = 0; i < BATCH_PIECES; i++)
+        reading->piece[i].words.budget = budget;
+    reading->scratch = hm_calloc(HM_MEM_VOCAB, n, sizeof(*reading->scratch));
+    if (!reading->scratch)
+        return hm_fail_nomem(err, "for reading text");
+    reading->n_scratch = n;
+    for (size_t i = 0; i < n; i++)
+        reading->scratch[i].budget = budget;
+    return HM_OK;
+}
+
+static void reading_end(struct reading *reading)
+{
+    for (size_t i = 0; i < reading->n_scratch; i++)
+        hm_run_words_release(&reading->scratch[i]);
+    hm_free(reading->scratch);
+    for (size_t i = 0; i < BATCH_PIECES; i++)
+        hm_run_words_release(&reading->piece[i].words);
+    hm_buf_release(&reading->batch[0].text);
+    hm_buf_release(&reading->batch[1].text);
+    hm_free(reading);
+}
+
 int hm_han_counts_read(struct hm_han_counts *counts, struct hm_text_source *source,
                        const struct hm_ctl *ctl, struct hm_error *err)
 {
     struct reading *reading = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*reading));
+    struct hm_error local = { 0 };
 
     if (!reading)
         return hm_fail_nomem(err, "for reading text");
     reading->counts = counts;
     reading->source = source;
-    for (size_t i = 0; i < BATCH_PIECES; i++)
-        reading->piece[i].list.budget = &counts->budget;
-    int status = source_read(reading, ctl, err);
-    for (size_t i = 0; i < BATCH_PIECES; i++)
-        hm_han_list_release(&reading->piece[i].list);
-    hm_buf_release(&reading->batch[0].text);
-    hm_buf_release(&reading->batch[1].text);
-    hm_free(reading);
-    return status;
-}
-
-struct hm_han_totals hm_han_counts_totals(const struct hm_han_counts *counts)
-{
-    struct hm_han_totals totals = { .documents = counts->documents,
-                                    .bytes = counts->bytes,
-                                    .characters = counts->characters,
-                                    .han_characters = counts->han_characters };
-
-    for (size_t p = 0; p < HM_HAN_PARTS; p++) {
-        totals.runs += counts->part[p].runs;
-        totals.distinct_runs += counts->part[p].distinct_runs;
-    }
-    if (counts->spill && counts->spill->begun) {
-        totals.runs = counts->spill->n_runs;
-        totals.distinct_characters = counts->spill->n_characters;
-        return totals;
-    }
-    for (size_t i = 0; i < sizeof(counts->part[0].seen) / sizeof(uint64_t); i++) {
-        uint64_t seen = 0;
-        for (size_t p = 0; p < HM_HAN_PARTS; p++)
-            seen |= counts->part[p].seen[i];
-        totals.distinct_characters += (uint64_t)__builtin_popcountll(seen);
-    }
-    return totals;
+    int status = reading_begin(reading, &local);
+    if (status == HM_OK)
+        status = source_read(reading, ctl, &local);
+    reading_end(reading);
+    return status < 0 ? hm_error_pass(err, &local) : HM_OK;
 }

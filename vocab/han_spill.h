@@ -8,8 +8,8 @@
 #ifndef HANMIX_VOCAB_HAN_SPILL_H
 #define HANMIX_VOCAB_HAN_SPILL_H
 
+#include "han_counts.h"
 #include "han_pairs.h"
-#include "run_blocks.h"
 
 #define HM_SPILL_UNITS 8u
 
@@ -23,8 +23,7 @@ struct han_character {
     uint64_t count;
 };
 
-struct spill_unit { /* what one thread turns runs into */
-    struct run_words words;
+struct spill_unit { /* pairs of one block */
     struct pair_list pairs;
     struct hm_error err;
 };
@@ -36,7 +35,6 @@ struct han_spill {
     struct run_file runs;                /* while it is written */
     struct pair_table pairs;
     struct spill_unit unit[HM_SPILL_UNITS];
-    uint64_t n_runs; /* occurrences */
     /* when whole */
     uint64_t runs_bytes, pairs_bytes, n_pairs;
     struct han_character *character; /* in the order of hm_han_index */
@@ -44,15 +42,13 @@ struct han_spill {
     struct hm_han_spilled report;
 };
 
-/* The runs of all chunks in memory: their pairs into the table and, unless file is NULL, they
- * themselves into the file. err is not NULL, here and below. */
+/* The pairs of all blocks in memory into the table. err is not NULL, here and below. */
 int hm_han_held_walk(const struct hm_han_counts *counts, struct spill_unit *unit,
-                     struct pair_table *table, struct run_file *file, struct hm_error *err);
+                     struct pair_table *table, struct hm_error *err);
 void hm_spill_units_init(struct spill_unit unit[HM_SPILL_UNITS], struct hm_han_budget *budget);
 void hm_spill_units_release(struct spill_unit unit[HM_SPILL_UNITS]);
-/* Sorted lists on their way into counts whose runs go to the file. */
-int hm_han_spill_add(struct hm_han_counts *counts, const struct hm_han_list *list, size_t n_lists,
-                     struct hm_error *err);
+/* The blocks in memory go to the file of counts whose runs go there. */
+int hm_han_spill_blocks(struct hm_han_counts *counts, struct hm_error *err);
 /* From now on runs go to the file, those held first. */
 int hm_han_spill_begin(struct hm_han_counts *counts, struct hm_error *err);
 void hm_han_spill_free(struct hm_han_counts *counts);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One part of the counted runs: UTF-16 records in chunks that never move, an open-addressing table
+ * Equal runs counted, in parts: UTF-16 records in chunks that never move, an open-addressing table
  * of references (32 bits, in steps of 4 bytes: 16 GiB of records in a part) with the low 32 bits of
  * the hash above them. Places follow the order of those bits, so that a table grows by one walk
  * through it and never by the records. Invariants: at most 5/8 of the table is taken; a record is
@@ -12,8 +12,9 @@
 #include <string.h>
 
 #include "han_store.h"
+#include "hanmix/base/parallel.h"
 
-#define CHUNK_BITS    HM_HAN_CHUNK_BITS
+#define CHUNK_BITS    18u
 #define CHUNK_BYTES   ((size_t)1 << CHUNK_BITS)
 #define RECORD_HEADER 12u /* count and number of units */
 #define TABLE_FIRST   512u
@@ -21,6 +22,7 @@
 #define REF_MASK      (((uint64_t)1 << REF_BITS) - 1)
 #define REF_STEP      4u
 #define CHUNKS_MAX    (REF_MASK * REF_STEP >> CHUNK_BITS)
+#define PART_SHIFT    58u                  /* of a walking cursor: part above, place below */
 #define LISTS_BYTES   ((uint64_t)32 << 20) /* of runs and pairs on their way */
 #define AHEAD_TABLE   16u                  /* runs between fetching a table line and using it */
 #define AHEAD_RECORD  8u
@@ -189,17 +191,6 @@ bool hm_han_part_next(const struct hm_han_part *part, uint64_t *cursor, struct h
     return true;
 }
 
-bool hm_han_chunk_next(const struct hm_han_part *part, size_t chunk, uint64_t *cursor,
-                       struct hm_run *ret_run)
-{
-    uint64_t at = *cursor;
-    uint64_t ref = 0;
-
-    if (!record_next(part, &at, &ref) || ref >> CHUNK_BITS != chunk)
-        return false;
-    return hm_han_part_next(part, cursor, ret_run);
-}
-
 static int chunk_add(struct hm_han_part *part, size_t bytes, struct hm_error *err)
 {
     size_t size = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
@@ -286,21 +277,12 @@ static int table_grow(struct hm_han_part *part, struct hm_error *err)
     return HM_OK;
 }
 
-static void seen_mark(struct hm_han_part *part, const uint16_t *unit, uint32_t n_units)
-{
-    for (uint32_t i = 0; i < n_units;) {
-        uint32_t code = hm_run_code(unit, &i);
-        part->seen[code / 64] |= (uint64_t)1 << code % 64;
-    }
-}
-
 static int run_add(struct hm_han_part *part, const uint16_t *unit, const struct hm_han_item *item,
                    struct hm_error *err)
 {
     uint64_t ref = 0, tag = hash_tag(item->hash);
     size_t mask = part->table_size - 1;
 
-    part->runs += item->count;
     for (size_t at = table_home(part->table_size, tag); part->table[at]; at = (at + 1) & mask) {
         if (part->table[at] >> REF_BITS != tag)
             continue;
@@ -316,7 +298,6 @@ static int run_add(struct hm_han_part *part, const uint16_t *unit, const struct 
         HM_TRY(table_grow(part, err));
     HM_TRY(record_new(part, unit, item->n_units, item->count, &ref, err));
     table_put(part->table, part->table_size, tag << REF_BITS | (ref / REF_STEP + 1));
-    seen_mark(part, unit, item->n_units);
     part->distinct_runs++;
     return HM_OK;
 }
@@ -359,8 +340,53 @@ uint64_t hm_han_part_growth(const struct hm_han_part *part, uint64_t runs, uint6
            (table > part->table_size ? table * sizeof(uint64_t) : 0);
 }
 
-uint64_t hm_han_counts_growth(const struct hm_han_counts *counts, const struct hm_han_list *list,
-                              size_t n_lists)
+/* --- all parts -------------------------------------------------------------------------------- */
+
+int hm_han_sums_new(struct hm_han_sums **ret_sums, struct hm_error *err)
+{
+    struct hm_han_sums *sums = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*sums));
+    int status = HM_OK;
+
+    if (!sums)
+        return hm_fail_nomem(err, "for counting Han runs");
+    atomic_init(&sums->budget.used_bytes, sizeof(*sums));
+    for (size_t p = 0; status == HM_OK && p < HM_HAN_PARTS; p++)
+        status = hm_han_part_init(&sums->part[p], &sums->budget, err);
+    if (status == HM_OK)
+        *ret_sums = sums;
+    else
+        hm_han_sums_free(sums);
+    return status;
+}
+
+void hm_han_sums_free(struct hm_han_sums *sums)
+{
+    for (size_t p = 0; sums && p < HM_HAN_PARTS; p++)
+        hm_han_part_release(&sums->part[p]);
+    hm_free(sums);
+}
+
+bool hm_han_sums_next(const struct hm_han_sums *sums, uint64_t *cursor, struct hm_run *ret_run)
+{
+    size_t number = *cursor >> PART_SHIFT;
+    uint64_t within = *cursor & (((uint64_t)1 << PART_SHIFT) - 1);
+
+    for (; number < HM_HAN_PARTS; number++, within = 0) {
+        if (hm_han_part_next(&sums->part[number], &within, ret_run)) {
+            *cursor = (uint64_t)number << PART_SHIFT | within;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint64_t hm_han_sums_bytes(const struct hm_han_sums *sums)
+{
+    return atomic_load(&sums->budget.used_bytes);
+}
+
+uint64_t hm_han_sums_growth(const struct hm_han_sums *sums, const struct hm_han_list *list,
+                            size_t n_lists)
 {
     uint64_t bytes = 0;
 
@@ -371,107 +397,47 @@ uint64_t hm_han_counts_growth(const struct hm_han_counts *counts, const struct h
                 runs++;
                 units += list[i].sorted[k].n_units;
             }
-        bytes += hm_han_part_growth(&counts->part[p], runs, units);
+        bytes += hm_han_part_growth(&sums->part[p], runs, units);
     }
     return bytes;
 }
 
-/* --- lists ------------------------------------------------------------------------------------ */
+struct pour {
+    struct hm_han_sums *sums;
+    const struct hm_han_list *list;
+    size_t n_lists;
+    struct hm_error err[HM_HAN_PARTS];
+};
 
-void hm_han_list_clear(struct hm_han_list *list)
+static void pour_unit(void *context, size_t number, int worker)
 {
-    list->n_units = 0;
-    list->n_items = 0;
+    struct pour *pour = context;
+    int status = HM_OK;
+
+    (void)worker;
+    for (size_t i = 0; status == HM_OK && i < pour->n_lists; i++)
+        status =
+            hm_han_part_add(&pour->sums->part[number], number, &pour->list[i], &pour->err[number]);
 }
 
-void hm_han_list_release(struct hm_han_list *list)
+static int pour_run(struct pour *pour, struct hm_error *err)
 {
-    uint64_t bytes = list->cap_units * sizeof(*list->unit) +
-                     (list->cap_items + list->cap_sorted) * sizeof(*list->item);
-
-    if (list->budget)
-        atomic_fetch_sub(&list->budget->used_bytes, bytes);
-    hm_free(list->unit);
-    hm_free(list->item);
-    hm_free(list->sorted);
-    *list = (struct hm_han_list){ .budget = list->budget };
-}
-
-/* Grow an array to `need` elements at least; *cap counts what the budget was asked for. */
-static void *array_grow(struct hm_han_list *list, void *block, size_t *cap, size_t need,
-                        size_t size, struct hm_error *err)
-{
-    size_t wanted = need > 2 * *cap ? need : 2 * *cap;
-
-    if (hm_han_budget_take(list->budget, (wanted - *cap) * size, err) < 0)
-        return NULL;
-    void *grown = hm_realloc(HM_MEM_VOCAB, block, wanted * size);
-    if (!grown) {
-        atomic_fetch_sub(&list->budget->used_bytes, (wanted - *cap) * size);
-        hm_fail_nomem(err, "for a list of %zu Han runs", wanted);
-        return NULL;
-    }
-    *cap = wanted;
-    return grown;
-}
-
-int hm_han_list_reserve(struct hm_han_list *list, size_t more_units, struct hm_error *err)
-{
-    size_t need = list->n_units + more_units;
-
-    if (need <= list->cap_units)
-        return HM_OK;
-    if (need > UINT32_MAX)
-        return hm_fail(err, HM_ERR_FORMAT, "a document of more than %zu Han characters is too long",
-                       list->n_units);
-    uint16_t *unit = array_grow(list, list->unit, &list->cap_units, need, sizeof(*unit), err);
-    if (!unit)
-        return err->code;
-    list->unit = unit;
+    hm_parallel_for(HM_HAN_PARTS, pour_unit, pour);
+    for (size_t p = 0; p < HM_HAN_PARTS; p++)
+        if (pour->err[p].code < 0)
+            return hm_error_pass(err, &pour->err[p]);
     return HM_OK;
 }
 
-int hm_han_list_end_run(struct hm_han_list *list, size_t first, uint64_t count,
-                        struct hm_error *err)
+int hm_han_sums_pour(struct hm_han_sums *sums, const struct hm_han_list *list, size_t n_lists,
+                     struct hm_error *err)
 {
-    if (list->n_items == list->cap_items) {
-        struct hm_han_item *item =
-            array_grow(list, list->item, &list->cap_items, list->n_items + 64, sizeof(*item), err);
-        if (!item)
-            return err->code;
-        list->item = item;
-    }
-    uint32_t n_units = (uint32_t)(list->n_units - first);
-    list->item[list->n_items++] = (struct hm_han_item){ hm_run_hash(list->unit + first, n_units),
-                                                        count, (uint32_t)first, n_units };
-    return HM_OK;
-}
+    struct pour *pour = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*pour));
 
-static size_t part_of(const struct hm_han_item *item)
-{
-    return item->hash >> 40 & (HM_HAN_PARTS - 1);
-}
-
-int hm_han_list_sort(struct hm_han_list *list, struct hm_error *err)
-{
-    size_t next[HM_HAN_PARTS] = { 0 };
-
-    if (list->n_items > list->cap_sorted) {
-        struct hm_han_item *sorted =
-            array_grow(list, list->sorted, &list->cap_sorted, list->n_items, sizeof(*sorted), err);
-        if (!sorted)
-            return err->code;
-        list->sorted = sorted;
-    }
-    for (size_t i = 0; i < list->n_items; i++)
-        next[part_of(&list->item[i])]++;
-    for (size_t p = 0, sum = 0; p < HM_HAN_PARTS; p++) {
-        list->start[p] = sum;
-        sum += next[p];
-        next[p] = list->start[p];
-    }
-    list->start[HM_HAN_PARTS] = list->n_items;
-    for (size_t i = 0; i < list->n_items; i++)
-        list->sorted[next[part_of(&list->item[i])]++] = list->item[i];
-    return HM_OK;
+    if (!pour)
+        return hm_fail_nomem(err, "for counting Han runs");
+    *pour = (struct pour){ .sums = sums, .list = list, .n_lists = n_lists };
+    int status = pour_run(pour, err);
+    hm_free(pour);
+    return status;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Counted runs in memory: one part of hm_han_counts (han_store.c), and runs on their way into it.
- * Parts are independent, so that runs enter them in parallel. Private to vocab/han_*.c.
+ * Equal runs counted in memory: parts by hash (han_store.c), and lists of runs on their way into
+ * them (han_list.c). Parts are independent, so that runs enter them in parallel. Also the budget
+ * that all counting shares. Private to vocab/.
  */
 #ifndef HANMIX_VOCAB_HAN_STORE_H
 #define HANMIX_VOCAB_HAN_STORE_H
@@ -10,8 +11,7 @@
 
 #include "bpe_internal.h"
 
-#define HM_HAN_PARTS      16u
-#define HM_HAN_CHUNK_BITS 18u
+#define HM_HAN_PARTS 16u
 
 /* Han-class characters numbered from 1, the most usual block first (han_table.c): 0 = none. */
 #define HM_HAN_INDICES 0x20000u /* more than there are */
@@ -34,9 +34,8 @@ struct hm_han_part {
     size_t chunk_used, chunk_size; /* of the last chunk */
     uint64_t *table;               /* 0 or hash bits << 32 | reference + 1 */
     size_t table_size;             /* power of two */
-    uint64_t runs, distinct_runs;
-    uint64_t held_bytes;          /* of the budget */
-    uint64_t seen[0x110000 / 64]; /* characters met */
+    uint64_t distinct_runs;
+    uint64_t held_bytes; /* of the budget */
 };
 
 int hm_han_part_init(struct hm_han_part *part, struct hm_han_budget *budget, struct hm_error *err);
@@ -44,10 +43,6 @@ void hm_han_part_release(struct hm_han_part *part);
 /* The run at *cursor, which moves behind it; false at the end. */
 bool hm_han_part_next(const struct hm_han_part *part, uint64_t *cursor, struct hm_run *ret_run);
 
-/* The same within one chunk (cursor from chunk << HM_HAN_CHUNK_BITS), to share a walk among
- * threads. */
-bool hm_han_chunk_next(const struct hm_han_part *part, size_t chunk, uint64_t *cursor,
-                       struct hm_run *ret_run);
 struct hm_han_item { /* a run in a list */
     uint64_t hash, count;
     uint32_t first, n_units; /* in the list's units */
@@ -75,21 +70,25 @@ int hm_han_list_sort(struct hm_han_list *list, struct hm_error *err);
 int hm_han_part_add(struct hm_han_part *part, size_t number, const struct hm_han_list *list,
                     struct hm_error *err);
 
-struct hm_han_counts {
+uint64_t hm_run_hash(const uint16_t *unit, size_t n_units);
+/* What so many runs of so many units can take at most. */
+uint64_t hm_han_part_growth(const struct hm_han_part *part, uint64_t runs, uint64_t units);
+
+struct hm_han_sums { /* all parts */
     struct hm_han_budget budget;
     struct hm_han_part part[HM_HAN_PARTS];
-    struct hm_han_list list; /* of hm_han_counts_add */
-    uint64_t documents, bytes, characters, han_characters;
-    struct han_spill *spill; /* han_spill.h; NULL: memory alone */
 };
-uint64_t hm_run_hash(const uint16_t *unit, size_t n_units);
-/* What so many runs of so many units can take at most, in one part and in all. */
-uint64_t hm_han_part_growth(const struct hm_han_part *part, uint64_t runs, uint64_t units);
-uint64_t hm_han_counts_growth(const struct hm_han_counts *counts, const struct hm_han_list *list,
-                              size_t n_lists);
 
+int hm_han_sums_new(struct hm_han_sums **ret_sums, struct hm_error *err);
+void hm_han_sums_free(struct hm_han_sums *sums);
+/* Every distinct run, in an order of no meaning: false at the end. *cursor starts at 0. */
+bool hm_han_sums_next(const struct hm_han_sums *sums, uint64_t *cursor, struct hm_run *ret_run);
+uint64_t hm_han_sums_bytes(const struct hm_han_sums *sums); /* memory held now */
+/* What sorted lists can take at most. */
+uint64_t hm_han_sums_growth(const struct hm_han_sums *sums, const struct hm_han_list *list,
+                            size_t n_lists);
 /* Bring sorted lists in, one part to a thread. */
-int hm_han_counts_pour(struct hm_han_counts *counts, const struct hm_han_list *list, size_t n_lists,
-                       struct hm_error *err);
+int hm_han_sums_pour(struct hm_han_sums *sums, const struct hm_han_list *list, size_t n_lists,
+                     struct hm_error *err);
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Scratch files of runs; see run_blocks.h. Block: [u32 magic][u32 words][u32 runs][u32 0][u64 hash]
- * and records of 16-bit words: the first holds units (10 bits) and count (6 bits), either of them
- * all ones when it follows in full (2 words, 4 words), then the run's UTF-16 units. The hash covers
- * the header and is seeded with the block's place, so a block elsewhere is not taken for its own.
+ * Blocks of runs and their scratch files; see run_blocks.h. Block: [u32 magic][u32 words][u32
+ * runs][u32 0][u64 hash] and records of 16-bit words: the first holds units (10 bits) and count (6
+ * bits), either of them all ones when it follows in full (2 words, 4 words), then the run's UTF-16
+ * units. The hash covers the header and is seeded with the block's place, so a block elsewhere is
+ * not taken for its own.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,19 +15,17 @@
 
 #include "hanmix/base/bytes.h"
 #include "hanmix/base/file.h"
+#include "hanmix/base/parallel.h"
 #include "run_blocks.h"
 
 #define MAGIC        0x6b6c4268u
 #define HEADER_BYTES (2 * HM_BLOCK_HEADER_WORDS)
 #define HASHED_BYTES 16u /* of the header */
-#define UNITS_FOLLOW 1023u
-#define COUNT_FOLLOW 63u
 #define WORDS_FIRST  4096u
-#define RECORD_EXTRA 7u /* words of the longest record beside its units */
 
 /* --- a block in memory ------------------------------------------------------------------------ */
 
-static int words_reserve(struct run_words *words, size_t more, struct hm_error *err)
+int hm_run_words_reserve(struct run_words *words, size_t more, struct hm_error *err)
 {
     size_t need = (words->n ? words->n : HM_BLOCK_HEADER_WORDS) + more;
 
@@ -49,25 +48,47 @@ static int words_reserve(struct run_words *words, size_t more, struct hm_error *
     return HM_OK;
 }
 
-int hm_run_words_put(struct run_words *words, const struct hm_run *run, struct hm_error *err)
+void hm_run_words_end(struct run_words *words, size_t n_units, uint64_t count)
 {
-    HM_TRY(words_reserve(words, run->n_units + (size_t)RECORD_EXTRA, err));
     uint16_t *to = words->word + words->n;
-    uint32_t units = run->n_units < UNITS_FOLLOW ? run->n_units : UNITS_FOLLOW;
-    uint32_t count = run->count < COUNT_FOLLOW ? (uint32_t)run->count : COUNT_FOLLOW;
+    uint32_t all_units = (uint32_t)n_units;
+    uint32_t units = (uint32_t)hm_least(n_units, HM_UNITS_FOLLOW);
+    uint32_t low = (uint32_t)hm_least(count, HM_COUNT_FOLLOW);
+    size_t extra = (units == HM_UNITS_FOLLOW ? 2u : 0u) + (low == HM_COUNT_FOLLOW ? 4u : 0u);
 
-    *to++ = (uint16_t)(units << 6 | count);
-    if (units == UNITS_FOLLOW) {
-        memcpy(to, &run->n_units, sizeof(run->n_units));
+    if (extra > 0)
+        memmove(to + 1 + extra, to + 1, n_units * sizeof(*to));
+    *to++ = (uint16_t)(units << HM_COUNT_BITS | low);
+    if (units == HM_UNITS_FOLLOW) {
+        memcpy(to, &all_units, sizeof(all_units));
         to += 2;
     }
-    if (count == COUNT_FOLLOW) {
-        memcpy(to, &run->count, sizeof(run->count));
-        to += 4;
-    }
-    memcpy(to, run->unit, run->n_units * sizeof(*to));
-    words->n = (size_t)(to - words->word) + run->n_units;
+    if (low == HM_COUNT_FOLLOW)
+        memcpy(to, &count, sizeof(count));
+    words->n += 1 + extra + n_units;
     words->n_runs++;
+}
+
+int hm_run_words_put(struct run_words *words, const struct hm_run *run, struct hm_error *err)
+{
+    HM_TRY(hm_run_words_reserve(words, run->n_units + (size_t)HM_RECORD_EXTRA, err));
+    memcpy(words->word + words->n + 1, run->unit, run->n_units * sizeof(*run->unit));
+    hm_run_words_end(words, run->n_units, run->count);
+    return HM_OK;
+}
+
+int hm_run_words_shrink(struct run_words *words, struct hm_error *err)
+{
+    if (words->n_runs == 0) {
+        hm_run_words_release(words);
+        return HM_OK;
+    }
+    uint16_t *shrunk = hm_realloc(HM_MEM_VOCAB, words->word, words->n * sizeof(uint16_t));
+    if (!shrunk)
+        return hm_fail_nomem(err, "for a block of %zu units of Han runs", words->n);
+    hm_han_budget_give(words->budget, (words->cap - words->n) * sizeof(uint16_t));
+    words->word = shrunk;
+    words->cap = words->n;
     return HM_OK;
 }
 
@@ -301,17 +322,17 @@ int hm_run_reader_next(struct run_reader *reader, struct run_block *block, size_
 static bool record_read(const uint16_t *word, size_t end, size_t *at, struct hm_run *ret_run)
 {
     size_t i = *at;
-    uint32_t units = word[i] >> 6;
-    uint64_t count = word[i] & COUNT_FOLLOW;
+    uint32_t units = word[i] >> HM_COUNT_BITS;
+    uint64_t count = word[i] & HM_COUNT_FOLLOW;
 
     i++;
-    if (units == UNITS_FOLLOW) {
+    if (units == HM_UNITS_FOLLOW) {
         if (end - i < 2)
             return false;
         memcpy(&units, word + i, sizeof(units));
         i += 2;
     }
-    if (count == COUNT_FOLLOW) {
+    if (count == HM_COUNT_FOLLOW) {
         if (end - i < 4)
             return false;
         memcpy(&count, word + i, sizeof(count));

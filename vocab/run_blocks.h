@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Runs with counts in scratch files: blocks of packed records, each with its own check, written and
- * read in order. The files live beside the output of one run on one machine (native byte order);
- * whatever is read is hostile until hm_run_block_check has passed it. Private to vocab/.
+ * Runs with counts in blocks of packed records, in memory and in scratch files, where each has its
+ * own check and all are written and read in order. The files live beside the output of one run on
+ * one machine (native byte order); whatever is read is hostile until hm_run_block_check has passed
+ * it. Private to vocab/.
  */
 #ifndef HANMIX_VOCAB_RUN_BLOCKS_H
 #define HANMIX_VOCAB_RUN_BLOCKS_H
@@ -11,6 +12,11 @@
 
 #define HM_BLOCK_HEADER_WORDS 12u
 
+/* The first word of a record: units above, count below; all ones when they follow in full. */
+#define HM_COUNT_BITS   6u
+#define HM_UNITS_FOLLOW 1023u
+#define HM_COUNT_FOLLOW 63u
+
 struct run_words { /* a block being filled */
     struct hm_han_budget *budget;
     uint16_t *word; /* header, then records */
@@ -18,8 +24,26 @@ struct run_words { /* a block being filled */
     uint32_t n_runs;
 };
 
-/* err is not NULL here and below. */
+/* Room for so many words behind the block's; err is not NULL here and below. */
+int hm_run_words_reserve(struct run_words *words, size_t more, struct hm_error *err);
 int hm_run_words_put(struct run_words *words, const struct hm_run *run, struct hm_error *err);
+/* What a record takes at most beside the run's units. */
+#define HM_RECORD_EXTRA 7u
+/* A record where it is made: n_units > 0 were written from word[n + 1], with room for
+ * HM_RECORD_EXTRA words more. */
+void hm_run_words_end(struct run_words *words, size_t n_units, uint64_t count);
+/* The same of a run that was met once and is not long. */
+static inline bool hm_run_words_end_once(struct run_words *words, size_t n_units)
+{
+    if (n_units >= HM_UNITS_FOLLOW)
+        return false;
+    words->word[words->n] = (uint16_t)(n_units << HM_COUNT_BITS | 1);
+    words->n += 1 + n_units;
+    words->n_runs++;
+    return true;
+}
+/* Memory beyond the block goes back; an empty one is released. */
+int hm_run_words_shrink(struct run_words *words, struct hm_error *err);
 void hm_run_words_clear(struct run_words *words);
 void hm_run_words_release(struct run_words *words);
 

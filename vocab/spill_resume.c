@@ -73,7 +73,7 @@ int hm_spill_counting_save(const struct hm_han_counts *counts, json_t *note, str
     for (size_t i = 0; value && i < 4; i++)
         failed |= put_u64(value, total_name[i], *total[i]);
     if (value) {
-        failed |= put_u64(value, "runs", spill->n_runs);
+        failed |= put_u64(value, "runs", counts->runs);
         failed |= put_u64(value, "runs_bytes", spill->runs_bytes);
         failed |= put_u64(value, "pairs_bytes", spill->pairs_bytes);
     }
@@ -103,7 +103,7 @@ static bool counting_read(struct hm_han_counts *counts, const json_t *value)
     totals_of(counts, total);
     for (size_t i = 0; good && i < 4; i++)
         good = hm_json_u64(value, total_name[i], "", total[i], NULL) == HM_OK;
-    return good && hm_json_u64(value, "runs", "", &spill->n_runs, NULL) == HM_OK &&
+    return good && hm_json_u64(value, "runs", "", &counts->runs, NULL) == HM_OK &&
            hm_json_u64(value, "runs_bytes", "", &spill->runs_bytes, NULL) == HM_OK &&
            hm_json_u64(value, "pairs_bytes", "", &spill->pairs_bytes, NULL) == HM_OK &&
            file_has(spill, HM_SPILL_RUNS, spill->runs_bytes) &&
@@ -132,16 +132,15 @@ int hm_han_counts_resume(struct hm_han_counts *counts, bool *ret_resumed, json_t
         if (ret_note)
             *ret_note = json_incref(json_object_get(value, "note"));
         *ret_resumed = true;
-        for (size_t p = 0; p < HM_HAN_PARTS; p++)
-            hm_han_part_release(&counts->part[p]);
     }
     json_decref(value);
     if (status == HM_OK)
         return HM_OK;
     counts->documents = counts->bytes = counts->characters = counts->han_characters = 0;
+    counts->runs = 0;
     if (!spill)
         return HM_OK;
-    spill->n_runs = spill->runs_bytes = spill->pairs_bytes = 0;
+    spill->runs_bytes = spill->pairs_bytes = 0;
     if (status != HM_ERR_FORMAT)
         return hm_error_pass(err, &why);
     return hm_han_spill_remove(spill->options.dir, err);

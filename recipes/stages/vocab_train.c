@@ -136,10 +136,7 @@ static int report_fill(const struct hm_stage_run *run, const struct hm_han_count
         hm_report_u64(run->report, "last_merge_count", n ? selection->piece[n - 1].count : 0, err));
     HM_TRY(hm_report_u64(run->report, "han_characters", totals.han_characters, err));
     HM_TRY(hm_report_u64(run->report, "distinct_characters", totals.distinct_characters, err));
-    HM_TRY(hm_report_u64(run->report, "runs", totals.runs, err));
-    if (totals.distinct_runs == 0) /* they went to the disk */
-        return HM_OK;
-    return hm_report_u64(run->report, "distinct_runs", totals.distinct_runs, err);
+    return hm_report_u64(run->report, "runs", totals.runs, err);
 }
 
 static int run_stage(const struct hm_stage_run *run, struct hm_error *err)

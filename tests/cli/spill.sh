@@ -26,7 +26,7 @@ for pieces in 2000 20000; do
     done
     rm -rf little
 done
-command="$command set.memory=62M"
+command="$command set.memory=60M"
 expect 0 "$HANMIX" stage $command --out spilled --quiet
 has spilled/stage.json '"spilled_bytes"'
 like spilled

@@ -57,8 +57,8 @@ struct hm_han_spilled { /* so far; all 0 when memory sufficed */
     uint64_t spilled_bytes, partitions, splits, passes;
 };
 struct hm_han_spilled hm_han_counts_spilled(const struct hm_han_counts *counts);
-struct hm_han_totals { /* distinct_runs is 0 when they went to the disk */
-    uint64_t documents, bytes, characters, han_characters, runs, distinct_runs, distinct_characters;
+struct hm_han_totals {
+    uint64_t documents, bytes, characters, han_characters, runs, distinct_characters;
 };
 struct hm_han_totals hm_han_counts_totals(const struct hm_han_counts *counts);
 

@@ -161,7 +161,7 @@ static void test_parted_again(void **state)
 
 static void test_midway(void **state)
 {
-    struct hm_han_spilled spilled = compare(7 << 20);
+    struct hm_han_spilled spilled = compare(5 << 18);
 
     (void)state;
     assert_true(spilled.spilled_bytes > 200000);
