@@ -4,8 +4,8 @@
  * [--library] [--worst]. Documents are read first, N bytes of text (64M) of each file. One CSV row
  * for each file: MB/s of UTF-8, best of the repeats, one document after the other without anything
  * kept from earlier ones; ids, and a hash of them. --library adds the same by libsentencepiece,
- * line for line and with a comparison of ids. --worst needs no TEXT: ns a byte of single texts of
- * 64 KB to 4 MB that are hard for merging.
+ * line for line and with a comparison of ids. --worst needs no TEXT: single texts that are hard for
+ * merging (encode_worst.h).
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,10 +13,10 @@
 #include <string.h>
 
 #include "bench_args.h"
+#include "encode_worst.h"
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/base/parallel.h"
-#include "hanmix/base/rng.h"
 #include "hanmix/corpus/text_files.h"
 #include "hanmix/vocab/tokenizer.h"
 #include "vocab/spm_shim.h"
@@ -145,89 +145,6 @@ static int file_run(const struct settings *settings, size_t file,
     return e.failed ? hm_fail(err, HM_ERR_FORMAT, "a document could not be encoded") : HM_OK;
 }
 
-/* The longest piece of ASCII letters without its last one, over and over: it is never reached. */
-static struct hm_str longest_cut(const struct hm_spm_model *model)
-{
-    struct hm_str best = { "ab", 2 };
-
-    for (size_t i = 0; i < model->count; i++) {
-        struct hm_str text = model->piece[i].text;
-        bool letters = model->piece[i].type == HM_PIECE_NORMAL;
-        for (size_t k = 0; k < text.len && letters; k++)
-            letters = text.ptr[k] >= 'a' && text.ptr[k] <= 'z';
-        if (letters && text.len > best.len + 1)
-            best = (struct hm_str){ text.ptr, text.len - 1 };
-    }
-    return best;
-}
-
-enum worst_kind { WORST_REPEATED, WORST_BYTES, WORST_UTF8 };
-
-static int worst_text(enum worst_kind kind, struct hm_str part, size_t bytes, struct hm_buf *text,
-                      struct hm_error *err)
-{
-    struct hm_rng_key key = { 1, (uint64_t)kind };
-    char code[4];
-
-    hm_buf_clear(text);
-    for (uint64_t i = 0; text->len < bytes; i++) {
-        uint64_t drawn = hm_rng_u64(key, i);
-        if (kind == WORST_BYTES) {
-            part = (struct hm_str){ code, 1 };
-            code[0] = (char)drawn;
-        } else if (kind == WORST_UTF8) {
-            uint32_t below = drawn >> 32 & 1 ? 0xd800u : 0x3000u;
-            part = (struct hm_str){ code, hm_utf8_encode((uint32_t)drawn % below, code) };
-        }
-        HM_TRY(hm_buf_append(text, part.ptr, part.len, err));
-    }
-    return HM_OK;
-}
-
-static int worst_run(const struct settings *settings, const struct hm_tokenizer *tokenizer,
-                     struct hm_error *err)
-{
-    const struct {
-        const char *name;
-        enum worst_kind kind;
-        struct hm_str part;
-    } cases[] = { { "a", WORST_REPEATED, hm_str_of("a") },
-                  { "=", WORST_REPEATED, hm_str_of("=") },
-                  { "哈", WORST_REPEATED, hm_str_of("哈") },
-                  { "space", WORST_REPEATED, hm_str_of(" ") },
-                  { "ab", WORST_REPEATED, hm_str_of("ab") },
-                  { "的人", WORST_REPEATED, hm_str_of("的人") },
-                  { "no spaces", WORST_REPEATED, hm_str_of("thequickbrownfoxjumpsoverthelazydog") },
-                  { "longest piece cut", WORST_REPEATED, longest_cut(&tokenizer->model) },
-                  { "random bytes", WORST_BYTES, { NULL, 0 } },
-                  { "random UTF-8", WORST_UTF8, { NULL, 0 } } };
-    struct hm_buf text = { 0 };
-    struct hm_ids ids = { 0 };
-    int r = HM_OK;
-
-    printf("case,model,bytes,ns_per_byte,ids,scratch_bytes_per_byte\n");
-    for (size_t c = 0; r == HM_OK && c < sizeof(cases) / sizeof(cases[0]); c++)
-        for (size_t bytes = 64u << 10; r == HM_OK && bytes <= 4u << 20; bytes *= 4) {
-            double best = 1e9;
-            r = worst_text(cases[c].kind, cases[c].part, bytes, &text, err);
-            hm_mem_peak_reset();
-            for (uint64_t i = 0; r == HM_OK && i < settings->repeats; i++) {
-                double began = hm_clock_seconds();
-                hm_ids_clear(&ids);
-                r = hm_tokenizer_encode(tokenizer, (struct hm_str){ text.ptr, text.len }, &ids,
-                                        err);
-                double spent = hm_clock_seconds() - began;
-                best = spent < best ? spent : best;
-            }
-            printf("%s,%s,%zu,%.2f,%zu,%.1f\n", cases[c].name, settings->model, text.len,
-                   best * 1e9 / (double)text.len, ids.count,
-                   (double)hm_mem_peak_bytes(HM_MEM_SCRATCH) / (double)text.len);
-        }
-    hm_buf_release(&text);
-    hm_ids_release(&ids);
-    return r;
-}
-
 static int run(const struct settings *settings, struct hm_error *err)
 {
     struct hm_tokenizer *tokenizer = NULL;
@@ -236,15 +153,16 @@ static int run(const struct settings *settings, struct hm_error *err)
     if (settings->threads > 0)
         hm_threads_set((int)settings->threads);
     HM_TRY(hm_tokenizer_open(settings->model, &tokenizer, err));
-    if (settings->worst) {
-        int r = worst_run(settings, tokenizer, err);
-        hm_tokenizer_free(tokenizer);
-        return r;
-    }
     if (settings->library)
         HM_TRY(hm_spm_shim_open(
             (struct hm_str){ tokenizer->model.bytes.ptr, tokenizer->model.bytes.len },
             settings->model, &library, err));
+    if (settings->worst) {
+        int r = encode_worst(settings->model, tokenizer, library, settings->repeats, err);
+        hm_spm_shim_close(library);
+        hm_tokenizer_free(tokenizer);
+        return r;
+    }
     printf("file,model,pieces,threads,bytes,mb_s,ids,hash%s\n",
            library ? ",library_mb_s,ratio,differing" : "");
     for (size_t i = 0; i < settings->n_files; i++)

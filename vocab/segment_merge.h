@@ -72,11 +72,14 @@ static inline void hm_tournament_set(struct hm_tournament *tree, size_t place, u
     size_t at = tree->leaves + place;
 
     tree->node[at] = rank;
-    while (at > 1) {
+    while (at > 1) { /* up to where nothing changes */
         at /= 2;
         uint32_t left = tree->node[2 * at];
         uint32_t right = tree->node[2 * at + 1];
-        tree->node[at] = left < right ? left : right;
+        uint32_t smaller = left < right ? left : right;
+        if (tree->node[at] == smaller)
+            break;
+        tree->node[at] = smaller;
     }
 }
 
