@@ -2,7 +2,7 @@
 """run.py [WORD...]: every interop test, or those whose name holds a word; ends with "N passed, N failed, N skipped".
 
 Our files and numbers against the tools they were made for. Where what is to agree is tested (golden: tests/golden, recorded outputs):
-1. vocabulary: vocab.*, merge.*, encode.*, measure.*, byte_level.*; golden bpe, vocab
+1. vocabulary: vocab.*, merge.*, encode.*, encode_fuzz.*, measure.*, byte_level.*; golden bpe, vocab
 2. growing: vocab.mean_upstream_*, resize.*, rows.new_rows_*; golden resize
 3. 4-bit folders: model.*four_bit*, folders.four_bit_folder_is_theirs, folders.settings_of_quantising; golden nf4
 4. forward, losses, gradients: model.*forward, model.shapes_of_models, model.stored_types_and_shards, eval.*, train.gradients_are_pefts,
@@ -17,6 +17,7 @@ import sys
 import harness
 import interop_vocab        # noqa: F401  registers its tests
 import interop_encode       # noqa: F401
+import encode_fuzz          # noqa: F401
 import interop_merge        # noqa: F401
 import interop_model        # noqa: F401
 import interop_train        # noqa: F401
