@@ -231,6 +231,8 @@ static int first_pairs(struct bpe_trainer *trainer, const struct pairs_source *s
 
     if (status == HM_OK && keeping.n > 0)
         qsort(keeping.pair, keeping.n, sizeof(*keeping.pair), kept_order);
+    if (status == HM_OK)
+        status = hm_bpe_pairs_reserve(trainer, keeping.n + 1, err);
     for (size_t i = 0; status == HM_OK && i < keeping.n; i++)
         status = hm_bpe_pair_new(trainer, (uint32_t)(keeping.pair[i].key >> 32),
                                  (uint32_t)keeping.pair[i].key, keeping.pair[i].count, &pair, err);

@@ -68,11 +68,10 @@ struct bpe_pair {
     uint64_t count;       /* weighted occurrences now */
     uint32_t *position;   /* first slots, ascending; some may be stale. NULL: not listed */
     uint32_t n_positions;
-    uint32_t block; /* whose memory position is: see bpe_trainer */
-    /* order among equal counts: fewer characters, then code points, as far as they fit */
-    uint64_t tie;
-    bool dead;    /* merged, refused, or too rare to matter */
-    bool refused; /* its text was made by another split; its halves may still grow together */
+    uint32_t block : 30; /* whose memory position is: see bpe_trainer */
+    uint32_t dead : 1;   /* merged, refused, or too rare to matter */
+    uint32_t
+        refused : 1; /* its text was made by another split; its halves may still grow together */
 };
 
 struct bpe_pair_key { /* an entry of the table of pairs */
@@ -81,7 +80,8 @@ struct bpe_pair_key { /* an entry of the table of pairs */
 };
 
 struct bpe_queue_entry { /* count may be stale: then it is too high */
-    uint64_t count, tie;
+    uint64_t count;
+    uint64_t tie; /* fewer characters, then code points, as far as they fit */
     uint32_t pair;
 };
 
@@ -130,6 +130,7 @@ struct bpe_trainer {
     size_t n_weight_classes, cap_weight_classes;
     struct bpe_pair *pair; /* 0 is none */
     size_t n_pairs, cap_pairs;
+    size_t n_dead;                   /* pairs that may be forgotten */
     struct bpe_pair_key *pair_table; /* power of two */
     size_t pair_table_size;
     struct bpe_queue_entry *queue; /* binary heap, most frequent first */
@@ -138,6 +139,7 @@ struct bpe_trainer {
      * the pairs that each merge made. A new pair rarer than list_floor is not listed. */
     struct bpe_block *block; /* [BPE_LIST_BLOCKS + wanted + 1] */
     uint64_t list_floor;
+    uint64_t list_reserve;           /* bytes left to pairs, until these have grown */
     uint64_t list_limit, list_bytes; /* bound (0: none but the limit), and what they take now */
     struct bpe_side *side[2];        /* left and right neighbours, by id in slots */
     uint32_t *touched[2];            /* neighbours met */
@@ -211,10 +213,12 @@ void hm_bpe_slots_unload(struct bpe_trainer *trainer);
 /* bpe_places.c: queue the first pairs; none is listed yet. */
 int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err);
 /* Make slots smaller and list the places of as many pairs as memory allows, the most frequent first
- * and `best` before all. */
-int hm_bpe_places_find(struct bpe_trainer *trainer, uint32_t best, struct hm_error *err);
-/* Bytes of lists that may still be made. */
-uint64_t hm_bpe_places_room(const struct bpe_trainer *trainer);
+ * and `best` before all. Pairs may get other numbers. */
+int hm_bpe_places_find(struct bpe_trainer *trainer, uint32_t *best, struct hm_error *err);
+/* Whether lists of so many bytes may be made; gives up lists of rarer pairs for them, but not those
+ * of pair `best`. */
+bool hm_bpe_places_fit(struct bpe_trainer *trainer, uint64_t bytes, uint32_t best);
+void hm_bpe_block_drop(struct bpe_trainer *trainer, size_t number);
 void hm_bpe_places_drop(struct bpe_trainer *trainer);
 
 /* bpe_pairs.c */
@@ -240,20 +244,24 @@ static inline void bpe_pair_prefetch(const struct bpe_trainer *trainer, uint32_t
     __builtin_prefetch(&trainer->pair_table[bpe_pair_hash((uint64_t)left << 32 | right) & mask]);
 }
 
-/* Room for so many pairs more. */
+/* Room for so many pairs more; grows by a half. */
 int hm_bpe_pairs_reserve(struct bpe_trainer *trainer, size_t more, struct hm_error *err);
 int hm_bpe_pair_new(struct bpe_trainer *trainer, uint32_t left, uint32_t right, uint64_t count,
                     uint32_t *ret_pair, struct hm_error *err);
+/* Forget the dead: other pairs get other numbers, *number among them. */
+void hm_bpe_pairs_compact(struct bpe_trainer *trainer, uint32_t *number);
 /* There is room, reserved. */
 void hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair);
+/* Whether a is merged before b, by their counts now. */
+bool hm_bpe_pair_before(const struct bpe_trainer *trainer, uint32_t a, uint32_t b);
 /* The most frequent pair, taken from the queue; 0 when no pair reaches the floor. */
 uint32_t hm_bpe_pair_best(struct bpe_trainer *trainer);
 void hm_bpe_pair_kill(struct bpe_trainer *trainer, uint32_t pair);
 void hm_bpe_pairs_unload(struct bpe_trainer *trainer);
 
 /* bpe_merge.c */
-/* Room for all that a merge of this pair makes except lists. */
-int hm_bpe_merge_reserve(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err);
+/* Room for all that a merge of this pair makes except lists; pairs may get other numbers. */
+int hm_bpe_merge_reserve(struct bpe_trainer *trainer, uint32_t *pair, struct hm_error *err);
 /* Make the new symbol of a listed pair and apply it; when its text exists, the pair is dead. */
 int hm_bpe_merge_apply(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err);
 

@@ -10,9 +10,11 @@
 #include <string.h>
 
 #include "bpe_internal.h"
+#include "hanmix/base/parallel.h"
 
-#define AHEAD    16u /* places between fetching a slot and using it */
-#define NOT_KEPT UINT32_MAX
+#define AHEAD      16u /* places between fetching a slot and using it */
+#define NOT_KEPT   UINT32_MAX
+#define DEAD_SHARE 4u /* pairs are compacted when one in so many is dead */
 
 enum { LEFT, RIGHT };
 
@@ -71,13 +73,14 @@ static int codes_reserve(struct bpe_trainer *trainer, uint32_t len, struct hm_er
     return HM_OK;
 }
 
-int hm_bpe_merge_reserve(struct bpe_trainer *trainer, uint32_t number, struct hm_error *err)
+int hm_bpe_merge_reserve(struct bpe_trainer *trainer, uint32_t *pair, struct hm_error *err)
 {
-    const struct bpe_pair *pair = &trainer->pair[number];
-    size_t neighbours = trainer->n_symbols; /* at most, on either side; each with a new pair */
+    /* at most, on either side; each with a new pair */
+    size_t neighbours = hm_least(trainer->n_symbols, trainer->pair[*pair].count / trainer->floor);
 
-    if (neighbours > pair->count / trainer->floor)
-        neighbours = pair->count / trainer->floor;
+    if (trainer->n_pairs + 2 * neighbours + 2 > trainer->cap_pairs &&
+        trainer->n_dead > trainer->n_pairs / DEAD_SHARE)
+        hm_bpe_pairs_compact(trainer, pair);
     HM_TRY(codes_reserve(trainer, trainer->max_chars, err));
     if (2 * (size_t)(trainer->n_symbols - trainer->n_chars + 1) > trainer->string_size)
         HM_TRY(strings_grow(trainer, err));
@@ -255,7 +258,8 @@ BPE_INLINE void places_put_in(struct bpe_trainer *trainer, struct merge *merge, 
 }
 
 /* Give the new pairs that are to be listed their places, unless memory is short. */
-static int places_put(struct bpe_trainer *trainer, struct merge *merge, struct hm_error *err)
+static int places_put(struct bpe_trainer *trainer, struct merge *merge, uint32_t best,
+                      struct hm_error *err)
 {
     uint32_t number = BPE_LIST_BLOCKS + merge->made - trainer->n_slot_chars;
     struct bpe_block *block = &trainer->block[number];
@@ -264,7 +268,7 @@ static int places_put(struct bpe_trainer *trainer, struct merge *merge, struct h
     if (merge->listed == 0)
         return HM_OK;
     uint64_t bytes = merge->places * (uint64_t)sizeof(uint32_t);
-    if (bytes > hm_bpe_places_room(trainer))
+    if (!hm_bpe_places_fit(trainer, bytes, best))
         return HM_OK;
     block->position = hm_bpe_resize(trainer, NULL, 0, bytes, err);
     if (!block->position)
@@ -310,7 +314,7 @@ int hm_bpe_merge_apply(struct bpe_trainer *trainer, uint32_t best, struct hm_err
     places_replace(trainer, &merge);
     int status = neighbours_settle(trainer, &merge, err);
     if (status == HM_OK)
-        status = places_put(trainer, &merge, err);
+        status = places_put(trainer, &merge, best, err);
     hm_bpe_pair_kill(trainer, best);
     for (int side = LEFT; side <= RIGHT; side++) {
         for (size_t i = 0; i < trainer->n_touched[side]; i++)

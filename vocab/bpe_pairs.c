@@ -2,8 +2,9 @@
 /*
  * Pairs of adjacent symbols: a table by (left, right) and a queue by count. Counts only fall, so a
  * queue entry is an upper bound and is corrected when it reaches the top. Pairs below the trainer's
- * floor are never made, or die there. Order among equals: fewer characters, then code points (which
- * is UTF-8 byte order).
+ * floor are never made, or die there; the dead are forgotten when they are many, since a pair that
+ * is not found counts as dead. Order among equals: fewer characters, then code points (which is
+ * UTF-8 byte order).
  */
 #include <string.h>
 
@@ -66,16 +67,15 @@ static uint64_t pair_tie(const struct bpe_trainer *trainer, const struct bpe_pai
            (uint64_t)pair_code(trainer, pair, 1) << 14 | third >> 7;
 }
 
-/* Double *cap until it holds `need`. */
+/* By a half at least, when it does not hold `need`. */
 static void *array_grow(struct bpe_trainer *trainer, void *array, size_t *cap, size_t need,
                         size_t size, struct hm_error *err)
 {
-    size_t wanted = *cap ? *cap : FIRST;
+    size_t wanted = *cap + *cap / 2 > need ? *cap + *cap / 2 : need;
 
-    while (wanted < need)
-        wanted *= 2;
-    if (wanted == *cap)
+    if (need <= *cap)
         return array;
+    trainer->list_reserve = 0;
     void *grown = hm_bpe_resize(trainer, array, *cap * size, wanted * size, err);
     if (grown)
         *cap = wanted;
@@ -110,9 +110,7 @@ int hm_bpe_pair_new(struct bpe_trainer *trainer, uint32_t left, uint32_t right, 
 
     HM_TRY(hm_bpe_pairs_reserve(trainer, 1, err));
     trainer->pair[0] = (struct bpe_pair){ .dead = true };
-    struct bpe_pair *pair = &trainer->pair[number];
-    *pair = (struct bpe_pair){ .left = left, .right = right, .count = count };
-    pair->tie = pair_tie(trainer, pair);
+    trainer->pair[number] = (struct bpe_pair){ .left = left, .right = right, .count = count };
     uint64_t key = (uint64_t)left << 32 | right;
     trainer->pair_table[table_at(trainer, key)] = (struct bpe_pair_key){ key, (uint32_t)number };
     trainer->n_pairs = number + 1;
@@ -141,9 +139,19 @@ static bool entry_before(const struct bpe_trainer *trainer, const struct bpe_que
     return trainer->symbol_len[first->left] < trainer->symbol_len[second->left];
 }
 
+bool hm_bpe_pair_before(const struct bpe_trainer *trainer, uint32_t a, uint32_t b)
+{
+    const struct bpe_pair *pair = trainer->pair;
+    struct bpe_queue_entry first = { pair[a].count, pair_tie(trainer, &pair[a]), a };
+    struct bpe_queue_entry second = { pair[b].count, pair_tie(trainer, &pair[b]), b };
+
+    return entry_before(trainer, &first, &second);
+}
+
 void hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair)
 {
-    struct bpe_queue_entry entry = { trainer->pair[pair].count, trainer->pair[pair].tie, pair };
+    struct bpe_queue_entry entry = { trainer->pair[pair].count,
+                                     pair_tie(trainer, &trainer->pair[pair]), pair };
     size_t at = trainer->n_queue++;
 
     while (at > 0 && entry_before(trainer, &entry, &trainer->queue[(at - 1) / 2])) {
@@ -153,13 +161,12 @@ void hm_bpe_pair_queue(struct bpe_trainer *trainer, uint32_t pair)
     trainer->queue[at] = entry;
 }
 
-/* Put `entry` at the top and let it sink. */
-static void queue_sink(struct bpe_trainer *trainer, struct bpe_queue_entry entry)
+/* Put `entry` at `at` and let it sink. */
+static void queue_sink(struct bpe_trainer *trainer, size_t at, struct bpe_queue_entry entry)
 {
     struct bpe_queue_entry *queue = trainer->queue;
-    size_t at = 0;
 
-    for (size_t child = 1; child < trainer->n_queue; child = 2 * at + 1) {
+    for (size_t child = 2 * at + 1; child < trainer->n_queue; child = 2 * at + 1) {
         if (child + 1 < trainer->n_queue && entry_before(trainer, &queue[child + 1], &queue[child]))
             child++;
         if (!entry_before(trainer, &queue[child], &entry))
@@ -175,7 +182,7 @@ static void queue_drop_top(struct bpe_trainer *trainer)
     struct bpe_queue_entry last = trainer->queue[--trainer->n_queue];
 
     if (trainer->n_queue > 0)
-        queue_sink(trainer, last);
+        queue_sink(trainer, 0, last);
 }
 
 uint32_t hm_bpe_pair_best(struct bpe_trainer *trainer)
@@ -190,7 +197,7 @@ uint32_t hm_bpe_pair_best(struct bpe_trainer *trainer)
             queue_drop_top(trainer);
         } else if (pair->count != top.count) {
             top.count = pair->count;
-            queue_sink(trainer, top);
+            queue_sink(trainer, 0, top);
         } else {
             queue_drop_top(trainer);
             return top.pair;
@@ -205,13 +212,42 @@ void hm_bpe_pair_kill(struct bpe_trainer *trainer, uint32_t number)
     struct bpe_block *block = &trainer->block[pair->block];
 
     pair->dead = true;
-    if (pair->position && --block->live == 0) {
-        trainer->list_bytes -= block->bytes;
-        hm_bpe_drop(trainer, block->position, block->bytes);
-        *block = (struct bpe_block){ 0 };
-    }
+    trainer->n_dead += !pair->refused;
+    if (pair->position && --block->live == 0)
+        hm_bpe_block_drop(trainer, pair->block);
     pair->position = NULL;
     pair->n_positions = 0;
+}
+
+/* The table and the queue of the pairs that are there; `best` is no longer queued. */
+static void pairs_enter(struct bpe_trainer *trainer, uint32_t best)
+{
+    memset(trainer->pair_table, 0, trainer->pair_table_size * sizeof(*trainer->pair_table));
+    trainer->n_queue = 0;
+    for (size_t i = 1; i < trainer->n_pairs; i++) {
+        const struct bpe_pair *pair = &trainer->pair[i];
+        uint64_t key = (uint64_t)pair->left << 32 | pair->right;
+        trainer->pair_table[table_at(trainer, key)] = (struct bpe_pair_key){ key, (uint32_t)i };
+        if (!pair->dead && i != best)
+            hm_bpe_pair_queue(trainer, (uint32_t)i);
+    }
+}
+
+void hm_bpe_pairs_compact(struct bpe_trainer *trainer, uint32_t *number)
+{
+    uint32_t best = *number;
+    size_t n = 1;
+
+    for (size_t i = 1; i < trainer->n_pairs; i++) {
+        if (trainer->pair[i].dead && !trainer->pair[i].refused)
+            continue;
+        if (i == best)
+            *number = (uint32_t)n;
+        trainer->pair[n++] = trainer->pair[i];
+    }
+    trainer->n_pairs = n;
+    trainer->n_dead = 0;
+    pairs_enter(trainer, *number);
 }
 
 void hm_bpe_pairs_unload(struct bpe_trainer *trainer)
@@ -228,5 +264,5 @@ void hm_bpe_pairs_unload(struct bpe_trainer *trainer)
     trainer->queue = NULL;
     trainer->block = NULL;
     trainer->n_pairs = trainer->cap_pairs = trainer->pair_table_size = 0;
-    trainer->n_queue = trainer->cap_queue = 0;
+    trainer->n_queue = trainer->cap_queue = trainer->n_dead = 0;
 }

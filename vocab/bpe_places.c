@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Where pairs are: lists of their places, found by looking through all slots. Under a memory limit
- * only the most frequent pairs are listed; counts are exact for all, so when the best pair has no
- * list, all lists are dropped and made again for the pairs that are most frequent then.
+ * only the pairs to be merged first are listed, and rarer ones give up their lists for those of new
+ * pairs; counts are exact for all, so when the best pair has no list, all lists are dropped and
+ * made again for the pairs that come first then. Memory holds LEAST_SHARE of the places at least,
+ * so the text is read some LEAST_SHARE times while it shrinks to a third.
  *
  * Before that, slots are made smaller: every symbol shrinks to one slot, and segments are cut where
  * a pair is dead. That is exact: whatever grows from the two sides of such a place is at most as
@@ -20,9 +22,12 @@
 #define STOP_EVERY   1048576u
 #define AHEAD        16u /* slots between fetching a pair's line and using it */
 #define OCTAVE_BITS  5u
-#define LEAST_SHARE \
-    16u             /* of all places, one in so many must fit: else the text is read too often */
-#define RANKS 2048u /* counts by their upper OCTAVE_BITS + 1 bits */
+#define LEAST_SHARE                                                               \
+    8u /* of all places, one in so many must fit: else the text is read too often \
+        */
+#define STRIPES_SHARE 4u    /* of what memory is left, for counting by stripes */
+#define RANKS         2048u /* counts by their upper OCTAVE_BITS + 1 bits */
+#define DEAD_SHARE    8u    /* pairs are compacted when one in so many is dead */
 
 union place {
     uint64_t n;     /* places of a pair in a stripe */
@@ -48,6 +53,19 @@ struct finding {
 static bool is_alive(const struct bpe_trainer *trainer, const struct bpe_pair *pair)
 {
     return !pair->dead && pair->count >= trainer->floor;
+}
+
+static uint64_t room_beside(const struct bpe_trainer *trainer, uint64_t used)
+{
+    uint64_t room = UINT64_MAX;
+
+    if (trainer->limit_bytes)
+        room = trainer->limit_bytes > used ? trainer->limit_bytes - used : 0;
+    if (trainer->list_limit)
+        room = hm_least(room, trainer->list_limit > trainer->list_bytes
+                                  ? trainer->list_limit - trainer->list_bytes
+                                  : 0);
+    return room;
 }
 
 /* --- smaller slots, and how many places each pair has ----------------------------------------- */
@@ -137,15 +155,17 @@ static void shrink_unit(void *context, size_t index, int worker)
         stripe_shrink(finding, &finding->stripe[index], false);
 }
 
-/* Equal stripes that begin where segments do. */
+/* Equal stripes that begin where segments do; as many as there are threads and memory for. */
 static void stripes_cut(struct finding *finding)
 {
     const struct bpe_trainer *trainer = finding->trainer;
     uint32_t n_slots = trainer->n_slots;
     size_t n =
         hm_least(hm_least((size_t)hm_threads(), MOST_STRIPES), hm_units(n_slots, STRIPE_SLOTS));
+    uint64_t room = room_beside(trainer, atomic_load(&trainer->used_bytes)) / STRIPES_SHARE;
     uint32_t first = 1;
 
+    n = hm_least(n, hm_units(room, trainer->n_pairs * sizeof(union place)));
     finding->n_stripes = n;
     for (size_t i = 0; i < n; i++) {
         uint64_t after = (uint64_t)n_slots * (i + 1) / n;
@@ -186,6 +206,78 @@ static int stripes_join(struct finding *finding, struct hm_error *err)
     trainer->slot = smaller;
     trainer->n_slots = end;
     return HM_OK;
+}
+
+/* Arrays of pairs grow by a half, their table to the double; not while few of them live. */
+static uint64_t pairs_growth(const struct bpe_trainer *trainer)
+{
+    if (trainer->n_pairs - trainer->n_dead < trainer->cap_pairs / 4 * 3)
+        return 0;
+    return trainer->cap_pairs * sizeof(struct bpe_pair) / 2 +
+           trainer->pair_table_size * 2 * sizeof(struct bpe_pair_key) +
+           trainer->cap_queue * sizeof(struct bpe_queue_entry) / 2;
+}
+
+/* Bytes of lists that may still be made. */
+static uint64_t lists_room(const struct bpe_trainer *trainer)
+{
+    return room_beside(trainer, atomic_load(&trainer->used_bytes) + trainer->list_reserve);
+}
+
+/* What pairs may need is left to them, but not of the share that lists need: when pairs do grow,
+ * lists are given up for that and made again. */
+static int lists_reserve(struct bpe_trainer *trainer, uint64_t share_bytes, struct hm_error *err)
+{
+    uint64_t room;
+
+    trainer->list_reserve = 0;
+    room = lists_room(trainer);
+    if (room < share_bytes)
+        return hm_bpe_fail_limit(trainer, 2 * share_bytes, err);
+    trainer->list_reserve = hm_least(pairs_growth(trainer), room - share_bytes);
+    return HM_OK;
+}
+
+/* --- which lists are given up ----------------------------------------------------------------- */
+
+void hm_bpe_block_drop(struct bpe_trainer *trainer, size_t number)
+{
+    struct bpe_block *block = &trainer->block[number];
+
+    trainer->list_bytes -= block->bytes;
+    hm_bpe_drop(trainer, block->position, block->bytes);
+    *block = (struct bpe_block){ 0 };
+}
+
+/* The block of the rarest pairs among those found in the text; false: only that of `best` is left.
+ */
+static bool block_give_up(struct bpe_trainer *trainer, uint32_t best)
+{
+    uint32_t number = BPE_LIST_BLOCKS;
+
+    while (number > 0 &&
+           (!trainer->block[number - 1].position || trainer->pair[best].block == number - 1))
+        number--;
+    if (number-- == 0)
+        return false;
+    for (size_t i = 1; i < trainer->n_pairs; i++) {
+        struct bpe_pair *pair = &trainer->pair[i];
+        if (!pair->position || pair->block != number)
+            continue;
+        pair->position = NULL;
+        if (trainer->list_floor < pair->count)
+            trainer->list_floor = pair->count;
+    }
+    hm_bpe_block_drop(trainer, number);
+    return true;
+}
+
+bool hm_bpe_places_fit(struct bpe_trainer *trainer, uint64_t bytes, uint32_t best)
+{
+    while (bytes > lists_room(trainer))
+        if (!block_give_up(trainer, best))
+            return false;
+    return true;
 }
 
 /* --- which pairs are listed ------------------------------------------------------------------- */
@@ -263,49 +355,61 @@ static int block_open(struct finding *finding, uint32_t number, size_t from, siz
     return HM_OK;
 }
 
-static uint64_t room_beside(const struct bpe_trainer *trainer, uint64_t used)
+static void order_sink(struct finding *finding, uint32_t *order, size_t n, size_t at)
 {
-    uint64_t room = UINT64_MAX;
+    uint32_t number = order[at];
 
-    if (trainer->limit_bytes)
-        room = trainer->limit_bytes > used ? trainer->limit_bytes - used : 0;
-    if (trainer->list_limit)
-        room = hm_least(room, trainer->list_limit > trainer->list_bytes
-                                  ? trainer->list_limit - trainer->list_bytes
-                                  : 0);
-    return room;
+    for (size_t child = 2 * at + 1; child < n; child = 2 * at + 1) {
+        if (child + 1 < n && hm_bpe_pair_before(finding->trainer, order[child], order[child + 1]))
+            child++;
+        if (!hm_bpe_pair_before(finding->trainer, number, order[child]))
+            break;
+        order[at] = order[child];
+        at = child;
+    }
+    order[at] = number;
 }
 
-/* Arrays of pairs grow to the double. */
-static uint64_t pairs_growth(const struct bpe_trainer *trainer)
+/* Where the room ends, pairs of one rank are told apart: those merged first go first. */
+static void order_refine(struct finding *finding, uint64_t room)
 {
-    return trainer->cap_pairs * sizeof(struct bpe_pair) +
-           trainer->pair_table_size * 2 * sizeof(struct bpe_pair_key) +
-           trainer->cap_queue * sizeof(struct bpe_queue_entry);
-}
+    const struct bpe_pair *pair = finding->trainer->pair;
+    uint64_t places = 0;
+    size_t end = 0;
 
-/* What pairs may still need is left to them. */
-uint64_t hm_bpe_places_room(const struct bpe_trainer *trainer)
-{
-    return room_beside(trainer, atomic_load(&trainer->used_bytes) + pairs_growth(trainer));
+    while (end < finding->n_order && places <= room)
+        places += pair[finding->order[end++]].n_positions;
+    if (places <= room)
+        return;
+    size_t first = end - 1;
+    size_t rank = rank_of(pair[finding->order[first]].count);
+    while (first > 1 && rank_of(pair[finding->order[first - 1]].count) == rank)
+        first--;
+    while (end < finding->n_order && rank_of(pair[finding->order[end]].count) == rank)
+        end++;
+    if (first == 0)
+        return;
+    uint32_t *order = finding->order + first;
+    size_t n = end - first;
+    for (size_t at = n / 2; at-- > 0;)
+        order_sink(finding, order, n, at);
+    while (n-- > 1) {
+        uint32_t last = order[0];
+        order[0] = order[n];
+        order[n] = last;
+        order_sink(finding, order, n, 0);
+    }
 }
 
 /* List pairs in order while there is room, in blocks that can be given back one by one. */
 static int lists_open(struct finding *finding, uint64_t total, struct hm_error *err)
 {
     struct bpe_trainer *trainer = finding->trainer;
-    uint64_t room = hm_bpe_places_room(trainer) / sizeof(uint32_t);
-    uint64_t share = total / LEAST_SHARE;
     size_t next = 0;
 
-    if (room < UINT64_MAX / sizeof(uint32_t))
-        room -= room / 4; /* for the lists of new pairs */
-    /* When pairs do grow, lists are given up for that and made again. */
-    if (room < share &&
-        room_beside(trainer, atomic_load(&trainer->used_bytes)) / sizeof(uint32_t) >= 2 * share)
-        room = share;
-    if (room < share)
-        return hm_bpe_fail_limit(trainer, 2 * share * sizeof(uint32_t), err);
+    HM_TRY(lists_reserve(trainer, total / LEAST_SHARE * sizeof(uint32_t), err));
+    uint64_t room = lists_room(trainer) / sizeof(uint32_t);
+    order_refine(finding, room);
     uint64_t least = (room < total ? room : total) / (BPE_LIST_BLOCKS - 1);
     for (uint32_t number = 0; number < BPE_LIST_BLOCKS && next < finding->n_order; number++) {
         size_t from = next;
@@ -402,13 +506,15 @@ static int find(struct finding *finding, uint32_t best, struct hm_error *err)
     return stop_check(finding, err);
 }
 
-int hm_bpe_places_find(struct bpe_trainer *trainer, uint32_t best, struct hm_error *err)
+int hm_bpe_places_find(struct bpe_trainer *trainer, uint32_t *best, struct hm_error *err)
 {
     struct finding finding = { .trainer = trainer };
-    size_t place_bytes = trainer->n_pairs * sizeof(union place);
-    size_t order_bytes = trainer->n_pairs * sizeof(uint32_t);
 
     hm_bpe_places_drop(trainer);
+    if (trainer->n_dead > trainer->n_pairs / DEAD_SHARE)
+        hm_bpe_pairs_compact(trainer, best);
+    size_t place_bytes = trainer->n_pairs * sizeof(union place);
+    size_t order_bytes = trainer->n_pairs * sizeof(uint32_t);
     stripes_cut(&finding);
     finding.order = hm_bpe_resize(trainer, NULL, 0, order_bytes, err);
     int status = finding.order ? HM_OK : err->code;
@@ -417,7 +523,7 @@ int hm_bpe_places_find(struct bpe_trainer *trainer, uint32_t best, struct hm_err
         status = finding.stripe[s].place ? HM_OK : err->code;
     }
     if (status == HM_OK)
-        status = find(&finding, best, err);
+        status = find(&finding, *best, err);
     for (size_t s = 0; s < finding.n_stripes; s++)
         hm_bpe_drop(trainer, finding.stripe[s].place, place_bytes);
     hm_bpe_drop(trainer, finding.order, order_bytes);
@@ -438,11 +544,8 @@ int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err)
 
 void hm_bpe_places_drop(struct bpe_trainer *trainer)
 {
-    for (size_t i = 0; trainer->block && i <= BPE_LIST_BLOCKS + trainer->wanted; i++) {
-        hm_bpe_drop(trainer, trainer->block[i].position, trainer->block[i].bytes);
-        trainer->block[i] = (struct bpe_block){ 0 };
-    }
-    trainer->list_bytes = 0;
+    for (size_t i = 0; trainer->block && i <= BPE_LIST_BLOCKS + trainer->wanted; i++)
+        hm_bpe_block_drop(trainer, i);
     for (size_t i = 1; i < trainer->n_pairs; i++) {
         trainer->pair[i].position = NULL;
         trainer->pair[i].n_positions = 0;

@@ -138,15 +138,15 @@ static void progress_tell(const struct bpe_trainer *trainer, const char *detail)
 /* Apply the merge of the best pair; find its places first when it is not listed. */
 static int merge_make(struct bpe_trainer *trainer, uint32_t pair, struct hm_error *err)
 {
-    if (hm_bpe_merge_reserve(trainer, pair, err) < 0) {
+    if (hm_bpe_merge_reserve(trainer, &pair, err) < 0) {
         if (err->code != HM_ERR_NOFIT)
             return err->code;
         hm_bpe_places_drop(trainer);
-        HM_TRY(hm_bpe_merge_reserve(trainer, pair, err));
+        HM_TRY(hm_bpe_merge_reserve(trainer, &pair, err));
     }
     if (!trainer->pair[pair].position) {
         progress_tell(trainer, "looking through the text");
-        HM_TRY(hm_bpe_places_find(trainer, pair, err));
+        HM_TRY(hm_bpe_places_find(trainer, &pair, err));
     }
     return hm_bpe_merge_apply(trainer, pair, err);
 }

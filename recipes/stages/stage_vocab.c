@@ -17,6 +17,7 @@
 #define FIXED_BYTES         (24ull << 20)
 #define BYTES_PER_TEXT_BYTE 4
 #define PIECE_BYTES         256
+#define PAIR_BYTES          200           /* of training, its tables' growth included */
 #define SPILL_PER_TEXT_BYTE 2u            /* never seen above 1.5 */
 #define PROGRAM_BYTES       (19ull << 20) /* the program, its libraries and what grows in them */
 #define COUNT_BUFFER_BYTES  (24ull << 20) /* lists of runs and pairs on their way */
@@ -176,17 +177,22 @@ void hm_stage_spill_leave(const struct hm_stage_run *run, int status)
 }
 
 /*
- * The least that counting and training do with: buffers and counts of pairs, which grow more slowly
- * than the text; and where more is merged than text of that size repeats, pairs that merges make,
- * at most so many as there are places. Measured on 2, 20 and 176 MB with 2,000 to 60,000 pieces.
+ * The least that counting and training do with. Counting: buffers and counts of pairs, which grow
+ * more slowly than the text. Training: characters left after rare pairs are cut, with a quarter of
+ * their places; pairs alive, of which there are more for each piece where more is merged than text
+ * of that size repeats. Measured on 0.2 to 176 MB with 2,000 to 150,000 pieces.
  */
 static uint64_t least_bytes(uint64_t text_bytes, uint64_t pieces)
 {
     double size = fmax((double)text_bytes / 1e6, 0.01);
-    double rare = fmax((double)pieces - 4000 * pow(size, 0.6), 0) * 5200 / pow(size, 0.4);
+    double n = (double)pieces;
+    double counting = 10 * (1 << 20) * pow(size, 0.4);
+    double kept = 1.1 * pow(n / 20000, 0.4) * pow(size / 2, -0.18);
+    double slots = 0.28 * (double)text_bytes * fmin(kept, 1);
+    double pairs = fmin(n * fmin(fmax(4.5, pow(n / size, 2) / 2.5e6), 14), slots / 2);
+    double training = 3 * slots + PAIR_BYTES * pairs + PIECE_BYTES * n;
 
-    return (12u << 20) + (uint64_t)((10u << 20) * pow(size, 0.4)) +
-           (uint64_t)fmin(rare, 28 * (double)text_bytes);
+    return (12u << 20) + (uint64_t)fmax(counting, training);
 }
 
 static int fail_least(const struct hm_stage_run *run, uint64_t least, uint64_t text_bytes,
