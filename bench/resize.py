@@ -6,16 +6,18 @@ resize.py BUILD_DIR WORK_DIR [--layers N] [--dense] [--far DIR] [--inits mean,..
   A bf16 folder of N layers (32: the 94 GB of Mixtral-8x7B) in shards of at most 5 GB is made in WORK_DIR/model unless it is there. Both matrices,
   norms and gates hold random numbers; the experts' and attention's bytes are holes in the files unless --dense writes them. 25,000 pieces are added
   to the 32,000 of tests/golden/data/tokenizers/models/mistral-v1-32000.model. One CSV row per run of `hanmix stage vocab.resize`:
-  seconds of the whole command, peak resident memory (VmHWM, mapped pages included), the plan's, bytes written, files linked and copied.
+  seconds of the whole command (digests of the model before and of the result after included), peak resident memory (VmHWM, mapped pages
+  included), the plan's, bytes written and of those MB a second, files linked and copied. After the first run of a --dense model every tensor but
+  the two matrices, and the old rows of these, are compared with the model's, byte for byte.
   --far DIR (on another file system) adds a run that must copy; --inits "" leaves the others out. --kills N: SIGKILL after N different times, then the same command to its end, whose
   files must have the bytes of an undisturbed run; also a file size limit in mid-write, exit 6. Only the standard library is needed.
 """
-import argparse, hashlib, json, os, random, resource, shutil, signal, struct, subprocess, sys, time
+import argparse, hashlib, json, mmap, os, random, resource, shutil, signal, struct, subprocess, sys, time
 
 HIDDEN, HEADS, KV, FFN, EXPERTS, VOCAB, ADDED = 4096, 32, 8, 14336, 8, 32000, 25000
 SHARD_BYTES = 5_000_000_000
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-FIELDS = "case,init,layers,model_gb,exit,seconds,peak_mib,planned_mib,written_mib,files_linked,files_copied"
+FIELDS = "case,init,layers,model_gb,exit,seconds,peak_mib,planned_mib,written_mib,written_mb_s,files_linked,files_copied"
 
 
 def tensors(layers):
@@ -89,6 +91,15 @@ def model_make(folder, layers, dense):
                    "router_aux_loss_coef": 0.02, "tie_word_embeddings": False, "torch_dtype": "bfloat16"}, out)
 
 
+def tensors_of(path):
+    """Name -> (first byte, end) in the file, and the file's bytes."""
+    with open(path, "rb") as f:
+        data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:start])
+    return {k: (start + v["data_offsets"][0], start + v["data_offsets"][1]) for k, v in header.items() if k != "__metadata__"}, data
+
+
 def record(number, payload):
     size, head = len(payload), bytes([number << 3 | 2])
     while size > 127:
@@ -127,14 +138,30 @@ class Bench:
             with open(os.path.join(out, "report.json")) as f:
                 report = json.load(f)
         mib = lambda n: f"{n / 1048576:.0f}" if n is not None else ""
+        rate = f"{report['bytes_written'] / seconds / 1e6:.0f}" if report else ""
         print(f"{case},{init},{self.args.layers},{self.total / 1e9:.1f},{code},{seconds:.1f},{mib(info.get('peak_rss_bytes'))},{mib(info.get('planned_bytes'))},"
-              f"{mib(report.get('bytes_written'))},{report.get('files_linked', '')},{report.get('files_copied', '')}", flush=True)
+              f"{mib(report.get('bytes_written'))},{rate},{report.get('files_linked', '')},{report.get('files_copied', '')}", flush=True)
 
     def run(self, case, init, out):
         shutil.rmtree(out, ignore_errors=True)
         begun = time.monotonic()
         code = subprocess.run(self.command(init, out)).returncode
         self.row(case, init, code, time.monotonic() - begun, out)
+
+    def compare(self, out):
+        """Exits when a byte of the model is not where it was; linked files are the same."""
+        for name in sorted(n for n in os.listdir(self.model) if n.endswith(".safetensors")):
+            if os.path.samefile(os.path.join(self.model, name), os.path.join(out, name)):
+                continue
+            (old, a), (new, b) = (tensors_of(os.path.join(folder, name)) for folder in (self.model, out))
+            if old.keys() != new.keys():
+                sys.exit(f"{name} holds other tensors")
+            for key, (first, end) in old.items():
+                at = new[key][0]
+                for done in range(0, end - first, 1 << 26):
+                    size = min(1 << 26, end - first - done)
+                    if a[first + done:first + done + size] != b[at + done:at + done + size]:
+                        sys.exit(f"{name}: {key} changed")
 
     def digests(self, out):
         """Of the files that are not the base's own."""
@@ -192,8 +219,10 @@ def main():
     bench.total = sum(os.path.getsize(os.path.join(bench.model, f)) for f in os.listdir(bench.model))
     out = os.path.join(args.work, "grown")
     print(FIELDS)
-    for init in filter(None, args.inits.split(",")):
+    for number, init in enumerate(filter(None, args.inits.split(","))):
         bench.run("linked", init, out)
+        if args.dense and number == 0:
+            bench.compare(out)
     if args.far:
         bench.run("copied", "mean", os.path.join(args.far, "grown"))
         shutil.rmtree(os.path.join(args.far, "grown"), ignore_errors=True)

@@ -297,7 +297,8 @@ static int begin(struct resize *resize, const char *model_dir, struct hm_error *
     HM_TRY(matrices_find(resize, err));
     HM_TRY(hm_row_plan_make(resize->folder.old_tokenizer, resize->folder.new_tokenizer,
                             resize->options, resize->ckpt.arch.vocab_size, &resize->plan, err));
-    return old_tokenizer_check(resize, err);
+    HM_TRY(old_tokenizer_check(resize, err));
+    return hm_resize_companions_check(resize->folder.new_tokenizer, err);
 }
 
 static void end(struct resize *resize)

@@ -12,6 +12,7 @@
 #include "resize_folder.h"
 
 #define INDEX_MAX_BYTES    (256u << 20)
+#define TOKENS_MAX_BYTES   (256u << 20)
 #define SETTINGS_MAX_BYTES (16u << 20)
 
 /* --- index ------------------------------------------------------------------------------------ */
@@ -167,25 +168,75 @@ static int companions_make(const struct hm_resize_folder *folder, const char *ba
     return status < 0 ? hm_error_pass(err, &reason) : HM_OK;
 }
 
+/* The folder that the companions of a tokenizer.model come from; *ret_dir is NULL where it has
+ * another name. hm_free it. */
+static int companions_dir(const struct hm_tokenizer *tokenizer, char **ret_dir,
+                          struct hm_error *err)
+{
+    const char *path = tokenizer->model.path ? tokenizer->model.path : "";
+    const char *name = hm_path_tail(path, 1);
+
+    *ret_dir = NULL;
+    if (strcmp(name, "tokenizer.model") != 0)
+        return HM_OK;
+    if (name == path)
+        return hm_format(ret_dir, err, ".");
+    return hm_format(ret_dir, err, "%.*s", name - path > 1 ? (int)(name - path - 1) : 1, path);
+}
+
+/* Every normal piece has its id in the vocabulary of a tokenizer.json that is an object. */
+static int vocabulary_check(const struct hm_spm_model *model, const json_t *root, const char *path,
+                            struct hm_error *err)
+{
+    const json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
+
+    for (size_t i = 0; json_is_object(vocab) && i < model->count; i++) {
+        const struct hm_piece *piece = &model->piece[i];
+        const json_t *id = json_object_getn(vocab, piece->text.ptr, piece->text.len);
+        if (piece->type == HM_PIECE_NORMAL && json_integer_value(id) != (json_int_t)i)
+            return hm_fail(err, HM_ERR_FORMAT,
+                           "'%s': piece %zu of tokenizer.model beside it, '%.*s', %s there: take "
+                           "both from one vocab.merge, or leave it out, then it is made",
+                           path, i, (int)piece->text.len, piece->text.ptr,
+                           id ? "has another id" : "is missing");
+    }
+    return HM_OK;
+}
+
+int hm_resize_companions_check(const struct hm_tokenizer *new_tokenizer, struct hm_error *err)
+{
+    char *dir = NULL;
+    char *path = NULL;
+    json_t *root = NULL;
+    int status = companions_dir(new_tokenizer, &dir, err);
+
+    if (status == HM_OK && dir)
+        status = hm_path_join(&path, dir, "tokenizer.json", err);
+    if (status == HM_OK && path && hm_path_exists(path)) {
+        status = hm_json_load(path, TOKENS_MAX_BYTES, &root, err);
+        if (status == HM_OK)
+            status = vocabulary_check(&new_tokenizer->model, root, path, err);
+    }
+    json_decref(root);
+    hm_free(path);
+    hm_free(dir);
+    return status;
+}
+
 /* tokenizer.model as it is, its companions from its folder. */
 static int tokenizer_write(const struct hm_resize_folder *folder, struct hm_error *err)
 {
     const struct hm_spm_model *model = &folder->new_tokenizer->model;
-    const char *name = model->path ? hm_path_tail(model->path, 1) : "";
-    bool in_folder = strcmp(name, "tokenizer.model") == 0;
     char *from = NULL;
-    int status = HM_OK;
+    int status = companions_dir(folder->new_tokenizer, &from, err);
 
-    if (in_folder) {
-        status = hm_format(&from, err, "%.*s.", (int)(name - model->path), model->path);
-        if (status == HM_OK)
-            status = hm_model_files_copy(from, folder->out_dir, err);
-    }
+    if (status == HM_OK && from)
+        status = hm_model_files_copy(from, folder->out_dir, err);
     if (status == HM_OK)
         status = hm_file_write_in(folder->out_dir, "tokenizer.model", model->bytes.ptr,
                                   model->bytes.len, err);
     if (status == HM_OK)
-        status = companions_make(folder, in_folder ? from : folder->ckpt->dir, err);
+        status = companions_make(folder, from ? from : folder->ckpt->dir, err);
     hm_free(from);
     return status;
 }

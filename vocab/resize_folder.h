@@ -20,6 +20,8 @@ struct hm_resize_folder {
 /* Says which rows that no piece of the old tokenizer has are not kept: padding, or tokens that were
  * added beside the tokenizer. */
 int hm_resize_replaced_tell(const struct hm_resize_folder *folder, struct hm_error *err);
+/* A tokenizer.json beside the new tokenizer.model must not tell another vocabulary. */
+int hm_resize_companions_check(const struct hm_tokenizer *new_tokenizer, struct hm_error *err);
 /* Index, config.json, tokenizer files, generation settings and the record. */
 int hm_resize_folder_write(const struct hm_resize_folder *folder, struct hm_error *err);
 

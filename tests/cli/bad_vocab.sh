@@ -86,6 +86,11 @@ for verb in plan validate run; do
 done
 expect 0 "$HANMIX" plan grow.yaml g.in.old=merged g.in.new="$base" g.in.model=grown g.set.init=copy
 
+cp -r merged stale; chmod -R u+w stale; cp "$base/tokenizer.json" stale
+refused 4 "'stale/tokenizer.json': piece 512 of tokenizer.model beside it" vocab.resize in.model="$base" in.old="$base" in.new=stale
+rm stale/tokenizer.json
+fine vocab.resize in.model="$base" in.old="$base" in.new=stale; there x/tokenizer.json
+
 # model DIR: the base's folder, to be spoilt
 model() { rm -rf m; cp -r "$base" m; chmod -R u+w m; }
 # weights of which the config knows more, or fewer; the header's length is its first two bytes
