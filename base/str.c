@@ -178,6 +178,22 @@ unsigned hm_utf8_encode(uint32_t code, char out[4])
     return need;
 }
 
+int hm_buf_word(struct hm_buf *buf, struct hm_str word, struct hm_error *err)
+{
+    uint32_t code = 0;
+
+    for (size_t at = 0; at < word.len;) {
+        unsigned len = hm_utf8_decode(word.ptr + at, word.len - at, &code);
+        char c = word.ptr[at];
+        if (len == 0 || c == '\0' || c == '\n' || c == '\t' || c == '\r')
+            HM_TRY(hm_buf_printf(buf, err, "\\x%02x", (unsigned char)c));
+        else
+            HM_TRY(hm_buf_append(buf, word.ptr + at, len, err));
+        at += len ? len : 1;
+    }
+    return HM_OK;
+}
+
 void hm_text_clean(char *text)
 {
     size_t len = strlen(text);

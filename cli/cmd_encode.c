@@ -18,21 +18,17 @@ struct codec {
     struct hm_buf text;
 };
 
-/* A piece as it stands in the vocabulary; white space in it would break the line apart, and bytes
- * that are no whole character are no text. */
-static void print_piece(struct hm_str piece)
+/* A piece as it stands in the vocabulary; a space in it would break the line apart. */
+static int print_piece(struct codec *codec, struct hm_str piece, struct hm_error *err)
 {
-    uint32_t code = 0;
-
-    for (size_t at = 0; at < piece.len;) {
-        unsigned len = hm_utf8_decode(piece.ptr + at, piece.len - at, &code);
-        char c = piece.ptr[at];
-        if (len == 0 || c == ' ' || c == '\n' || c == '\t' || c == '\r')
-            printf("\\x%02x", (unsigned char)c);
+    hm_buf_clear(&codec->text);
+    HM_TRY(hm_buf_word(&codec->text, piece, err));
+    for (size_t i = 0; i < codec->text.len; i++)
+        if (codec->text.ptr[i] == ' ')
+            fputs("\\x20", stdout);
         else
-            fwrite(piece.ptr + at, 1, len, stdout);
-        at += len ? len : 1;
-    }
+            putchar(codec->text.ptr[i]);
+    return HM_OK;
 }
 
 static int encode_line(struct codec *codec, struct hm_str line, struct hm_error *err)
@@ -45,7 +41,8 @@ static int encode_line(struct codec *codec, struct hm_str line, struct hm_error 
         if (i > 0)
             putchar(' ');
         if (codec->pieces)
-            print_piece(hm_any_tokenizer_text(codec->tokenizer, (size_t)codec->ids.id[i]));
+            HM_TRY(print_piece(
+                codec, hm_any_tokenizer_text(codec->tokenizer, (size_t)codec->ids.id[i]), err));
         else
             printf("%d", (int)codec->ids.id[i]);
     }

@@ -104,17 +104,22 @@ static int lints_write(const struct hm_stage_run *run, const struct hm_lints *li
                        struct hm_error *err)
 {
     struct hm_out_file file = { 0 };
+    struct hm_buf piece = { 0 };
 
     HM_TRY(hm_out_open_in(run->out_dir, "lint.tsv", &file, err));
     int r = hm_out_printf(&file, err, "rule\tseverity\tid\tpiece\tdetail\tremedy\n");
     for (size_t i = 0; r == HM_OK && i < lints->count; i++) {
         const struct hm_lint *lint = &lints->item[i];
-        hm_text_clean(lint->piece); /* a piece may hold a tab */
-        hm_text_clean(lint->detail);
-        r = hm_out_printf(&file, err, "%s\t%s\t%d\t%s\t%s\t%s\n",
-                          hm_lint_rule_info[lint->rule].name, severity(lint->rule), lint->id,
-                          lint->piece, lint->detail, hm_lint_rule_info[lint->rule].remedy);
+        hm_text_clean(lint->detail); /* it may quote pieces */
+        hm_buf_clear(&piece);
+        r = hm_buf_word(&piece, hm_str_of(lint->piece), err);
+        if (r == HM_OK)
+            r = hm_out_printf(&file, err, "%s\t%s\t%d\t%s\t%s\t%s\n",
+                              hm_lint_rule_info[lint->rule].name, severity(lint->rule), lint->id,
+                              piece.len ? piece.ptr : "", lint->detail,
+                              hm_lint_rule_info[lint->rule].remedy);
     }
+    hm_buf_release(&piece);
     return hm_out_end(&file, r, err);
 }
 

@@ -61,13 +61,18 @@ static int added_write(const struct hm_stage_run *run, const struct hm_merge_res
                        int32_t first_id, struct hm_error *err)
 {
     struct hm_out_file file = { 0 };
+    struct hm_buf piece = { 0 };
 
     HM_TRY(hm_out_open_in(run->out_dir, "added_pieces.tsv", &file, err));
     int r = hm_out_printf(&file, err, "id\tpiece\tscore\n");
-    for (size_t i = 0; r == HM_OK && i < result->n_added; i++)
-        r = hm_out_printf(&file, err, "%d\t%.*s\t%.9g\n", first_id + (int32_t)i,
-                          (int)result->added[i].text.len, result->added[i].text.ptr,
-                          (double)result->added[i].score);
+    for (size_t i = 0; r == HM_OK && i < result->n_added; i++) {
+        hm_buf_clear(&piece);
+        r = hm_buf_word(&piece, result->added[i].text, err);
+        if (r == HM_OK)
+            r = hm_out_printf(&file, err, "%d\t%s\t%.9g\n", first_id + (int32_t)i, piece.ptr,
+                              (double)result->added[i].score);
+    }
+    hm_buf_release(&piece);
     return hm_out_end(&file, r, err);
 }
 
@@ -75,12 +80,17 @@ static int dropped_write(const struct hm_stage_run *run, const struct hm_merge_r
                          struct hm_error *err)
 {
     struct hm_out_file file = { 0 };
+    struct hm_buf piece = { 0 };
 
     HM_TRY(hm_out_open_in(run->out_dir, "dropped_pieces.tsv", &file, err));
     int r = hm_out_printf(&file, err, "piece\treason\n");
-    for (size_t i = 0; r == HM_OK && i < result->n_dropped; i++)
-        r = hm_out_printf(&file, err, "%s\t%s\n", result->dropped[i].piece,
-                          result->dropped[i].reason);
+    for (size_t i = 0; r == HM_OK && i < result->n_dropped; i++) {
+        hm_buf_clear(&piece);
+        r = hm_buf_word(&piece, hm_str_of(result->dropped[i].piece), err);
+        if (r == HM_OK)
+            r = hm_out_printf(&file, err, "%s\t%s\n", piece.ptr, result->dropped[i].reason);
+    }
+    hm_buf_release(&piece);
     return hm_out_end(&file, r, err);
 }
 

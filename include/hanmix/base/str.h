@@ -39,6 +39,8 @@ int hm_buf_text(struct hm_buf *buf, const char *text, struct hm_error *err);
 int hm_buf_xml(struct hm_buf *buf, const char *text, struct hm_error *err);
 int hm_buf_printf(struct hm_buf *buf, struct hm_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Append a word for a line or a table: tabs, line ends, NUL and malformed bytes as \xNN. */
+int hm_buf_word(struct hm_buf *buf, struct hm_str word, struct hm_error *err);
 int hm_buf_reserve(struct hm_buf *buf, size_t extra, struct hm_error *err);
 void hm_buf_clear(struct hm_buf *buf); /* keeps the memory */
 void hm_buf_release(struct hm_buf *buf);

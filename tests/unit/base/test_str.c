@@ -118,14 +118,24 @@ static void test_malformed(void **state)
     assert_int_equal(hm_utf8_decode("", 0, &code), 0);
 }
 
+static void test_word(void **state)
+{
+    static const char odd[] = "a\t\0中\n\xff \r";
+    struct hm_buf buf = { 0 };
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_ok(hm_buf_word(&buf, (struct hm_str){ odd, sizeof(odd) - 1 }, &err), err);
+    assert_string_equal(buf.ptr, "a\\x09\\x00中\\x0a\\xff \\x0d");
+    hm_buf_release(&buf);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_buffer_grows),
-        cmocka_unit_test(test_xml),
-        cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_format),
-        cmocka_unit_test(test_every_code_point_round_trips),
+        cmocka_unit_test(test_buffer_grows), cmocka_unit_test(test_xml),
+        cmocka_unit_test(test_word),         cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_format),       cmocka_unit_test(test_every_code_point_round_trips),
         cmocka_unit_test(test_malformed),
     };
 
