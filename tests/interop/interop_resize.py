@@ -2,8 +2,11 @@
 """vocab.resize: every rule for new rows against numpy and torch, over dtypes, tied heads and shards; draws against transformers' mean_resizing."""
 import json
 import os
+import pathlib
+import random
 import shutil
 import struct
+import tempfile
 
 import numpy as np
 import sentencepiece as spm
@@ -12,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from safetensors.torch import save_file
 
-from harness import QUICKSTART, check, check_close, refused, stage, tensors, test
+from harness import QUICKSTART, Skip, check, check_close, refused, stage, tensors, test
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 BASE = QUICKSTART / "base"
@@ -27,12 +30,13 @@ def record(number, payload):
     return head + bytes([size]) + payload
 
 
-def tokenizer_with(folder, pieces, after=0):
-    """The base's model and records of new pieces, scores falling."""
+def tokenizer_with(folder, pieces, types=()):
+    """The base's model and records of new pieces, scores falling; types are those of the first of them, others normal."""
     folder.mkdir()
     out = (BASE / "tokenizer.model").read_bytes()
     for k, piece in enumerate(pieces):
-        out += record(1, record(1, piece.encode()) + b"\x15" + struct.pack("<f", -2e5 - after - k))
+        kind = bytes([0x18, types[k]]) if k < len(types) else b""
+        out += record(1, record(1, piece.encode()) + b"\x15" + struct.pack("<f", -2e5 - k) + kind)
     (folder / "tokenizer.model").write_bytes(out)
     return folder
 
@@ -96,14 +100,18 @@ def weights(rule, head, k):
     return 1 / np.arange(1.0, k + 1) if head else 1 / np.arange(k, 0, -1.0)
 
 
-def expected(rule, matrix, head, dtype, upstream):
+def expected(rule, matrix, head, dtype, upstream, tokens):
+    """Rows of pieces that are cut into `tokens`; none: the mean of the old vocabulary's rows."""
     old = matrix.double().numpy()
     if rule == "zero":
-        return torch.zeros(len(PIECES), matrix.shape[1], dtype=dtype)
+        return torch.zeros(len(tokens), matrix.shape[1], dtype=dtype)
     if rule == "mean_upstream":
         return torch.stack([sum(matrix[i] for i in ids) / len(ids) for ids in upstream])
     rows = []
-    for ids in cut(PIECES):
+    for ids in tokens:
+        if not ids:
+            rows.append(np.mean(old[:512], axis=0))
+            continue
         total, w = np.zeros(old.shape[1]), weights(rule, head, len(ids))
         for i, x in zip(ids, w):
             total += x * old[i]
@@ -111,10 +119,10 @@ def expected(rule, matrix, head, dtype, upstream):
     return once(np.stack(rows), dtype)
 
 
-def upstream_ids(new):
+def upstream_ids(new, count=len(PIECES)):
     """As the published script: decode, then encode with <s> and dummy prefix."""
     old, grown = spm.SentencePieceProcessor(str(BASE / "tokenizer.model")), spm.SentencePieceProcessor(str(new / "tokenizer.model"))
-    return [[1] + old.encode(grown.decode([512 + k])) for k in range(len(PIECES))]
+    return [[1] + old.encode(grown.decode([512 + k])) for k in range(count)]
 
 
 @test
@@ -139,7 +147,7 @@ def rows_by_every_rule(folder):
                 if name not in (EMBED, HEAD):
                     check(torch.equal(after[name], old), f"{dtype} {rule}: {name} changed")
                     continue
-                wanted = expected(rule, old, name == HEAD, DTYPES[dtype], upstream)
+                wanted = expected(rule, old, name == HEAD, DTYPES[dtype], upstream, cut(PIECES))
                 check(after[name].dtype == old.dtype and torch.equal(after[name][:512].view(torch.uint8), old.view(torch.uint8)), f"{dtype} {rule}: old rows of {name}")
                 differ = int((after[name][512:] != wanted).sum())
                 check(differ == 0, f"{dtype} {rule} {name}: {differ} values differ")
@@ -153,6 +161,38 @@ def rows_by_every_rule(folder):
             check(torch.equal(loaded.get_output_embeddings().weight.data.float(), after[EMBED if tied else HEAD].float()), f"{dtype} {rule}: transformers reads other rows")
             shutil.rmtree(out)
     print(f"    files rewritten, of all: {sorted(seen)}")
+
+
+@test
+def rows_of_random_pieces(folder):
+    """Pieces drawn from many scripts, control and user-defined ones among them; old matrices with and without padding; pad_to: equal bits by every rule."""
+    choice, alphabets = random.Random(17), ("".join(map(chr, range(0x4E00, 0x9FA6))), "abcdefghijklmnopqrstuvwxyz▁▁", "0123456789", "αβγδ😀é\u0301한글カナ𠀀", "，。「」.,()")
+    for turn in range(12):
+        pieces, mixed = {}, turn % 3 == 2
+        while len(pieces) < 80:
+            letters = "".join(choice.choice(alphabets) for _ in range(2 if mixed else 1))
+            pieces["".join(choice.choice(letters) for _ in range(choice.randint(1, 9)))] = None
+        own = spm.SentencePieceProcessor(str(BASE / "tokenizer.model"))
+        pieces = ["<pad>", "<|im_end|>", "<tool>"] + [p for p in pieces if own.piece_to_id(p) == own.unk_id()]
+        new = tokenizer_with(folder / f"new{turn}", pieces, (3, 3, 4))
+        dtype, tied, padding, pad_to = choice.choice(sorted(DTYPES)), choice.random() < 0.3, choice.choice((0, 0, 5, 300)), choice.choice((1, 1, 8, 128))
+        model = llama(folder / f"model{turn}", DTYPES[dtype], tied, choice.choice(("5GB", "60KB")), rows=512 + padding, dim=choice.choice((8, 56, 96)))
+        before, tokens, upstream = tensors(model), cut(pieces), upstream_ids(new, len(pieces))
+        tokens[0] = tokens[1] = []
+        end = 512 + len(pieces)
+        rows = -(-max(end, 512 + padding) // pad_to) * pad_to
+        for rule in ("mean", "weighted", "mean_upstream", "zero", "copy"):
+            what = f"turn {turn}, {rule}, {dtype}, tied {tied}, padding {padding}, pad_to {pad_to}"
+            report = stage("vocab.resize", folder / "out", in_model=model, in_old=BASE, in_new=new, set_init=rule, set_pad_to=pad_to,
+                           **({} if rule in ("zero", "mean_upstream") else {"set_noise": 0}))
+            check(report["new_rows"] == rows and report["replaced_rows"] == min(padding, len(pieces)), f"{what}: {report}")
+            for name, after in tensors(folder / "out").items():
+                if name in (EMBED, HEAD):
+                    old = before[name]
+                    wanted = torch.cat([old[:512], expected(rule, old, name == HEAD and not tied, DTYPES[dtype], upstream, tokens), old[end:],
+                                        once(old[:512].double().numpy().mean(0), DTYPES[dtype]).expand(rows - max(end, 512 + padding), -1)])
+                    check(torch.equal(after, wanted), f"{what}, {name}: {int((after != wanted).any(1).sum())} of {rows} rows differ")
+            shutil.rmtree(folder / "out")
 
 
 @test
@@ -358,6 +398,25 @@ def odd_folders(folder):
     whole[HEAD][570, 4] = float("nan")
     save_file(whole, str(model / "model.safetensors"), metadata={"format": "pt"})
     check("'lm_head.weight' holds NaN in row 570, column 4" in refused("vocab.resize", folder / "no", 4, in_model=model, in_old=BASE, in_new=new), "NaN stays")
+
+
+@test
+def far_files_are_copied(folder):
+    """To another file system: the same files as linked ones; a link that points nowhere is a missing shard."""
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat(folder).st_dev:
+        raise Skip("no second file system")
+    new, model = tokenizer_with(folder / "new", PIECES), llama(folder / "model", torch.bfloat16, shard="60KB")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as far:
+        near, copy = (stage("vocab.resize", out, in_model=model, in_old=BASE, in_new=new) for out in (folder / "out", f"{far}/out"))
+        check(copy["files_linked"] == 0 and copy["files_copied"] == near["files_linked"] > 0, f"{near}, {copy}")
+        files = [{f.name: f.read_bytes() for f in out.iterdir() if f.name not in ("stage.json", "report.json")} for out in (folder / "out", pathlib.Path(far) / "out")]
+        check(files[0] == files[1], "other bytes")
+        whole = sum(f.stat().st_size for f in (folder / "out").glob("*.safetensors"))
+        check(near["bytes_written"] < copy["bytes_written"] <= whole, f"{near['bytes_written']}, {copy['bytes_written']} of {whole}")
+    shard = next(model.glob("model-00001*"))
+    shard.unlink()
+    shard.symlink_to("nowhere")
+    check("model-00001-of" in refused("vocab.resize", folder / "no", 4, in_model=model, in_old=BASE, in_new=new), "a link to nothing")
 
 
 @test
