@@ -20,6 +20,16 @@ int hm_han_counts_new(struct hm_han_counts **ret_counts, struct hm_error *err)
     return HM_OK;
 }
 
+void hm_han_counts_take_marks(struct hm_han_counts *counts)
+{
+    counts->takes_marks = true;
+}
+
+bool hm_han_counts_takes(const struct hm_han_counts *counts, uint32_t code)
+{
+    return hm_is_han_class(code) || (counts->takes_marks && hm_is_han_mark(code));
+}
+
 void hm_han_counts_free(struct hm_han_counts *counts)
 {
     if (!counts)

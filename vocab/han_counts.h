@@ -17,6 +17,7 @@ struct hm_han_counts {
     uint64_t runs;                  /* occurrences */
     _Atomic uint8_t met[BPE_CODES]; /* 1: the character occurs */
     struct han_spill *spill;        /* NULL: memory alone */
+    bool takes_marks;               /* runs hold punctuation, too */
 };
 
 /* Room for so many blocks more. err is not NULL, here and below. */

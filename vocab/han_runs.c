@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Documents cut into longest stretches of Han-class characters, written as the records of a block
- * at once. A source is read in pieces, each of which becomes a block, in parallel, with the same
- * blocks for any number of threads. Work is linear in the bytes.
+ * Documents cut into longest stretches of Han-class characters (and Chinese punctuation, where that
+ * is asked for), written as the records of a block at once. A source is read in pieces, each of
+ * which becomes a block, in parallel, with the same blocks for any number of threads. Work is
+ * linear in the bytes.
  */
 #include <endian.h>
 #include <string.h>
@@ -123,12 +124,14 @@ static inline uint16_t *run_end(struct run_words *words, const uint16_t *next,
     return words->word + words->n + 1;
 }
 
-/* Append the runs of text to the block; met[code] becomes 1 for every character of them. */
-static int text_cut(struct run_words *words, _Atomic uint8_t *met, struct hm_str document,
+/* Append the runs of text to the block; counts->met[code] becomes 1 for every character of them. */
+static int text_cut(struct hm_han_counts *counts, struct run_words *words, struct hm_str document,
                     struct text_counts *sum, struct hm_error *err)
 {
     const unsigned char *text = (const unsigned char *)document.ptr;
     const unsigned char *end = text + document.len;
+    _Atomic uint8_t *met = counts->met;
+    bool takes_marks = counts->takes_marks;
     struct text_counts here = { 0 };
 
     /* most are taken by runs of one character of four bytes, a byte apart: three words each */
@@ -149,8 +152,9 @@ static int text_cut(struct run_words *words, _Atomic uint8_t *met, struct hm_str
             text += code_next(text, (size_t)(end - text), &code);
             here.characters++;
         }
-        if (hm_is_han_class(code)) {
-            here.han_characters++;
+        bool han = hm_is_han_class(code);
+        here.han_characters += han;
+        if (han || (takes_marks && hm_is_han_mark(code))) {
             met_mark(met, code);
             next += unit_put(next, code);
         } else {
@@ -205,7 +209,7 @@ int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, stru
     int status = block_open(counts, &words, &local);
 
     if (status == HM_OK)
-        status = text_cut(words, counts->met, document, &sum, &local);
+        status = text_cut(counts, words, document, &sum, &local);
     if (status == HM_OK)
         status = blocks_settle(counts, 0, &local);
     if (status < 0)
@@ -218,25 +222,24 @@ int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, stru
     return HM_OK;
 }
 
-/* The units of a run behind one free word; *ret_characters of them. */
-static int run_decode(struct hm_str run, uint16_t *unit, size_t *ret_units,
-                      uint64_t *ret_characters, struct hm_error *err)
+/* The units of a run behind one free word; what they count to goes into sum. */
+static int run_decode(const struct hm_han_counts *counts, struct hm_str run, uint16_t *unit,
+                      size_t *ret_units, struct text_counts *sum, struct hm_error *err)
 {
     size_t n_units = 0;
-    uint64_t characters = 0;
 
-    for (size_t i = 0; i < run.len; characters++) {
+    for (size_t i = 0; i < run.len; sum->characters++) {
         uint32_t code;
         unsigned len = hm_utf8_decode(run.ptr + i, run.len - i, &code);
-        if (len == 0 || !hm_is_han_class(code))
+        if (len == 0 || !hm_han_counts_takes(counts, code))
             return hm_fail(err, HM_ERR_FORMAT,
-                           "'%.*s' is not a Han run: byte %zu begins no Han character",
+                           "'%.*s' is not a Han run: byte %zu begins no character of one",
                            (int)(run.len < 100 ? run.len : 100), run.ptr, i);
         n_units += unit_put(unit + n_units, code);
+        sum->han_characters += hm_is_han_class(code);
         i += len;
     }
     *ret_units = n_units;
-    *ret_characters = characters;
     return HM_OK;
 }
 
@@ -245,14 +248,14 @@ int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint6
 {
     struct run_words *words = NULL;
     struct hm_error local = { 0 };
-    uint64_t characters = 0;
+    struct text_counts sum = { 0 };
     size_t n_units = 0;
     int status = block_open(counts, &words, &local);
 
     if (status == HM_OK)
         status = hm_run_words_reserve(words, run.len / 2 + HM_RECORD_EXTRA + 1, &local);
     if (status == HM_OK)
-        status = run_decode(run, words->word + words->n + 1, &n_units, &characters, &local);
+        status = run_decode(counts, run, words->word + words->n + 1, &n_units, &sum, &local);
     if (status == HM_OK && n_units > 0 && count > 0) {
         const uint16_t *unit = words->word + words->n + 1;
         for (uint32_t i = 0; i < n_units;)
@@ -264,8 +267,8 @@ int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint6
     if (status < 0)
         return hm_error_pass(err, &local);
     counts->bytes += run.len * count;
-    counts->characters += characters * count;
-    counts->han_characters += characters * count;
+    counts->characters += sum.characters * count;
+    counts->han_characters += sum.han_characters * count;
     return HM_OK;
 }
 
@@ -333,7 +336,7 @@ static void batch_read(struct batch *batch, struct hm_text_source *source)
 static int stretch_cut(struct reading *reading, struct run_words *words, struct hm_str text,
                        struct piece *piece)
 {
-    HM_TRY(text_cut(words, reading->counts->met, text, &piece->sum, &piece->err));
+    HM_TRY(text_cut(reading->counts, words, text, &piece->sum, &piece->err));
     if (words->n_runs > 0) {
         HM_TRY(hm_run_words_reserve(&piece->words, words->n - HM_BLOCK_HEADER_WORDS, &piece->err));
         memcpy(piece->words.word, words->word, words->n * sizeof(*words->word));

@@ -13,7 +13,8 @@
 
 #define HM_HAN_PARTS 16u
 
-/* Han-class characters numbered from 1, the most usual block first (han_table.c): 0 = none. */
+/* Characters of runs numbered from 1, the most usual block first and punctuation last
+ * (han_table.c): 0 = none. */
 #define HM_HAN_INDICES 0x20000u /* more than there are */
 uint32_t hm_han_index(uint32_t code);
 uint32_t hm_han_code(uint32_t index); /* 0 = no such index */

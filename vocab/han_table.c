@@ -3,7 +3,7 @@
  * Which code points form Chinese runs, by sentencepiece's script table (Unicode 9.0): what it
  * treats as Han is Han itself, Hiragana, Katakana and U+30FC. Later additions to Unicode are not in
  * that table (they count as Common there) and so not here: pieces must be comparable with the
- * library's.
+ * library's. Punctuation joins runs only where that is asked for.
  */
 #include "han_store.h"
 
@@ -31,6 +31,12 @@ static const struct code_range ideographs[] = {
     { 0x3007, 0x3007 },   { 0x3021, 0x3029 },   { 0x3038, 0x303a },   { 0x3400, 0x4db5 },
     { 0x4e00, 0x9fd5 },   { 0xf900, 0xfa6d },   { 0xfa70, 0xfad9 },   { 0x20000, 0x2a6d6 },
     { 0x2a700, 0x2b734 }, { 0x2b740, 0x2b81d }, { 0x2b820, 0x2cea1 }, { 0x2f800, 0x2fa1d },
+};
+
+/* Punctuation of Chinese text alone: no “”‘’—…· of other languages' text. */
+static const struct code_range han_marks[] = {
+    { 0x3001, 0x3002 }, { 0x3008, 0x3011 }, { 0xff01, 0xff01 }, { 0xff08, 0xff09 },
+    { 0xff0c, 0xff0c }, { 0xff0e, 0xff0e }, { 0xff1a, 0xff1b }, { 0xff1f, 0xff1f },
 };
 
 static bool in_ranges(const struct code_range *range, size_t count, uint32_t code)
@@ -65,36 +71,66 @@ bool hm_is_ideograph(uint32_t code)
     return code >= 0x3007 && in_ranges(ideographs, COUNT_OF(ideographs), code);
 }
 
+bool hm_is_han_mark(uint32_t code)
+{
+    return code >= 0x3001 && in_ranges(han_marks, COUNT_OF(han_marks), code);
+}
+
+/* The place of a code point in ranges one after another, FIRST_BLOCK passed over; *index grows by
+ * it, or by all that they hold. */
+static bool range_place(const struct code_range *range, size_t count, uint32_t code,
+                        uint32_t *index)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (range[i].first == FIRST_BLOCK)
+            continue;
+        if (code >= range[i].first && code <= range[i].last) {
+            *index += code - range[i].first;
+            return true;
+        }
+        *index += range[i].last - range[i].first + 1;
+    }
+    return false;
+}
+
+static bool range_code(const struct code_range *range, size_t count, uint32_t *left,
+                       uint32_t *ret_code)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t codes = range[i].last - range[i].first + 1;
+        if (range[i].first == FIRST_BLOCK)
+            continue;
+        if (*left < codes) {
+            *ret_code = range[i].first + *left;
+            return true;
+        }
+        *left -= codes;
+    }
+    return false;
+}
+
 uint32_t hm_han_index(uint32_t code)
 {
     uint32_t index = LAST_BLOCK - FIRST_BLOCK + 2;
 
     if (code >= FIRST_BLOCK && code <= LAST_BLOCK)
         return code - FIRST_BLOCK + 1;
-    for (size_t i = 0; i < COUNT_OF(han_class) && han_class[i].first <= code; i++) {
-        if (code <= han_class[i].last)
-            return index + code - han_class[i].first;
-        if (han_class[i].first != FIRST_BLOCK)
-            index += han_class[i].last - han_class[i].first + 1;
-    }
+    if (range_place(han_class, COUNT_OF(han_class), code, &index) ||
+        range_place(han_marks, COUNT_OF(han_marks), code, &index))
+        return index;
     return 0;
 }
 
 uint32_t hm_han_code(uint32_t index)
 {
-    uint32_t left = index - (LAST_BLOCK - FIRST_BLOCK + 2);
+    uint32_t left = index - (LAST_BLOCK - FIRST_BLOCK + 2), code = 0;
 
     if (index == 0)
         return 0;
     if (index <= LAST_BLOCK - FIRST_BLOCK + 1)
         return FIRST_BLOCK + index - 1;
-    for (size_t i = 0; i < COUNT_OF(han_class); i++) {
-        uint32_t count = han_class[i].last - han_class[i].first + 1;
-        if (han_class[i].first == FIRST_BLOCK)
-            continue;
-        if (left < count)
-            return han_class[i].first + left;
-        left -= count;
-    }
+    if (range_code(han_class, COUNT_OF(han_class), &left, &code) ||
+        range_code(han_marks, COUNT_OF(han_marks), &left, &code))
+        return code;
     return 0;
 }

@@ -35,10 +35,10 @@ struct merge_work {
     struct hm_piece *added;
     size_t n_added;
     uint32_t max_chars;
-    bool score_zero, any_script;
+    bool score_zero, any_script, han_marks;
 };
 
-static const char *script_reason(struct hm_str text)
+static const char *script_reason(struct hm_str text, bool han_marks)
 {
     bool ideograph = false;
     uint32_t code;
@@ -47,7 +47,7 @@ static const char *script_reason(struct hm_str text)
         at += hm_utf8_decode(text.ptr + at, text.len - at, &code);
         if (code == HM_SPM_SPACE_CODE)
             return "holds a space";
-        if (!hm_is_han_class(code))
+        if (!hm_is_han_class(code) && !(han_marks && hm_is_han_mark(code)))
             return "holds a character outside the Han script";
         ideograph |= hm_is_ideograph(code);
     }
@@ -69,7 +69,7 @@ static const char *drop_reason(const struct merge_work *work, const struct hm_pi
         return NULL;
     if (piece->type != HM_PIECE_NORMAL)
         return "user-defined or unused";
-    const char *script = work->any_script ? NULL : script_reason(piece->text);
+    const char *script = work->any_script ? NULL : script_reason(piece->text, work->han_marks);
     if (script)
         return script;
     return chars > work->max_chars ? "longer than the limit of characters" : NULL;
@@ -313,6 +313,7 @@ int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *e
                        base->path ? base->path : "base");
     work.score_zero = options && options->score_zero;
     work.any_script = options && options->any_script;
+    work.han_marks = options && options->han_marks;
     work.max_chars =
         options && options->max_piece_chars ? options->max_piece_chars : DEFAULT_MAX_CHARS;
     work.candidate = hm_calloc(HM_MEM_VOCAB, extra->count, sizeof(*work.candidate));

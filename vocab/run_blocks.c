@@ -352,7 +352,7 @@ bool hm_run_block_next(const struct run_block *block, size_t *at, struct hm_run 
     return *at < block->n_words && record_read(block->word, block->n_words, at, ret_run);
 }
 
-/* Han characters alone, no half of a surrogate pair. */
+/* Characters of runs alone, no half of a surrogate pair. */
 static bool units_are_han(const struct hm_run *run)
 {
     for (uint32_t i = 0; i < run->n_units;) {
@@ -361,7 +361,8 @@ static bool units_are_han(const struct hm_run *run)
         if (high &&
             (i + 1 == run->n_units || run->unit[i + 1] < 0xdc00 || run->unit[i + 1] >= 0xe000))
             return false;
-        if (!hm_is_han_class(hm_run_code(run->unit, &i)))
+        uint32_t code = hm_run_code(run->unit, &i);
+        if (!hm_is_han_class(code) && !hm_is_han_mark(code))
             return false;
     }
     return true;

@@ -72,7 +72,7 @@ static int line_count(struct reading *reading, struct hm_str text, uint64_t coun
     for (size_t at = 0; at <= text.len;) {
         uint32_t code = 0;
         unsigned len = at < text.len ? hm_utf8_decode(text.ptr + at, text.len - at, &code) : 1;
-        bool han = at < text.len && hm_is_han_class(code);
+        bool han = at < text.len && hm_han_counts_takes(reading->counts, code);
         if (!han && at > first)
             HM_TRY(hm_han_counts_add_run(
                 reading->counts, (struct hm_str){ text.ptr + first, at - first }, count, err));

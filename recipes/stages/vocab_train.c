@@ -22,7 +22,8 @@ struct config {
     int script;
 };
 
-static const char *const scripts[] = { "han", NULL };
+enum script { SCRIPT_HAN, SCRIPT_HAN_MARKS };
+static const char *const scripts[] = { "han", "han-marks", NULL };
 static const char *const singles_words[] = { "auto", "all", NULL };
 static const struct hm_field fields[] = {
     { .name = "pieces",
@@ -46,7 +47,9 @@ static const struct hm_field fields[] = {
       .offset = offsetof(struct config, script),
       .fallback = "han",
       .choices = scripts,
-      .help = "text used: han takes runs of Han-class characters" },
+      .help = "text used: han takes runs of Han-class characters; han-marks takes Chinese "
+              "punctuation among them too, so that pieces such as 的， are learned; vocab.merge "
+              "wants the same script then" },
     STAGE_PIECE_CHARS_FIELD(struct config),
     STAGE_TEXT_FIELDS(struct config, text),
 };
@@ -158,6 +161,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     choice.base = base_path ? &base : NULL;
     if (r == HM_OK)
         r = hm_han_counts_new(&counts, err);
+    if (r == HM_OK && config->script == SCRIPT_HAN_MARKS)
+        hm_han_counts_take_marks(counts);
     if (r == HM_OK)
         r = hm_stage_runs_count(run, &config->text, counts, err);
     if (r == HM_OK)

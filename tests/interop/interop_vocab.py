@@ -38,6 +38,38 @@ def merge_list_equals_sentencepiece(folder):
     check(set(ours[3000:]) == set(singles), "the single characters differ")
 
 
+MARKS = "\u3001\u3002\u3008\u3009\u300a\u300b\u300c\u300d\u300e\u300f\u3010\u3011\uff01\uff08\uff09\uff0c\uff0e\uff1a\uff1b\uff1f"  # of script: han-marks
+
+
+@test
+def merges_with_punctuation_equal_sentencepiece(folder):
+    """script: han-marks against the library on the same stretches; counted and not, by either number of threads; then merged and checked."""
+    docs = documents("zh.jsonl.zst", 700)
+    (folder / "zh.txt").write_text("".join(line + "\n" for d in docs for line in d.splitlines()), encoding="utf-8")
+    known = dict.fromkeys(MARKS, True)
+    runs = collections.Counter(run for d in docs for run in han_runs(d, known))
+    (folder / "zh.tsv").write_text("".join(f"{run}\t{n}\n" for run, n in sorted(runs.items())), encoding="utf-8")
+    merges, singles = train(runs, 3000, split_by_unicode_script=False)
+    check(sum(bool(set(MARKS) & set(piece)) for piece in merges) > 300, "no punctuation in the library's merges")
+    for name, settings in {"one": {"set_threads": 1}, "two": {"set_threads": 2}, "counted": {"in_text": folder / "zh.tsv"}}.items():
+        settings.setdefault("in_text", folder / "zh.txt")
+        stage("vocab.train", folder / name, set_pieces=3000 + len(singles), set_singles="all", set_script="han-marks", **settings)
+        sp = spm.SentencePieceProcessor(model_file=str(folder / name / "tokenizer.model"))
+        ours = [sp.id_to_piece(i) for i in range(259, len(sp))]
+        first = next((i for i in range(3000) if ours[i] != merges[i]), None)
+        check(first is None, f"{name}: merge {first}: ours {ours[first or 0]}, sentencepiece's {merges[first or 0]}")
+        check(set(ours[3000:]) == set(singles), f"{name}: the single characters differ")
+    stage("vocab.train", folder / "new", in_text=folder / "zh.txt", in_base=MISTRAL, set_pieces=3000, set_script="han-marks")
+    report = stage("vocab.merge", folder / "merged", in_base=MISTRAL, in_extra=folder / "new", set_script="han-marks")
+    check(report["added"] == 3000 and report["dropped"] == 0, str(report))
+    mixed = sum(bool(set(MARKS) & set(row["piece"])) for row in csv.DictReader(open(folder / "merged" / "added_pieces.tsv", encoding="utf-8"), delimiter="\t", quoting=csv.QUOTE_NONE))
+    check(mixed > 200, f"{mixed} pieces hold punctuation")
+    report = stage("vocab.check", folder / "checked", in_old=MISTRAL, in_new=folder / "merged",
+                   in_text=(QUICKSTART / "text" / "en.valid.jsonl.zst", folder / "zh.txt"))
+    check(report["identity_proved"] and report["differing"] == 0 and report["lint_errors"] == 0, str(report)[:500])
+    check(stage("vocab.merge", folder / "plain", in_base=MISTRAL, in_extra=folder / "new")["dropped"] >= mixed, "script: han keeps punctuation")
+
+
 LARGE_TEXT = os.environ.get("HANMIX_LARGE_TEXT")  # the text of golden/data/bpe/large.json, which is not kept here
 
 

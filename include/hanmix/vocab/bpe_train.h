@@ -16,9 +16,16 @@
 
 bool hm_is_han_class(uint32_t code); /* Han, Hiragana, Katakana, U+30FC by the library's table */
 bool hm_is_ideograph(uint32_t code); /* CJK ideographs, the code points that make a piece "Han" */
+/* Punctuation that Chinese text alone uses: 、。，．：；？！ and brackets, full width; no “”‘’—…·.
+ */
+bool hm_is_han_mark(uint32_t code);
 
 struct hm_han_counts; /* aggregated runs, character counts, totals */
 int hm_han_counts_new(struct hm_han_counts **ret_counts, struct hm_error *err);
+/* Before anything is added: runs hold Chinese punctuation too, as if it were of the Han class. */
+void hm_han_counts_take_marks(struct hm_han_counts *counts);
+/* Whether a character is one of runs. */
+bool hm_han_counts_takes(const struct hm_han_counts *counts, uint32_t code);
 void hm_han_counts_free(struct hm_han_counts *counts);
 int hm_han_counts_add(struct hm_han_counts *counts, struct hm_str document, struct hm_error *err);
 int hm_han_counts_add_run(struct hm_han_counts *counts, struct hm_str run, uint64_t count,

@@ -19,6 +19,7 @@ struct hm_merge_options {
     uint32_t max_piece_chars; /* 0: 16 */
     /* Pieces of any script; with score_zero those of any type and length too, as normal ones: what
        the published merge scripts do. */
+    bool han_marks; /* of Han pieces also those that hold Chinese punctuation */
     bool any_script;
 };
 

@@ -43,13 +43,13 @@ def han_runs(text, known={}):
         yield run
 
 
-def train(runs, merges, longest=LONGEST):
+def train(runs, merges, longest=LONGEST, **settings):
     """The library's merges in order, and the characters; runs is a Counter, given to it as counted text."""
     characters = len(set("".join(runs)))
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "runs.tsv"
         path.write_text("".join(f"{run}\t{n}\n" for run, n in sorted(runs.items())), encoding="utf-8")
-        pieces = learn(3 + characters + merges, longest, input=str(path), input_format="tsv")
+        pieces = learn(3 + characters + merges, longest, input=str(path), input_format="tsv", **settings)
     assert len(pieces) == merges + characters and all(len(p) > 1 for p in pieces[:merges])
     return pieces[:merges], pieces[merges:]
 
@@ -59,8 +59,9 @@ def learn(vocab_size, longest, **input):
     blob = io.BytesIO()
     spm.SentencePieceTrainer.train(
         model_writer=blob, model_type="bpe", vocab_size=vocab_size, character_coverage=1.0, normalization_rule_name="identity",
-        remove_extra_whitespaces=False, add_dummy_prefix=False, split_by_unicode_script=True, split_digits=True, byte_fallback=False,
-        max_sentencepiece_length=longest, max_sentence_length=1 << 20, num_threads=1, minloglevel=2, **input)
+        remove_extra_whitespaces=False, add_dummy_prefix=False, split_digits=True, byte_fallback=False,
+        max_sentencepiece_length=longest, max_sentence_length=1 << 20, num_threads=1, minloglevel=2,
+        **{"split_by_unicode_script": True, **input})
     sp = spm.SentencePieceProcessor(model_proto=blob.getvalue())
     return [sp.id_to_piece(i) for i in range(3, len(sp))]
 

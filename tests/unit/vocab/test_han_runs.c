@@ -8,6 +8,7 @@
 #include <signal.h>
 
 #include "../../../vocab/bpe_internal.h"
+#include "../../../vocab/han_store.h"
 #include "hanmix/base/parallel.h"
 
 static void test_table(void **state)
@@ -47,6 +48,55 @@ static uint64_t count_of(const struct hm_han_counts *counts, const char *text)
         sum += strcmp(utf8, text) == 0 ? run.count : 0;
     }
     return sum;
+}
+
+/* Chinese punctuation joins runs where it is asked for; quotes and dashes, which other text has, do
+ * not. */
+static void test_marks(void **state)
+{
+    struct hm_han_counts *counts = NULL;
+    struct hm_error err = { 0 };
+
+    (void)state;
+    assert_ok(hm_han_counts_new(&counts, &err), err);
+    hm_han_counts_take_marks(counts);
+    assert_ok(hm_han_counts_add(counts, hm_str_of("中国，（人）abc。\"国“人”"), &err), err);
+    assert_ok(hm_han_counts_add_run(counts, hm_str_of("《中》"), 2, &err), err);
+    assert_fails(hm_han_counts_add_run(counts, hm_str_of("中“"), 2, &err), HM_ERR_FORMAT,
+                 "byte 3 begins no character", err);
+    assert_int_equal(count_of(counts, "中国，（人）"), 1);
+    assert_int_equal(count_of(counts, "。"), 1);
+    assert_int_equal(count_of(counts, "国"), 1);
+    assert_int_equal(count_of(counts, "人"), 1);
+    assert_int_equal(count_of(counts, "《中》"), 2);
+    struct hm_han_totals totals = hm_han_counts_totals(counts);
+    assert_int_equal(totals.han_characters, 3 + 2 + 2);
+    assert_int_equal(totals.characters, 6 + 3 + 1 + 1 + 1 + 3 + 6);
+    hm_han_counts_free(counts);
+}
+
+/* Every character of runs has an index of its own, dense from 1, and comes back from it. */
+static void test_indices(void **state)
+{
+    uint32_t n = 0, index = 0;
+
+    (void)state;
+    for (uint32_t code = 0; code < 0x110000; code++) {
+        bool is = hm_is_han_class(code) || hm_is_han_mark(code);
+        index = hm_han_index(code);
+        assert_int_equal(index != 0, is);
+        if (is)
+            assert_int_equal(hm_han_code(index), code);
+        n += is;
+    }
+    for (index = 1; index <= n; index++)
+        assert_int_equal(hm_han_index(hm_han_code(index)), index);
+    assert_int_equal(hm_han_code(0), 0);
+    assert_int_equal(hm_han_code(n + 1), 0);
+    assert_true(n < HM_HAN_INDICES);
+    assert_false(hm_is_han_class(0xff0c));
+    assert_true(hm_is_han_mark(0xff0c));
+    assert_false(hm_is_han_mark(0x201c));
 }
 
 static void test_cutting(void **state)
@@ -248,7 +298,8 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),         cmocka_unit_test(test_cutting),
+        cmocka_unit_test(test_table),         cmocka_unit_test(test_marks),
+        cmocka_unit_test(test_indices),       cmocka_unit_test(test_cutting),
         cmocka_unit_test(test_growth),        cmocka_unit_test(test_read),
         cmocka_unit_test(test_read_failures), cmocka_unit_test(test_limit),
         cmocka_unit_test(test_out_of_memory),

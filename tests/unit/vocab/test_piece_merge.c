@@ -83,6 +83,23 @@ static void test_filter(void **state)
     hm_merge_result_release(NULL);
 }
 
+static void test_punctuation(void **state)
+{
+    static const char *const extra[] = { "人民", "。”", "民，", "人民，", "，人", "人、",
+                                         "民”",  "人",  "民",   "，",     "、",   NULL };
+    static const char *const added[] = { "人民", "民，", "人民，", "，人", "人", "民", NULL };
+    struct hm_merge_result result = { 0 };
+
+    (void)state;
+    merge(extra, &(struct hm_merge_options){ .han_marks = true }, &result);
+    assert_added(&result, added);
+    assert_string_equal(reason_of(&result, "。”"), "holds a character outside the Han script");
+    assert_string_equal(reason_of(&result, "民”"), "holds a character outside the Han script");
+    assert_string_equal(reason_of(&result, "、"), "holds no ideograph");
+    assert_string_equal(reason_of(&result, "人、"), "holds a character that is no piece");
+    hm_merge_result_release(&result);
+}
+
 static void test_limits_of_length(void **state)
 {
     static const char *const extra[] = { "人人", "人人人", "人人人人", "人", NULL };
@@ -335,11 +352,11 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filter),           cmocka_unit_test(test_limits_of_length),
-        cmocka_unit_test(test_unreachable),      cmocka_unit_test(test_order_of_scores),
-        cmocka_unit_test(test_published_recipe), cmocka_unit_test(test_nothing_to_add),
-        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_real_base),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_filter),           cmocka_unit_test(test_punctuation),
+        cmocka_unit_test(test_limits_of_length), cmocka_unit_test(test_unreachable),
+        cmocka_unit_test(test_order_of_scores),  cmocka_unit_test(test_published_recipe),
+        cmocka_unit_test(test_nothing_to_add),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_real_base),        cmocka_unit_test(test_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
