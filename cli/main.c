@@ -50,7 +50,7 @@ const struct hm_verb hm_verbs[] = {
       "example: hanmix inspect runs/quickstart/nf4 --tensors\n", hm_cmd_inspect },
     { "encode", "turn lines of text into lines of token ids",
       "encode --tokenizer FILE [--pieces] [--bos] < TEXT",
-      "FILE is a .model file, a tokenizer.json of byte-level BPE, or a folder with one of them; "
+      "FILE is a .model file, a tokenizer.json, or a folder with one of them; "
       "--pieces prints pieces instead of ids.\n",
       hm_cmd_encode },
     { "decode", "turn lines of token ids into lines of text", "decode --tokenizer FILE < IDS", "",

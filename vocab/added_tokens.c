@@ -84,6 +84,11 @@ static int tokens_read(const json_t *value, const char *what, struct hm_added_to
         if (tokens->token[tokens->count - 1].len == 0) /* matches nothing */
             hm_free(tokens->token[--tokens->count].content);
     }
+    return hm_added_tokens_index(tokens, what, err);
+}
+
+int hm_added_tokens_index(struct hm_added_tokens *tokens, const char *what, struct hm_error *err)
+{
     qsort(tokens->token, tokens->count, sizeof(*tokens->token), token_order);
     HM_TRY(tokens_check(tokens, what, err));
     for (int normalized = 0; normalized < 2; normalized++) {

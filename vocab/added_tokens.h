@@ -23,6 +23,8 @@ struct hm_added_tokens {
 /* value: "added_tokens" of `what`; absent is none. */
 int hm_added_tokens_make(const json_t *value, const char *what, struct hm_added_tokens *ret_tokens,
                          struct hm_error *err);
+/* Orders them anew, after contents changed. */
+int hm_added_tokens_index(struct hm_added_tokens *tokens, const char *what, struct hm_error *err);
 void hm_added_tokens_release(struct hm_added_tokens *tokens);
 /* Cut text at the tokens that are (not) looked for in normalised text; gap is called for what lies
  * between, token for each. */

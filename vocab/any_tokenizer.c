@@ -9,6 +9,8 @@
 #include "hanmix/vocab/any_tokenizer.h"
 #include "hanmix/vocab/bpe_train.h"
 #include "hf_tokenizer.h"
+#include "json_parts.h"
+#include "spm_json.h"
 
 /* Whole characters of text and Han characters among them; bytes of parts of characters are passed
  * over. */
@@ -94,12 +96,12 @@ static struct hm_token_facts facts_of_token(struct hm_str text, bool special)
     return facts;
 }
 
-static int open_hf(const char *path, struct hm_any_tokenizer *tokenizer, struct hm_error *err)
+static int take_hf(const json_t *root, const char *path, struct hm_any_tokenizer *tokenizer,
+                   struct hm_error *err)
 {
     bool special = false;
 
-    HM_TRY(hm_file_size(path, &tokenizer->json_bytes, err));
-    HM_TRY(hm_hf_tokenizer_open(path, &tokenizer->hf, err));
+    HM_TRY(hm_hf_tokenizer_read(root, path, &tokenizer->hf, err));
     tokenizer->count = tokenizer->hf->count;
     tokenizer->kind = "byte-level BPE";
     tokenizer->facts = hm_calloc(HM_MEM_VOCAB, tokenizer->count, sizeof(*tokenizer->facts));
@@ -112,6 +114,18 @@ static int open_hf(const char *path, struct hm_any_tokenizer *tokenizer, struct 
     return HM_OK;
 }
 
+static int open_json(const char *path, struct hm_any_tokenizer *tokenizer, struct hm_error *err)
+{
+    json_t *root = NULL;
+
+    HM_TRY(hm_file_size(path, &tokenizer->json_bytes, err));
+    HM_TRY(hm_json_load(path, HM_TOKENIZER_JSON_MAX_BYTES, &root, err));
+    bool spm = hm_spm_json_is(root);
+    int status = spm ? (int)HM_OK : take_hf(root, path, tokenizer, err);
+    json_decref(root);
+    return spm ? open_spm(path, tokenizer, err) : status;
+}
+
 /* By the name of the file, or what the folder holds. */
 static int open_either(const char *path, struct hm_any_tokenizer *tokenizer, struct hm_error *err)
 {
@@ -120,12 +134,12 @@ static int open_either(const char *path, struct hm_any_tokenizer *tokenizer, str
     int status;
 
     if (!hm_path_is_dir(path))
-        return hm_text_ends(path, ".json") ? open_hf(path, tokenizer, err)
+        return hm_text_ends(path, ".json") ? open_json(path, tokenizer, err)
                                            : open_spm(path, tokenizer, err);
     HM_TRY(hm_dir_holds(path, "tokenizer.model", &has_model, err));
     HM_TRY(hm_path_join(&json, path, "tokenizer.json", err));
     status = has_model || !hm_path_exists(json) ? open_spm(path, tokenizer, err)
-                                                : open_hf(json, tokenizer, err);
+                                                : open_json(json, tokenizer, err);
     hm_free(json);
     return status;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "hanmix/base/hash.h"
+#include "json_parts.h"
 #include "segment_merge.h"
 
 #define MAX_TOKENS   (1u << 22)
@@ -201,36 +202,21 @@ static int tokens_read(const json_t *vocab, const char *what, struct hm_byte_bpe
     return status;
 }
 
-/* The two halves of a merge, as "a b" or ["a", "b"], and what they make, as ids. */
+/* The two halves of a merge, and what they make, as ids. */
 static int merge_read(const json_t *vocab, const json_t *merge, const char *what, size_t rank,
                       struct hm_buf *joined, int32_t half[3], struct hm_error *err)
 {
-    const char *part[2] = { NULL, NULL };
-    size_t len[2] = { 0, 0 };
-    const char *space = NULL;
+    struct hm_str part[2] = { { NULL, 0 }, { NULL, 0 } };
 
-    if (json_is_string(merge)) {
-        part[0] = json_string_value(merge);
-        space = strchr(part[0], ' ');
-    }
-    if (space && !strchr(space + 1, ' ')) {
-        part[1] = space + 1;
-        len[0] = (size_t)(space - part[0]), len[1] = strlen(part[1]);
-    } else if (json_is_array(merge) && json_array_size(merge) == 2) {
-        for (size_t i = 0; i < 2; i++) {
-            part[i] = json_string_value(json_array_get(merge, i));
-            len[i] = part[i] ? strlen(part[i]) : 0;
-        }
-    }
-    if (len[0] == 0 || len[1] == 0)
+    if (!hm_json_merge_halves(merge, part))
         return hm_fail(err, HM_ERR_FORMAT, "'%s': merge %zu is neither \"a b\" nor [\"a\", \"b\"]",
                        what, rank);
     for (size_t i = 0; i < 3; i++) {
         hm_buf_clear(joined);
-        HM_TRY(hm_buf_append(joined, part[i == 1], i == 1 ? len[1] : len[0], err));
+        HM_TRY(hm_buf_append(joined, part[i == 1].ptr, part[i == 1].len, err));
         if (i == 2)
-            HM_TRY(hm_buf_append(joined, part[1], len[1], err));
-        const json_t *id = json_object_get(vocab, joined->ptr);
+            HM_TRY(hm_buf_append(joined, part[1].ptr, part[1].len, err));
+        const json_t *id = json_object_getn(vocab, joined->ptr, joined->len);
         if (!id)
             return hm_fail(err, HM_ERR_FORMAT, "'%s': merge %zu needs '%.80s', which is no token",
                            what, rank, joined->ptr);

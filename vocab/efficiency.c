@@ -191,7 +191,8 @@ static int ids_verify(const struct measure *measure, const struct hm_any_tokeniz
 {
     uint64_t every = measure->all.options->verify;
 
-    if (every == 0 || document->number % every != 0 || !tokenizer->spm)
+    if (every == 0 || document->number % every != 0 || !tokenizer->spm ||
+        tokenizer->spm->model.by_merges)
         return HM_OK;
     int status = hm_tokenizer_verify(tokenizer->spm, text_of(measure, document), worker->ids.id,
                                      worker->ids.count, &worker->err);

@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "hanmix/base/file.h"
+#include "json_parts.h"
 #include "unicode_nfc.h"
 
-#define MAX_FILE_BYTES   (256u << 20)
 #define NORMALIZER_DEPTH 8
 
 struct encoding { /* one call of encode */
@@ -113,37 +113,6 @@ struct hm_str hm_hf_tokenizer_text(const struct hm_hf_tokenizer *tokenizer, size
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-static int refuse(const char *what, const char *component, struct hm_error *err)
-{
-    return hm_fail(
-        err, HM_ERR_FORMAT,
-        "'%s': %s cannot be read exactly; byte-level BPE with no normalizer or NFC can, and "
-        "SentencePiece's tokenizer.model",
-        what, component);
-}
-
-static bool is_set(const json_t *value)
-{
-    return value && !json_is_null(value) && !json_is_false(value) &&
-           !(json_is_string(value) && json_string_length(value) == 0) &&
-           !(json_is_number(value) && json_number_value(value) == 0);
-}
-
-static int model_check(const json_t *model, const char *what, struct hm_error *err)
-{
-    static const char *const unknown[] = { "dropout", "continuing_subword_prefix",
-                                           "end_of_word_suffix" };
-    const char *type = "BPE"; /* files of old do not say */
-
-    HM_TRY(hm_json_text_opt(model, "type", what, &type, err));
-    if (strcmp(type, "BPE") != 0)
-        return refuse(what, "a model of another type than BPE", err);
-    for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++)
-        if (is_set(json_object_get(model, unknown[i])))
-            return refuse(what, unknown[i], err);
-    return HM_OK;
-}
-
 /* None, form C, or a sequence of these, as DeepSeek's empty one; an added token that the form would
  * change is left to the library. depth: of sequences that may still lie in this one. */
 static int normalizer_read(const json_t *value, const char *what, int depth, bool *ret_nfc,
@@ -151,7 +120,7 @@ static int normalizer_read(const json_t *value, const char *what, int depth, boo
 {
     const char *type = NULL;
 
-    if (!is_set(value))
+    if (!hm_json_is_set(value))
         return HM_OK;
     HM_TRY(hm_json_text(value, "type", what, &type, err));
     if (strcmp(type, "NFC") == 0) {
@@ -160,7 +129,7 @@ static int normalizer_read(const json_t *value, const char *what, int depth, boo
     }
     const json_t *list = json_object_get(value, "normalizers");
     if (strcmp(type, "Sequence") != 0 || !json_is_array(list) || depth == 0)
-        return refuse(what, "a normalizer other than NFC", err);
+        return hm_json_refuse(what, "a normalizer other than NFC", err);
     for (size_t i = 0; i < json_array_size(list); i++)
         HM_TRY(normalizer_read(json_array_get(list, i), what, depth - 1, ret_nfc, err));
     return HM_OK;
@@ -172,8 +141,8 @@ static int added_check(const struct hm_hf_tokenizer *tokenizer, const char *what
     for (size_t i = 0; tokenizer->nfc && i < tokenizer->added.count; i++) {
         const struct hm_added_token *token = &tokenizer->added.token[i];
         if (token->normalized && !hm_nfc_is_plain((struct hm_str){ token->content, token->len }))
-            return refuse(what, "a normalized added token of other characters than plain ones",
-                          err);
+            return hm_json_refuse(
+                what, "a normalized added token of other characters than plain ones", err);
     }
     return HM_OK;
 }
@@ -185,11 +154,11 @@ static int root_read(const json_t *root, const char *what, struct hm_hf_tokenize
 
     if (!json_is_object(model))
         return hm_fail(err, HM_ERR_FORMAT, "'%s' is no tokenizer.json: it has no model", what);
-    HM_TRY(model_check(model, what, err));
+    HM_TRY(hm_json_bpe_check(model, what, err));
     HM_TRY(normalizer_read(json_object_get(root, "normalizer"), what, NORMALIZER_DEPTH,
                            &tokenizer->nfc, err));
-    if (!is_set(json_object_get(root, "pre_tokenizer")))
-        return refuse(what, "a model without pre_tokenizer", err);
+    if (!hm_json_is_set(json_object_get(root, "pre_tokenizer")))
+        return hm_json_refuse(what, "a model without pre_tokenizer", err);
     HM_TRY(hm_pre_tokenizer_make(json_object_get(root, "pre_tokenizer"), what,
                                  &tokenizer->pre_tokenizer, err));
     HM_TRY(
@@ -203,28 +172,18 @@ static int root_read(const json_t *root, const char *what, struct hm_hf_tokenize
     return HM_OK;
 }
 
-static int root_open(json_t *root, const char *what, struct hm_hf_tokenizer **ret_tokenizer,
-                     struct hm_error *err)
+int hm_hf_tokenizer_read(const json_t *root, const char *what,
+                         struct hm_hf_tokenizer **ret_tokenizer, struct hm_error *err)
 {
     struct hm_hf_tokenizer *tokenizer = hm_calloc(HM_MEM_VOCAB, 1, sizeof(*tokenizer));
     int status =
         tokenizer ? root_read(root, what, tokenizer, err) : hm_fail_nomem(err, "for '%s'", what);
 
-    json_decref(root);
     if (status == HM_OK)
         *ret_tokenizer = tokenizer;
     else
         hm_hf_tokenizer_free(tokenizer);
     return status;
-}
-
-int hm_hf_tokenizer_open(const char *path, struct hm_hf_tokenizer **ret_tokenizer,
-                         struct hm_error *err)
-{
-    json_t *root = NULL;
-
-    HM_TRY(hm_json_load(path, MAX_FILE_BYTES, &root, err));
-    return root_open(root, path, ret_tokenizer, err);
 }
 
 int hm_hf_tokenizer_parse(struct hm_str text, const char *what,
@@ -233,7 +192,9 @@ int hm_hf_tokenizer_parse(struct hm_str text, const char *what,
     json_t *root = NULL;
 
     HM_TRY(hm_json_parse(text, what, &root, err));
-    return root_open(root, what, ret_tokenizer, err);
+    int status = hm_hf_tokenizer_read(root, what, ret_tokenizer, err);
+    json_decref(root);
+    return status;
 }
 
 void hm_hf_tokenizer_free(struct hm_hf_tokenizer *tokenizer)

@@ -19,9 +19,9 @@ struct hm_hf_tokenizer {
     size_t count; /* largest id, of added tokens too, + 1 */
 };
 
-int hm_hf_tokenizer_open(const char *path, struct hm_hf_tokenizer **ret_tokenizer,
-                         struct hm_error *err);
-/* `what` names the text in errors. */
+/* `what` names the file in errors. */
+int hm_hf_tokenizer_read(const json_t *root, const char *what,
+                         struct hm_hf_tokenizer **ret_tokenizer, struct hm_error *err);
 int hm_hf_tokenizer_parse(struct hm_str text, const char *what,
                           struct hm_hf_tokenizer **ret_tokenizer, struct hm_error *err);
 void hm_hf_tokenizer_free(struct hm_hf_tokenizer *tokenizer);

@@ -8,6 +8,7 @@
 
 #include "hanmix/vocab/bpe_train.h"
 #include "lint_internal.h"
+#include "text_before.h"
 
 #define SHOWN(text) (int)((text).len < 100 ? (text).len : 100), (text).ptr
 
@@ -16,6 +17,7 @@ static int rule_prefix(struct lint_run *run, struct hm_error *err)
     const struct hm_spm_model *old = run->old_model;
     const struct hm_spm_model *new = run->new_model;
     struct hm_lints *lints = &run->lints;
+    bool by_merges = old->by_merges || new->by_merges; /* their scores are made, see rule_merges */
 
     if (new->count < old->count)
         HM_TRY(hm_lint_add(lints, HM_LINT_PREFIX, hm_str_of(""), -1, err,
@@ -29,12 +31,52 @@ static int rule_prefix(struct lint_run *run, struct hm_error *err)
                                "id %zu is '%.*s' in the new vocabulary: its embedding row would "
                                "stand for another piece",
                                i, SHOWN(b->text)));
-        else if (a->score != b->score || a->type != b->type)
+        else if ((a->score != b->score && !by_merges) || a->type != b->type)
             HM_TRY(hm_lint_add(lints, HM_LINT_PREFIX, a->text, (int32_t)i, err,
                                "score or type of id %zu changed (score %g to %g, type %d to %d)", i,
                                (double)a->score, (double)b->score, (int)a->type, (int)b->type));
     }
     return HM_OK;
+}
+
+/* The next merge of old pieces alone, from *at on; NULL at the end. */
+static const struct hm_spm_merge *old_merge_next(const struct hm_spm_model *model, size_t count,
+                                                 size_t *at)
+{
+    while (*at < model->n_merges) {
+        const struct hm_spm_merge *merge = &model->merge[(*at)++];
+        if ((size_t)merge->left < count && (size_t)merge->right < count &&
+            (size_t)merge->result < count)
+            return merge;
+    }
+    return NULL;
+}
+
+/* Lists of merges: what merges old pieces is the same, in the same order. */
+static int rule_merges(struct lint_run *run, struct hm_error *err)
+{
+    size_t count = run->old_model->count;
+    size_t old_at = 0, new_at = 0;
+
+    while (run->old_model->by_merges && run->new_model->by_merges) {
+        const struct hm_spm_merge *a = old_merge_next(run->old_model, count, &old_at);
+        const struct hm_spm_merge *b = old_merge_next(run->new_model, count, &new_at);
+        if (!a && !b)
+            break;
+        if (a && b && a->left == b->left && a->right == b->right)
+            continue;
+        int32_t id = a ? a->result : b->result;
+        return hm_lint_add(&run->lints, HM_LINT_PREFIX, run->new_model->piece[id].text, id, err,
+                           "merge %zu of the old pieces is another one in the new vocabulary: what "
+                           "merges old pieces must keep its order",
+                           a ? old_at - 1 : old_at);
+    }
+    return HM_OK;
+}
+
+static enum hm_metaspace metaspace_of(const struct hm_spm_model *model)
+{
+    return model->before ? model->before->metaspace : HM_METASPACE_NONE;
 }
 
 static int rule_settings(struct lint_run *run, struct hm_error *err)
@@ -47,7 +89,7 @@ static int rule_settings(struct lint_run *run, struct hm_error *err)
         what = "the kind of model";
     else if (a->byte_fallback != b->byte_fallback)
         what = "byte fallback";
-    else if (a->add_dummy_prefix != b->add_dummy_prefix)
+    else if (a->add_dummy_prefix != b->add_dummy_prefix || metaspace_of(a) != metaspace_of(b))
         what = "the dummy prefix";
     else if (a->remove_extra_whitespaces != b->remove_extra_whitespaces ||
              a->escape_whitespaces != b->escape_whitespaces ||
@@ -259,6 +301,7 @@ static int rule_mixed(struct lint_run *run, struct hm_error *err)
 int hm_lint_pieces(struct lint_run *run, struct hm_error *err)
 {
     HM_TRY(rule_prefix(run, err));
+    HM_TRY(rule_merges(run, err));
     HM_TRY(rule_settings(run, err));
     HM_TRY(rule_normaliser(run, err));
     HM_TRY(rule_type(run, err));

@@ -70,7 +70,7 @@ const char *hm_piece_encoder_obstacle(const struct hm_spm_model *model)
         enum hm_piece_type type = model->piece[i].type;
         if (type == HM_PIECE_UNUSED)
             return "the model has unused pieces";
-        if (type == HM_PIECE_USER && !user_piece_fits(model->piece[i].text))
+        if (type == HM_PIECE_USER && !model->by_merges && !user_piece_fits(model->piece[i].text))
             return "a user-defined piece holds a space or U+FFFD";
         if (type != HM_PIECE_NORMAL && type != HM_PIECE_USER &&
             hm_utf8_count(model->piece[i].text) == 1)
@@ -138,7 +138,8 @@ int hm_piece_encoder_make(const struct hm_spm_model *model, const struct hm_span
     for (size_t i = 0; i < model->count; i++)
         if (model->piece[i].type == HM_PIECE_BYTE)
             encoder->byte_id[hm_spm_byte_of(model->piece[i].text)] = (int32_t)i;
-    int status = hm_user_pieces_make(model, &encoder->user, err);
+    /* added tokens of a tokenizer.json are cut out before (text_before.h) */
+    int status = model->by_merges ? (int)HM_OK : hm_user_pieces_make(model, &encoder->user, err);
     if (status == HM_OK)
         status = hm_piece_table_make(model, &encoder->table, err);
     if (status == HM_OK)

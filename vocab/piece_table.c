@@ -84,7 +84,7 @@ static void put_pair(struct hm_piece_table *table, int32_t left, int32_t right, 
     uint64_t key = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) + 1;
     size_t place = hm_piece_table_place(table, key);
 
-    while (table->slot[place].key != 0)
+    while (table->slot[place].key != 0 && table->slot[place].key != key)
         place = (place + 1) & table->mask;
     table->slot[place] = (struct hm_pair_slot){ key, result, rank };
 }
@@ -136,11 +136,36 @@ static uint32_t rank_of(const float *score, size_t count, float wanted)
     return (uint32_t)low;
 }
 
+static int make_slots(struct hm_piece_table *table, size_t pairs, struct hm_error *err)
+{
+    size_t slots = 64;
+
+    table->shift = 64 - 6;
+    while (slots < pairs + pairs / 2) {
+        slots *= 2;
+        table->shift--;
+    }
+    table->mask = slots - 1;
+    table->slot = hm_calloc(HM_MEM_VOCAB, slots, sizeof(*table->slot));
+    return table->slot ? HM_OK : fail_nomem(err);
+}
+
+/* A list of merges: the place in it is the rank. */
+static int list_pairs(const struct hm_spm_model *model, struct hm_piece_table *table,
+                      struct hm_error *err)
+{
+    HM_TRY(make_slots(table, model->n_merges, err));
+    for (size_t i = 0; i < model->n_merges; i++) {
+        const struct hm_spm_merge *merge = &model->merge[i];
+        put_pair(table, merge->left, merge->right, (uint32_t)merge->result, (uint32_t)i);
+    }
+    return HM_OK;
+}
+
 static int make_pairs(const struct hm_spm_model *model, struct hm_piece_table *table,
                       struct hm_error *err)
 {
     float *score = hm_alloc_array(HM_MEM_VOCAB, model->count, sizeof(*score));
-    size_t slots = 64;
     size_t pairs = 0;
 
     if (!score)
@@ -151,20 +176,14 @@ static int make_pairs(const struct hm_spm_model *model, struct hm_piece_table *t
             pairs += split_piece(model, table, i, 0, false);
     }
     qsort(score, model->count, sizeof(*score), descending);
-    table->shift = 64 - 6;
-    while (slots < pairs + pairs / 2) {
-        slots *= 2;
-        table->shift--;
-    }
-    table->mask = slots - 1;
-    table->slot = hm_calloc(HM_MEM_VOCAB, slots, sizeof(*table->slot));
-    if (table->slot)
+    int status = make_slots(table, pairs, err);
+    if (status == HM_OK)
         for (size_t i = 0; i < model->count; i++)
             if (model->piece[i].type == HM_PIECE_NORMAL)
                 split_piece(model, table, i, rank_of(score, model->count, model->piece[i].score),
                             true);
     hm_free(score);
-    return table->slot ? HM_OK : fail_nomem(err);
+    return status;
 }
 
 int hm_piece_table_make(const struct hm_spm_model *model, struct hm_piece_table *ret_table,
@@ -174,7 +193,7 @@ int hm_piece_table_make(const struct hm_spm_model *model, struct hm_piece_table 
     int status = make_symbols(model, &table, err);
 
     if (status == HM_OK)
-        status = make_pairs(model, &table, err);
+        status = model->by_merges ? list_pairs(model, &table, err) : make_pairs(model, &table, err);
     if (status == HM_OK)
         *ret_table = table;
     else

@@ -11,6 +11,7 @@
 #include "hanmix/base/file.h"
 #include "spm.pb-c.h"
 #include "spm_private.h"
+#include "text_before.h"
 
 struct piece_index { /* open addressing, at most half full */
     char *arena;     /* the texts of all pieces, one after the other */
@@ -346,6 +347,8 @@ void hm_spm_model_release(struct hm_spm_model *model)
         hm_free(index);
     }
     hm_free(model->piece);
+    hm_free(model->merge);
+    hm_text_before_free(model->before);
     hm_buf_release(&model->bytes);
     hm_free(model->path);
     *model = (struct hm_spm_model){ 0 };

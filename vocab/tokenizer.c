@@ -9,13 +9,18 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "hanmix/base/file.h"
 #include "hanmix/vocab/tokenizer.h"
+#include "json_parts.h"
 #include "piece_encoder.h"
+#include "spm_json.h"
 #include "spm_shim.h"
+#include "text_before.h"
 
-#define PART_BYTES        2048u       /* text handed to the library at once, up to the next cut */
-#define VERIFY_BYTES      (4u << 20)  /* text verified of one document, up to the next cut */
-#define UNCUT_LIMIT_BYTES (64u << 20) /* text of a model that cannot be cut */
+#define PART_BYTES        2048u      /* text handed to the library at once, up to the next cut */
+#define VERIFY_BYTES      (4u << 20) /* text verified of one document, up to the next cut */
+#define PART_STREAM       ((uint64_t)1 << 44) /* keys of parts of a text lie so far apart */
+#define UNCUT_LIMIT_BYTES (64u << 20)         /* text of a model that cannot be cut */
 
 struct size_of_token {
     uint16_t bytes, chars;
@@ -125,11 +130,50 @@ const char *hm_tokenizer_obstacle(const struct hm_spm_model *model)
     return hm_piece_encoder_obstacle(model);
 }
 
+static int load_json(const char *path, struct hm_spm_model *ret_model, struct hm_error *err)
+{
+    struct hm_spm_model model = { 0 };
+    struct hm_buf bytes = { 0 };
+    json_t *root = NULL;
+    int status = hm_file_read(path, HM_TOKENIZER_JSON_MAX_BYTES, &bytes, err);
+    struct hm_str text = { bytes.ptr, bytes.len };
+
+    if (status == HM_OK)
+        status = hm_json_parse(text, path, &root, err);
+    if (status == HM_OK)
+        status = hm_spm_json_read(root, path, text, &model, err);
+    json_decref(root);
+    hm_buf_release(&bytes);
+    if (status == HM_OK)
+        status = hm_format(&model.path, err, "%s", path);
+    if (status == HM_OK)
+        *ret_model = model;
+    else
+        hm_spm_model_release(&model);
+    return status;
+}
+
+int hm_tokenizer_model_load(const char *path, struct hm_spm_model *ret_model, struct hm_error *err)
+{
+    char *json = NULL;
+    bool has_model = false;
+
+    if (!hm_path_is_dir(path))
+        return hm_text_ends(path, ".json") ? load_json(path, ret_model, err)
+                                           : hm_spm_model_load(path, ret_model, err);
+    HM_TRY(hm_dir_holds(path, "tokenizer.model", &has_model, err));
+    HM_TRY(hm_path_join(&json, path, "tokenizer.json", err));
+    int status = has_model || !hm_path_exists(json) ? hm_spm_model_load(path, ret_model, err)
+                                                    : load_json(json, ret_model, err);
+    hm_free(json);
+    return status;
+}
+
 int hm_tokenizer_open(const char *path, struct hm_tokenizer **ret_tokenizer, struct hm_error *err)
 {
     struct hm_spm_model model = { 0 };
 
-    HM_TRY(hm_spm_model_load(path, &model, err));
+    HM_TRY(hm_tokenizer_model_load(path, &model, err));
     return open_model(&model, path, ret_tokenizer, err);
 }
 
@@ -209,11 +253,56 @@ static int encode_by_library(const struct hm_tokenizer *tokenizer, bool bare, st
     return status;
 }
 
+/* --- text of a tokenizer.json: parts between added tokens --------------------------------------
+ */
+
+struct parts { /* one call of encode */
+    const struct hm_piece_encoder *encoder;
+    struct hm_ids *ids;
+    double rate; /* of BPE-dropout; 0: none */
+    struct hm_rng_key key;
+};
+
+static int part_encode(void *context, bool prefix, struct hm_str text, struct hm_error *err)
+{
+    struct parts *parts = context;
+
+    if (parts->rate == 0)
+        return hm_piece_encoder_encode(parts->encoder, prefix, text, parts->ids, err);
+    parts->key.stream += PART_STREAM;
+    return hm_piece_encoder_dropout(parts->encoder, prefix, text, parts->rate, parts->key,
+                                    parts->ids, err);
+}
+
+static int token_put(void *context, int32_t id, struct hm_error *err)
+{
+    const struct parts *parts = context;
+
+    return hm_ids_append(parts->ids, &id, 1, err);
+}
+
+static int encode_json(const struct hm_tokenizer *tokenizer, struct hm_str text, double rate,
+                       struct hm_rng_key key, struct hm_ids *ids, struct hm_error *err)
+{
+    const struct tokenizer_engine *engine = tokenizer->engine;
+    struct parts parts = { engine->encoder, ids, rate, key };
+    const struct hm_before_sink sink = { part_encode, token_put, &parts };
+    size_t before = ids->count;
+    int status = hm_text_before_cut(tokenizer->model.before, text, &sink, err);
+
+    if (status < 0)
+        ids->count = before;
+    return status;
+}
+
 int hm_tokenizer_encode(const struct hm_tokenizer *tokenizer, struct hm_str text,
                         struct hm_ids *ids, struct hm_error *err)
 {
     const struct tokenizer_engine *engine = tokenizer->engine;
+    const struct hm_rng_key none = { 0 };
 
+    if (tokenizer->model.before)
+        return encode_json(tokenizer, text, 0, none, ids, err);
     if (engine->encoder)
         return hm_piece_encoder_encode(engine->encoder, tokenizer->model.add_dummy_prefix, text,
                                        ids, err);
@@ -252,6 +341,12 @@ int hm_tokenizer_verify(const struct hm_tokenizer *tokenizer, struct hm_str text
     size_t at = 0;
     bool whole = !engine->cuttable || text.len <= VERIFY_BYTES;
 
+    if (tokenizer->model.by_merges)
+        return hm_fail(
+            err, HM_ERR_USAGE,
+            "set.verify: '%s' is a tokenizer.json, which libsentencepiece does not read; "
+            "leave verify out, or give the tokenizer.model",
+            tokenizer->model.path);
     if (!whole)
         text.len = hm_span_cut_find(&engine->cuts, text, VERIFY_BYTES);
     int status = hm_spm_shim_encode(engine->begin, text, &again, err);
@@ -301,6 +396,8 @@ static int encoder_dropout(void *context, struct hm_str text, double rate, struc
     const struct hm_tokenizer *tokenizer = context;
     const struct tokenizer_engine *engine = tokenizer->engine;
 
+    if (tokenizer->model.before)
+        return encode_json(tokenizer, text, rate, key, ids, err);
     return hm_piece_encoder_dropout(engine->encoder, tokenizer->model.add_dummy_prefix, text, rate,
                                     key, ids, err);
 }

@@ -9,10 +9,9 @@
 
 #include "hanmix/base/file.h"
 #include "hanmix/vocab/piece_merge.h"
+#include "json_parts.h"
 #include "merge_pairs.h"
 #include "tokenizer_files.h"
-
-#define TOKENIZER_JSON_MAX_BYTES (256u << 20)
 
 static int fail_nomem(struct hm_error *err)
 {
@@ -186,27 +185,6 @@ static int check_added(const struct hm_spm_model *model, const json_t *root, con
     return HM_OK;
 }
 
-/* The halves of a merge, "left right" or ["left", "right"]. */
-static bool merge_halves(const json_t *merge, struct hm_str half[2])
-{
-    if (json_is_string(merge)) {
-        struct hm_str text = { json_string_value(merge), json_string_length(merge) };
-        const char *space = memchr(text.ptr, ' ', text.len);
-        if (!space)
-            return false;
-        half[0] = (struct hm_str){ text.ptr, (size_t)(space - text.ptr) };
-        half[1] = (struct hm_str){ space + 1, text.len - half[0].len - 1 };
-        return true;
-    }
-    for (size_t i = 0; i < 2; i++) {
-        const json_t *text = json_array_get(merge, i);
-        if (!json_is_string(text))
-            return false;
-        half[i] = (struct hm_str){ json_string_value(text), json_string_length(text) };
-    }
-    return json_array_size(merge) == 2;
-}
-
 /* Loaders refuse a file with a merge that is not two pieces which make a third. */
 static int check_merges(const json_t *part, const char *path, struct hm_error *err)
 {
@@ -217,7 +195,7 @@ static int check_merges(const json_t *part, const char *path, struct hm_error *e
 
     for (size_t i = 0; status == HM_OK && i < json_array_size(merges); i++) {
         struct hm_str half[2] = { { NULL, 0 }, { NULL, 0 } };
-        bool good = merge_halves(json_array_get(merges, i), half);
+        bool good = hm_json_merge_halves(json_array_get(merges, i), half);
         hm_buf_clear(&joined);
         for (size_t k = 0; status == HM_OK && good && k < 2; k++) {
             good = json_object_getn(vocab, half[k].ptr, half[k].len) != NULL;
@@ -265,7 +243,7 @@ static int load_base(const struct hm_spm_model *model, const char *path, json_t 
     json_t *value;
     size_t pieces = 0;
 
-    HM_TRY(hm_json_load(path, TOKENIZER_JSON_MAX_BYTES, &root, err));
+    HM_TRY(hm_json_load(path, HM_TOKENIZER_JSON_MAX_BYTES, &root, err));
     json_t *part = json_object_get(root, "model");
     json_t *vocab = json_object_get(part, "vocab");
     int status = hm_json_text_opt(part, "type", path, &type, err);

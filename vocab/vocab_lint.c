@@ -130,6 +130,7 @@ int hm_vocab_lint(const struct hm_tokenizer *old_tokenizer,
     /* A normaliser could make a Han character of another one. */
     run.lints.proved = of_rule[HM_LINT_HAN] == 0 && of_rule[HM_LINT_PREFIX] == 0 &&
                        of_rule[HM_LINT_SETTINGS] == 0 && run.new_model->kind == HM_SPM_BPE &&
+                       run.old_model->by_merges == run.new_model->by_merges &&
                        !run.new_model->has_charsmap && !run.old_model->has_charsmap;
     *ret_lints = run.lints;
     return HM_OK;

@@ -77,6 +77,7 @@ static const struct hm_input inputs[] = {
     { .name = "tokenizer",
       .type = HM_INPUT_TOKENIZER,
       .required = true,
+      .json = true,
       .help = "tokenizer of the model to train" },
 };
 
@@ -151,6 +152,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     HM_TRY(hm_stage_text_bytes(run, "text", &text, err));
     HM_TRY(hm_stage_vocab_size(run, "tokenizer", &pieces, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", pieces * STAGE_PIECE_BYTES, err));
+    HM_TRY(hm_stage_json_plan(run, "tokenizer", ret_plan, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
     if (config->shuffle) {
         uint64_t held = BYTES_PER_TEXT_BYTE * text;

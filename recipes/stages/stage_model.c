@@ -5,9 +5,10 @@
 #include "stage_model.h"
 
 #include "hanmix/base/alloc.h"
+#include "hanmix/base/file.h"
 #include "hanmix/checkpoint/checkpoint.h"
 #include "hanmix/model/model.h"
-#include "hanmix/vocab/spm_model.h"
+#include "hanmix/vocab/tokenizer.h"
 #include "stage_util.h"
 
 #define CONFIG_MAX_BYTES (4u << 20)
@@ -106,10 +107,47 @@ static int pieces_of(const char *path, uint64_t *ret_pieces, struct hm_error *er
 {
     struct hm_spm_model model = { 0 };
 
-    HM_TRY(hm_spm_model_load(path, &model, err));
+    HM_TRY(hm_tokenizer_model_load(path, &model, err));
     *ret_pieces = model.count;
     hm_spm_model_release(&model);
     return HM_OK;
+}
+
+/* Of the tokenizer.json that stands for a tokenizer; 0 for a tokenizer.model. */
+static int json_bytes_of(const char *path, uint64_t *ret_bytes, struct hm_error *err)
+{
+    bool has_model = false, has_json = false;
+    char *json = NULL;
+
+    *ret_bytes = 0;
+    if (!hm_path_is_dir(path))
+        return hm_text_ends(path, ".json") ? hm_file_size(path, ret_bytes, err) : (int)HM_OK;
+    HM_TRY(hm_dir_holds(path, "tokenizer.model", &has_model, err));
+    HM_TRY(hm_dir_holds(path, "tokenizer.json", &has_json, err));
+    if (has_model || !has_json)
+        return HM_OK;
+    HM_TRY(hm_path_join(&json, path, "tokenizer.json", err));
+    int status = hm_file_size(json, ret_bytes, err);
+    hm_free(json);
+    return status;
+}
+
+int hm_stage_json_plan(const struct hm_stage_run *run, const char *name, struct hm_stage_plan *plan,
+                       struct hm_error *err)
+{
+    const struct hm_input_value *input = hm_stage_input(run, name);
+    uint64_t total = 0;
+
+    for (size_t i = 0; input && i < input->n_sets; i++) {
+        const struct hm_input_set *set = &input->set[i];
+        for (size_t f = 0; !set->pending && f < set->n_paths; f++) {
+            uint64_t bytes = 0;
+            HM_TRY(json_bytes_of(set->path[f], &bytes, err));
+            total += bytes;
+        }
+    }
+    return total ? hm_stage_plan_memory(plan, "tokenizer.json", STAGE_JSON_PER_BYTE * total, err)
+                 : (int)HM_OK;
 }
 
 int hm_stage_vocab_size(const struct hm_stage_run *run, const char *name, uint64_t *ret_size,

@@ -34,6 +34,9 @@ int hm_stage_model_foretell(struct hm_stage_plan *plan, const struct stage_model
 /* Pieces of all tokenizers of an input, or what earlier plans foretold; 0 when unknown. */
 int hm_stage_vocab_size(const struct hm_stage_run *run, const char *name, uint64_t *ret_size,
                         struct hm_error *err);
+/* What reading a tokenizer.json takes, of an input that allows one. */
+int hm_stage_json_plan(const struct hm_stage_run *run, const char *name, struct hm_stage_plan *plan,
+                       struct hm_error *err);
 /* A number an earlier plan foretold about a pending input; keeps *ret when there is none. */
 void hm_stage_fact_u64(const struct hm_stage_run *run, const char *name, const char *fact,
                        uint64_t *ret);

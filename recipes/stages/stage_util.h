@@ -19,7 +19,8 @@
 #define STAGE_TEXT_BYTES (16ull << 20)
 
 /* A loaded tokenizer, a piece. */
-#define STAGE_PIECE_BYTES 512ull
+#define STAGE_PIECE_BYTES   512ull
+#define STAGE_JSON_PER_BYTE 24ull /* a tree of JSON while it is read */
 
 #define COUNT_OF(table) (sizeof(table) / sizeof((table)[0]))
 

@@ -38,8 +38,16 @@ static const struct hm_field fields[] = {
     STAGE_VERIFY_FIELD(struct config),
 };
 static const struct hm_input inputs[] = {
-    { .name = "old", .type = HM_INPUT_TOKENIZER, .required = true, .help = "tokenizer before" },
-    { .name = "new", .type = HM_INPUT_TOKENIZER, .required = true, .help = "tokenizer after" },
+    { .name = "old",
+      .type = HM_INPUT_TOKENIZER,
+      .required = true,
+      .json = true,
+      .help = "tokenizer before" },
+    { .name = "new",
+      .type = HM_INPUT_TOKENIZER,
+      .required = true,
+      .json = true,
+      .help = "tokenizer after" },
     { .name = "extra",
       .type = HM_INPUT_TOKENIZER,
       .help = "the model that new pieces were taken from: its normaliser is compared too" },
@@ -272,6 +280,8 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     hm_lints_release(&lints);
     HM_TRY(r);
     HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", STAGE_PIECE_BYTES * (before + after), err));
+    HM_TRY(hm_stage_json_plan(run, "old", ret_plan, err));
+    HM_TRY(hm_stage_json_plan(run, "new", ret_plan, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "findings", FINDING_BYTES * after, err));
     ret_plan->disk_bytes = (64 << 10) + DISK_PIECE_BYTES * after;

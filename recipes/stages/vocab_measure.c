@@ -10,8 +10,7 @@
 #include "measure_tables.h"
 #include "stage_model.h"
 
-#define CONTEXT_MAX   1000000000
-#define JSON_PER_BYTE 24 /* a tree of JSON while it is read */
+#define CONTEXT_MAX 1000000000
 
 struct config {
     struct stage_text text;
@@ -52,8 +51,8 @@ static const struct hm_input inputs[] = {
       .required = true,
       .many = true,
       .json = true,
-      .help = "tokenizers to compare, SentencePiece models or byte-level BPE in a tokenizer.json; "
-              "reductions are against the first" },
+      .help = "tokenizers to compare, SentencePiece models or BPE in a tokenizer.json; reductions "
+              "are against the first" },
 };
 
 static void measured_release(struct measured *m)
@@ -255,7 +254,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     HM_TRY(tokenizers_size(run, &pieces, &json, err));
     HM_TRY(hm_stage_input_bytes(run, "text", &text, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "vocabulary", STAGE_PIECE_BYTES * pieces, err));
-    HM_TRY(hm_stage_plan_memory(ret_plan, "tokenizer.json", JSON_PER_BYTE * json, err));
+    HM_TRY(hm_stage_plan_memory(ret_plan, "tokenizer.json", STAGE_JSON_PER_BYTE * json, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "counts",
                                 pieces * sizeof(uint64_t) * (uint64_t)hm_threads(), err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));

@@ -169,7 +169,10 @@ head -c 4000 "$base/tokenizer.model" >t.model;               token " is no Sente
 cp "$base/tokenizer.model" t.model; chmod u+w t.model; spoil t.model 2000 '\377\377\377\377'; token " is no SentencePiece model"
 printf '\n\377\377\377\377\377\377\377\377\177' >t.model;    token " is no SentencePiece model"
 cat "$base/tokenizer.model" "$base/tokenizer.model" >t.model; token ": pieces 0 and 512 are the same text '<unk>'"
-refused 2 "tokenizer.json' is a tokenizer.json; what is asked for is SentencePiece's tokenizer.model" corpus.pack in.text="$zh" in.tokenizer="$base/tokenizer.json"
+refused 2 "tokenizer.json' is a tokenizer.json; what is asked for is SentencePiece's tokenizer.model" vocab.merge in.base="$base/tokenizer.json" in.extra="$base"
+printf '{"model": {"vocab": {"<unk>": 0}, "merges": [], "unk_token": "<unk>", "fuse_unk": true}}' >t.json
+refused 4 "'t.json': a model that leaves spaces as they are cannot be read exactly" corpus.pack in.text="$zh" in.tokenizer=t.json
+expect 0 "$HANMIX" stage corpus.pack in.text="$zh" in.tokenizer="$base/tokenizer.json" set.seq_len=64 --out packed.json
 refused 4 "mistral-v1-32000.model' has a vocabulary of 32000 pieces, the model embeds 512" eval.loss in.model="$base" in.text="$quick/sample.txt" in.tokenizer="$golden/tokenizers/models/mistral-v1-32000.model"
 refused 4 "fewer than the 32000 pieces of the old tokenizer" vocab.resize in.model="$base" in.old="$golden/tokenizers/models/mistral-v1-32000.model" in.new="$golden/tokenizers/models/mistral-v1-32000.model"
 refused 4 "fewer than the old one's" vocab.resize in.model="$base" in.old="$golden/tokenizers/models/mistral-v1-32000.model" in.new="$base"

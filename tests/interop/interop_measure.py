@@ -202,7 +202,8 @@ def tokenizer_json_is_refused_where_it_does_not_do(folder):
     (folder / "text.txt").write_text("a\n")
     said = refused("vocab.measure", folder / "m", 4, in_text=folder / "text.txt", in_tokenizers=folder)
     check("Whitespace cannot be read exactly" in said, said)
-    said = refused("corpus.pack", folder / "p", 2, in_text=folder / "text.txt", in_tokenizer=folder)
-    check("has no tokenizer.model in it" in said, said)
-    said = refused("vocab.check", folder / "c", 2, in_text=folder / "text.txt", in_old=BASE, in_new=folder / "tokenizer.json")
+    for name, inputs in (("corpus.pack", {"in_tokenizer": folder}), ("vocab.check", {"in_old": BASE, "in_new": folder / "tokenizer.json"})):
+        said = refused(name, folder / "p", 4, in_text=folder / "text.txt", **inputs)
+        check("a pre_tokenizer that cuts text into words cannot be read exactly" in said, said)
+    said = refused("vocab.merge", folder / "c", 2, in_base=folder / "tokenizer.json", in_extra=BASE)
     check("is a tokenizer.json" in said, said)

@@ -29,6 +29,7 @@ import interop_eval         # noqa: F401
 import interop_folders      # noqa: F401
 import interop_measure      # noqa: F401
 import interop_byte_level   # noqa: F401
+import interop_spm_json     # noqa: F401
 
 if __name__ == "__main__":
     sys.exit(harness.main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A tokenizer of any readable kind, as far as counting goes: text to ids and back, and what each id
- * holds. Training, packing and merging take SentencePiece models alone (tokenizer.h).
+ * holds. Packing, checking and merging take SentencePiece's kinds alone (tokenizer.h).
  * Thread class: encode is thread safe after open.
  */
 #ifndef HANMIX_VOCAB_ANY_TOKENIZER_H

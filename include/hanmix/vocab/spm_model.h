@@ -32,6 +32,10 @@ struct hm_piece {
     enum hm_piece_type type;
 };
 
+struct hm_spm_merge {
+    int32_t left, right, result; /* ids of normal pieces */
+};
+
 struct hm_spm_model {
     char *path;          /* NULL when made in memory */
     struct hm_buf bytes; /* the file */
@@ -46,7 +50,13 @@ struct hm_spm_model {
     /* -1 absent; found as the library does, by name and type */
     int32_t unk_id, bos_id, eos_id, pad_id;
     char sha256[HM_SHA256_HEX_BYTES];
-    void *index; /* owned: piece text -> id, and the texts */
+    /* Of a tokenizer.json, whose digest sha256 is: these merges, in this order, and no others; of a
+     * pair that stands twice the later. Else any two pieces that make a third, by its score. */
+    bool by_merges;
+    struct hm_spm_merge *merge;
+    size_t n_merges;
+    struct hm_text_before *before; /* what is done to text first; private to vocab/ */
+    void *index;                   /* owned: piece text -> id, and the texts */
 };
 
 /* path: a .model file, or a folder holding tokenizer.model. A malformed file is HM_ERR_FORMAT. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Text to ids and back with a SentencePiece model: ids equal sentencepiece's encode(text) without
- * bos and eos, malformed UTF-8 included (each bad byte is read as U+FFFD). Thread class: encode and
- * decode are thread safe after open.
+ * Text to ids and back with a SentencePiece model, or a tokenizer.json of that kind: ids equal
+ * sentencepiece's encode(text) without bos and eos, malformed UTF-8 included (each bad byte is read
+ * as U+FFFD). Thread class: encode and decode are thread safe after open.
  */
 #ifndef HANMIX_VOCAB_TOKENIZER_H
 #define HANMIX_VOCAB_TOKENIZER_H
@@ -15,6 +15,10 @@ struct hm_tokenizer {
     void *engine; /* owned, private to vocab/tokenizer.c */
 };
 
+/* As hm_spm_model_load; and a tokenizer.json of SentencePiece's kind, by its ending or in a folder
+ * without tokenizer.model. */
+int hm_tokenizer_model_load(const char *path, struct hm_spm_model *ret_model, struct hm_error *err);
+/* path: as there. */
 int hm_tokenizer_open(const char *path, struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
 int hm_tokenizer_open_bytes(struct hm_str model_bytes, const char *what,
                             struct hm_tokenizer **ret_tokenizer, struct hm_error *err);
@@ -32,7 +36,8 @@ int hm_tokenizer_decode(const struct hm_tokenizer *tokenizer, const int32_t *ids
  */
 const char *hm_tokenizer_obstacle(const struct hm_spm_model *model);
 /* Encodes text by libsentencepiece, of a text longer than 4 MB what comes before the next place
- * where it may be cut; HM_ERR_CHECK, naming the place, when that gives other ids than these. */
+ * where it may be cut; HM_ERR_CHECK, naming the place, when that gives other ids than these. Of a
+ * tokenizer.json HM_ERR_USAGE: the library does not read it. */
 int hm_tokenizer_verify(const struct hm_tokenizer *tokenizer, struct hm_str text,
                         const int32_t *ids, size_t n, struct hm_error *err);
 struct hm_text_encoder
