@@ -10,8 +10,11 @@
 #include "hanmix/base/parallel.h"
 #include "run_internal.h"
 
-/* What grows in the program besides what stages plan: stacks, library tables, the recipe itself. */
+/* What grows in the program besides what stages plan: stacks of so many threads, library tables,
+ * the recipe itself; and what each further thread takes (76 KB measured). */
 #define PROGRAM_GROWTH_BYTES (6ull << 20)
+#define GROWTH_THREADS       32
+#define THREAD_BYTES         (80ull << 10)
 
 const char *hm_decision_name(enum hm_decision decision)
 {
@@ -202,6 +205,9 @@ int hm_stage_plan_make(const struct hm_stage *stage, const struct hm_stage_run *
                        struct hm_planned_stage *planned, struct hm_error *err)
 {
     uint64_t program = hm_rss_bytes() + PROGRAM_GROWTH_BYTES;
+
+    if (run->threads > GROWTH_THREADS)
+        program += THREAD_BYTES * (uint64_t)(run->threads - GROWTH_THREADS);
 
     HM_TRY(stage->plan(run, &planned->plan, err)); /* its lines alone: set.ram counts the program */
     HM_TRY(hm_stage_plan_memory(&planned->plan, "program and libraries", program, err));

@@ -9,12 +9,15 @@ expect 0 "$HANMIX" run $tiny || finish
 for file in zh/tokenizer.model zh/pieces.tsv merged/tokenizer.json merged/added_pieces.tsv merged/dropped_pieces.tsv eff/efficiency.csv eff/efficiency.svg \
     eff/efficiency.md grown/model.safetensors grown/hanmix.json nf4/config.json pack/train.hmp pack/valid.hmp lora/adapter/adapter_model.safetensors \
     lora/metrics.jsonl out/model.safetensors out/digests.tsv out/tokenizer.model report.md index.html manifest.json; do there o/$file; done
-for stage in zh merged same eff grown nf4 pack lora out; do
+# threads take memory of their own
+expect 0 "$HANMIX" stage corpus.pack in.text="$SOURCE/examples/quickstart/text/zh.valid.jsonl.zst" in.tokenizer=o/merged set.seq_len=32 set.threads=1000 --out o/wide --quiet
+for stage in zh merged same eff grown nf4 pack lora out wide; do
     there o/$stage/stage.json o/$stage/report.json
     peak=$(sed -n 's/.*"peak_rss_bytes": \([0-9]*\).*/\1/p' o/$stage/stage.json)
     planned=$(sed -n 's/.*"planned_bytes": \([0-9]*\).*/\1/p' o/$stage/stage.json)
     [ "$SANITIZE" != none ] || [ "$planned" -ge "$peak" ] || fail "$stage: planned $planned bytes, took $peak"
 done
+rm -r o/wide
 has o/same/report.json '"differing": 0'
 has o/lora/stage.json '"kernel'
 [ "$(grep -c '"loss"' o/lora/metrics.jsonl)" -eq 40 ] || fail "not 40 steps in metrics.jsonl"
