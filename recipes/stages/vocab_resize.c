@@ -8,6 +8,9 @@
 #include "stage_model.h"
 #include "stage_util.h"
 
+/* Of a piece in a tokenizer.json that is looked at, its merges included. */
+#define COMPANION_BYTES 256ull
+
 struct config {
     int init;
     double noise, scale;
@@ -196,8 +199,9 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
         ret_plan, "tensors",
         hm_embed_resize_bytes(&model.arch, rows, (enum hm_resize_init)config->init), err);
     if (r == HM_OK)
-        r = hm_stage_plan_memory(ret_plan, "vocabulary", STAGE_PIECE_BYTES * (old_pieces + pieces),
-                                 err);
+        r = hm_stage_plan_memory(
+            ret_plan, "vocabulary",
+            STAGE_PIECE_BYTES * (old_pieces + pieces) + COMPANION_BYTES * pieces, err);
     if (r == HM_OK)
         r = hm_stage_plan_mapped(ret_plan, "weights", old_rows * row_bytes, err);
     model.old_vocab_size = old_rows;
