@@ -17,6 +17,7 @@
 #define FIXED_BYTES         (24ull << 20)
 #define BYTES_PER_TEXT_BYTE 4
 #define PIECE_BYTES         256
+#define COMMON_SINGLES      1500u         /* of which nearly all of a text is made */
 #define PAIR_BYTES          200           /* of training, its tables' growth included */
 #define SPILL_PER_TEXT_BYTE 2u            /* never seen above 1.5 */
 #define PROGRAM_BYTES       (19ull << 20) /* the program, its libraries and what grows in them */
@@ -207,10 +208,51 @@ static int fail_least(const struct hm_stage_run *run, uint64_t least, uint64_t t
                    (whole >> 20) + 1);
 }
 
-int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text *text,
-                        uint64_t pieces, struct hm_stage_plan *ret_plan, struct hm_error *err)
+/* Pieces of several characters that in.base has of Chinese; 0 while there is none to look at. */
+static int base_merges(const struct hm_stage_run *run, uint64_t *ret_count, struct hm_error *err)
 {
-    uint64_t bytes = 0;
+    const struct hm_input_value *input = hm_stage_input(run, "base");
+    struct hm_spm_model base = { 0 };
+    const char *path = NULL;
+    uint32_t code = 0;
+
+    *ret_count = 0;
+    if (!input || input->n_sets == 0 || input->set[0].pending)
+        return HM_OK;
+    HM_TRY(hm_stage_path(run, "base", &path, err));
+    HM_TRY(hm_spm_model_load(path, &base, err));
+    for (size_t i = 0; i < base.count; i++) {
+        struct hm_str text = base.piece[i].text;
+        unsigned len = hm_utf8_decode(text.ptr, text.len, &code);
+        *ret_count += len > 0 && len < text.len && hm_is_ideograph(code);
+    }
+    hm_spm_model_release(&base);
+    return HM_OK;
+}
+
+/*
+ * Merges that training comes to where it has to go on: those of the base do not count, and of few
+ * characters there are few merges (of the 100 most frequent the 900th is some 30,000th of all). No
+ * text has more than one for two characters.
+ */
+static uint64_t trained_merges(uint64_t text_bytes, uint64_t pieces, uint64_t n_singles,
+                               uint64_t of_base)
+{
+    double n = (double)pieces;
+
+    if (of_base > pieces / 16)
+        n = 2 * (n + (double)of_base);
+    if (n_singles > 0 && n_singles < COMMON_SINGLES)
+        n *= pow((double)COMMON_SINGLES / (double)n_singles, 1.5);
+    n = fmin(n, (double)text_bytes / 6);
+    return n > (double)pieces ? (uint64_t)n : pieces;
+}
+
+int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text *text,
+                        uint64_t pieces, uint64_t n_singles, struct hm_stage_plan *ret_plan,
+                        struct hm_error *err)
+{
+    uint64_t bytes = 0, of_base = 0;
 
     HM_TRY(hm_stage_input_bytes(run, "text", &ret_plan->read_bytes, err));
     HM_TRY(hm_stage_text_bytes(run, "text", &bytes, err));
@@ -222,8 +264,10 @@ int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text 
     uint64_t limit = own_bytes(run);
     if (run->memory_bytes && limit < least)
         return fail_least(run, least, bytes, pieces, err);
-    if (held < least)
-        held = least;
+    HM_TRY(base_merges(run, &of_base, err));
+    uint64_t most = least_bytes(bytes, trained_merges(bytes, pieces, n_singles, of_base));
+    if (held < most)
+        held = most;
     if (held > limit) { /* what does not fit goes to the disk: runs, and their parts beside them */
         held = limit > least ? limit : least;
         ret_plan->disk_bytes += SPILL_PER_TEXT_BYTE * bytes;

@@ -396,16 +396,20 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
 {
     const struct config *config = run->config;
     struct sweep sweep = { 0 };
-    uint64_t base = HM_SELECTION_META, most = 0, held_out = 0;
+    uint64_t base = HM_SELECTION_META, most = 0, least_singles = 0, held_out = 0;
     int r = grid_make(config, &sweep, err);
 
     if (r == HM_OK)
         most = sweep.point[sweep.n_pieces - 1].pieces;
+    for (size_t i = 0; r == HM_OK && i < sweep.n_points; i++)
+        if (sweep.point[i].rule == HM_SINGLES_COUNT &&
+            (least_singles == 0 || sweep.point[i].n_singles < least_singles))
+            least_singles = sweep.point[i].n_singles;
     hm_free(sweep.point);
     HM_TRY(r);
     if (hm_stage_input(run, "base"))
         HM_TRY(hm_stage_vocab_size(run, "base", &base, err));
-    HM_TRY(hm_stage_train_plan(run, &config->text, most, ret_plan, err));
+    HM_TRY(hm_stage_train_plan(run, &config->text, most, least_singles, ret_plan, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "counts",
                                 hm_size_sweep_bytes(sweep.n_points, base + most), err));
     HM_TRY(hm_stage_input_bytes(run, "held_out", &held_out, err));

@@ -189,8 +189,11 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
                       struct hm_error *err)
 {
     const struct config *config = run->config;
+    uint64_t n_singles = 0;
 
-    HM_TRY(hm_stage_train_plan(run, &config->text, config->pieces, ret_plan, err));
+    if (hm_stage_is_count(config->singles))
+        HM_TRY(hm_parse_count(config->singles, &n_singles, err));
+    HM_TRY(hm_stage_train_plan(run, &config->text, config->pieces, n_singles, ret_plan, err));
     ret_plan->disk_bytes += config->pieces * 64;
     ret_plan->work = ret_plan->read_bytes;
     ret_plan->work_unit = "bytes";

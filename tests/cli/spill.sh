@@ -26,6 +26,14 @@ for pieces in 2000 20000; do
     done
     rm -rf little
 done
+# where it goes on, for few characters or beside a base that has the pieces, the plan knows
+for more in "set.pieces=2000 set.singles=100" "set.pieces=3000 in.base=whole"; do
+    expect 0 "$HANMIX" stage ${command% set.pieces*} $more --out more --quiet
+    bytes() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" more/stage.json | head -n 1; }
+    [ "$SANITIZE" != none ] || [ "$(bytes planned_bytes)" -ge "$(bytes peak_rss_bytes)" ] ||
+        fail "$more: planned $(bytes planned_bytes) bytes, took $(bytes peak_rss_bytes)"
+    rm -rf more
+done
 command="$command set.memory=60M"
 expect 0 "$HANMIX" stage $command --out spilled --quiet
 has spilled/stage.json '"spilled_bytes"'
