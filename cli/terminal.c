@@ -15,8 +15,8 @@
 #include "cli.h"
 #include "hanmix/base/file.h"
 
-#define TERMINAL_SECONDS 0.2  /* between renewals of the line */
-#define PLAIN_SECONDS    10.0 /* between plain lines */
+#define TERMINAL_SECONDS 0.2 /* between renewals of the line */
+#define PLAIN_SECONDS    5.0 /* between plain lines, unless HM_PROGRESS_SECONDS tells */
 #define ETA_FROM_SECONDS 2.0
 
 static volatile sig_atomic_t stop_flag;
@@ -82,9 +82,18 @@ static const char *amount_text(const struct hm_progress *progress, double amount
     return buf;
 }
 
+static double plain_seconds(void)
+{
+    const char *text = getenv("HM_PROGRESS_SECONDS");
+    char *end = NULL;
+    double seconds = text ? strtod(text, &end) : 0;
+
+    return text && end != text && *end == '\0' && seconds >= 0 ? seconds : PLAIN_SECONDS;
+}
+
 /* "train: 120 of 400 steps (30 %), 1.2 steps/s, 3:53 left, loss 3.21" */
 static void progress_line(const struct hm_terminal *terminal, const struct hm_progress *progress,
-                          double now, char *line, size_t size)
+                          double now, double eta_from, char *line, size_t size)
 {
     char done[40], total[40], rate[40], left[40];
     bool bytes = strcmp(progress->unit, "bytes") == 0;
@@ -109,7 +118,7 @@ static void progress_line(const struct hm_terminal *terminal, const struct hm_pr
         used += (size_t)snprintf(line + used, size - used, ", %s%s%s/s",
                                  amount_text(progress, per_second, rate, sizeof(rate)),
                                  bytes ? "" : " ", bytes ? "" : progress->unit);
-    if (per_second > 0 && progress->total > progress->done && seconds >= ETA_FROM_SECONDS)
+    if (per_second > 0 && progress->total > progress->done && seconds >= eta_from)
         used +=
             (size_t)snprintf(line + used, size - used, ", %s left",
                              hm_time_text((double)(progress->total - progress->done) / per_second,
@@ -146,17 +155,20 @@ static void on_progress(void *context, const struct hm_progress *progress)
     terminal->done = progress->done;
     if (begins) {
         terminal->what = progress->what;
-        terminal->began_at = terminal->shown_at = now;
+        terminal->began_at = now;
         terminal->began_done = progress->done;
-        if (!terminal_line)
+        if (terminal_line || terminal->shown_at == 0)
+            terminal->shown_at = now;
+        if (!terminal_line) /* there is no rate yet */
             return;
     }
     bool last = progress->total > 0 && progress->done >= progress->total;
-    double pause = terminal_line ? TERMINAL_SECONDS : PLAIN_SECONDS;
+    double pause = terminal_line ? TERMINAL_SECONDS : plain_seconds();
     if (terminal->quiet || (now - terminal->shown_at < pause && !(last && terminal->line_open)))
         return;
     terminal->shown_at = now;
-    progress_line(terminal, progress, now, line, sizeof(line));
+    double eta_from = pause < ETA_FROM_SECONDS && !terminal_line ? pause : ETA_FROM_SECONDS;
+    progress_line(terminal, progress, now, eta_from, line, sizeof(line));
     if (!terminal_line) {
         fprintf(stderr, "%s\n", line);
         return;

@@ -4,6 +4,8 @@
  */
 #include "seen_set.h"
 
+#include <inttypes.h>
+
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/hash.h"
 
@@ -19,10 +21,25 @@ static size_t slot_find(const struct seen_set *set, uint64_t low, uint64_t high)
     return at;
 }
 
+uint64_t hm_seen_set_bytes(uint64_t texts)
+{
+    uint64_t cap = FIRST_CAP;
+
+    while (texts / 3 > cap / 4)
+        cap *= 2;
+    return (cap + cap / 2) * sizeof(uint64_t[2]);
+}
+
 static int grow(struct seen_set *set, struct hm_error *err)
 {
-    struct seen_set bigger = { .cap = set->cap ? 2 * set->cap : FIRST_CAP, .count = set->count };
+    struct seen_set bigger = { .cap = set->cap ? 2 * set->cap : FIRST_CAP,
+                               .count = set->count,
+                               .max_bytes = set->max_bytes };
 
+    if (set->max_bytes && (set->cap + bigger.cap) * sizeof(*bigger.slot) > set->max_bytes)
+        return hm_fail(err, HM_ERR_NOFIT,
+                       "dedup: the hashes of more than %zu texts do not fit in %" PRIu64 " bytes",
+                       set->count, set->max_bytes);
     bigger.slot = hm_calloc(HM_MEM_TEXT, bigger.cap, sizeof(*bigger.slot));
     if (!bigger.slot)
         return hm_fail_nomem(err, "for the hashes of %zu texts", set->count);
@@ -59,5 +76,5 @@ int hm_seen_set_add(struct seen_set *set, struct hm_str text, bool *ret_new, str
 void hm_seen_set_release(struct seen_set *set)
 {
     hm_free(set->slot);
-    *set = (struct seen_set){ 0 };
+    *set = (struct seen_set){ .max_bytes = set->max_bytes };
 }

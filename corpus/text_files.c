@@ -4,6 +4,7 @@
  * exact duplicates and sampling by hash; names of sets as they appear; statistics. Reading one set
  * is set_reader.c.
  */
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 #include "internal.h"
 #include "seen_set.h"
 
+#define LOOK_EVERY       256u          /* documents between looks at the stop flag */
 #define BOUND_READ_BYTES (32ull << 20) /* larger files are not read through for a bound */
 
 struct source {
@@ -118,6 +120,26 @@ static size_t set_choose(const struct source *source)
     return best;
 }
 
+uint64_t hm_text_dedup_bytes(uint64_t documents)
+{
+    return hm_seen_set_bytes(documents);
+}
+
+/* A limit that will do, if the rest of the files is as what was read; a half more. */
+static int fail_dedup(const struct source *source, const struct hm_error *why, struct hm_error *err)
+{
+    double read = (double)source_position((void *)(uintptr_t)source);
+    double all = (double)source->seen.count;
+
+    if (read > 0 && read < (double)source->total)
+        all *= (double)source->total / read;
+    uint64_t enough = HM_DEDUP_SHARE * hm_seen_set_bytes((uint64_t)(1.5 * all));
+    return hm_fail(err, HM_ERR_NOFIT,
+                   "%s, one part in %u of the memory limit; set.memory=%" PRIu64
+                   "M will do, or leave dedup out",
+                   why->text, HM_DEDUP_SHARE, (enough >> 20) + 1);
+}
+
 static int keep(struct source *source, struct hm_str text, bool *ret_keep, struct hm_error *err)
 {
     *ret_keep = true;
@@ -126,8 +148,13 @@ static int keep(struct source *source, struct hm_str text, bool *ret_keep, struc
         *ret_keep = hm_unit_interval(hash) < source->keep_share;
     }
     if (*ret_keep && source->options.dedup) {
+        struct hm_error why = { 0 };
         bool is_new = false;
-        HM_TRY(hm_seen_set_add(&source->seen, text, &is_new, err));
+        int status = hm_seen_set_add(&source->seen, text, &is_new, &why);
+        if (status == HM_ERR_NOFIT)
+            return fail_dedup(source, &why, err);
+        if (status < 0)
+            return hm_error_pass(err, &why);
         *ret_keep = is_new;
         source->stats.duplicates += !is_new;
     }
@@ -239,8 +266,19 @@ static int share_find(struct source *source, uint64_t wanted, uint64_t *ret_byte
     uint64_t bytes = 0;
     int state;
 
-    while ((state = source_next(source, &doc, err)) == 1)
+    struct hm_progress progress = { .what = "choose sample",
+                                    .unit = "bytes",
+                                    .total = source->total };
+
+    while ((state = source_next(source, &doc, err)) == 1) {
         bytes += doc.text.len;
+        if (source->stats.documents % LOOK_EVERY != 0)
+            continue;
+        if (hm_ctl_stopped(source->options.ctl))
+            return hm_fail(err, HM_ERR_STOPPED, "choosing a sample was stopped");
+        progress.done = source_position(source);
+        hm_ctl_progress(source->options.ctl, &progress);
+    }
     if (state < 0)
         return state;
     readers_begin(source);
@@ -297,6 +335,7 @@ int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
         return hm_fail_nomem(err, "opening text files");
     source->options = *options;
     source->options.field = source->options.set_field = NULL;
+    source->seen.max_bytes = options->memory_bytes / HM_DEDUP_SHARE;
     source->set = hm_calloc(HM_MEM_TEXT, n_sets, sizeof(*source->set));
     source->reader = hm_calloc(HM_MEM_TEXT, n_sets, sizeof(*source->reader));
     source->taken = hm_calloc(HM_MEM_TEXT, n_sets, sizeof(*source->taken));

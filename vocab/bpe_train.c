@@ -13,9 +13,8 @@
 
 #define FLOOR_FALL         8u
 #define MAX_PIECE_CHARS    255u
-#define STOP_EVERY         16u                 /* merges between two looks at the stop flag */
+#define LOOK_EVERY         16u /* merges between looks at the stop flag, and reports */
 #define FIRST_MERGES_BYTES ((uint64_t)8 << 20) /* of pairs that the first merges make */
-#define PROGRESS_EVERY     256u                /* merges between two reports */
 
 /* Beside what is used and asked for: pairs may grow to the double once more, slots and lists of
  * places of all text at most, and all that by a half again, for what only the merges will tell. */
@@ -166,10 +165,10 @@ static int merges_make(struct bpe_trainer *trainer, const struct hm_han_counts *
     for (size_t step = 0; trainer->n_symbols - trainer->n_chars < trainer->wanted &&
                           (pair = hm_bpe_pair_best(trainer)) != 0;
          step++) {
-        if (step % STOP_EVERY == 0 && stop_look(trainer, err) < 0)
-            return err->code;
-        if (step % PROGRESS_EVERY == 0)
+        if (step % LOOK_EVERY == 0) {
+            HM_TRY(stop_look(trainer, err));
             progress_tell(trainer, NULL);
+        }
         if (merge_make(trainer, pair, err) < 0)
             return err->code;
     }

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "hanmix/base/alloc.h"
+#include "hanmix/base/cpu.h"
 #include "hanmix/corpus/text_files.h"
 
 #define TEXT_PER_COMPRESSED 3 /* zstd on web text */
@@ -43,15 +44,17 @@ int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
                        struct hm_error *err)
 {
     const struct hm_input_value *input = hm_stage_input(run, name);
-    struct hm_text_options options = { .field = text->field,
-                                       .set_field = text->set_field && text->set_field[0]
-                                                        ? text->set_field
-                                                        : NULL,
-                                       .max_bad_lines = text->max_bad_lines,
-                                       .dedup = text->dedup,
-                                       .sample_bytes = text->sample_bytes,
-                                       .seed = run->seed,
-                                       .bound = run->text_bound };
+    struct hm_text_options options = {
+        .field = text->field,
+        .set_field = text->set_field && text->set_field[0] ? text->set_field : NULL,
+        .max_bad_lines = text->max_bad_lines,
+        .dedup = text->dedup,
+        .memory_bytes = run->memory_bytes ? run->memory_bytes : hm_memory_limit_bytes(),
+        .sample_bytes = text->sample_bytes,
+        .seed = run->seed,
+        .ctl = run->ctl,
+        .bound = run->text_bound
+    };
 
     if (!input)
         return hm_fail(err, HM_ERR_USAGE, "stage '%s' needs in.%s", run->id, name);

@@ -12,6 +12,7 @@
 #include "counted_text.h"
 #include "hanmix/base/cpu.h"
 #include "hanmix/base/parallel.h"
+#include "hanmix/corpus/text_files.h"
 
 /* Measured on 2 to 20 MB of encyclopedia text; runs that repeat take less. */
 #define FIXED_BYTES         (24ull << 20)
@@ -23,6 +24,7 @@
 #define PROGRAM_BYTES       (19ull << 20) /* the program, its libraries and what grows in them */
 #define COUNT_BUFFER_BYTES  (24ull << 20) /* lists of runs and pairs on their way */
 #define HELD_LEAST_BYTES    (1ull << 20)
+#define DOCUMENT_BYTES      512u /* of text; most are longer */
 
 bool hm_stage_is_count(const char *text)
 {
@@ -35,16 +37,26 @@ static uint64_t reading_bytes(uint64_t text_bytes)
     return hm_least(STAGE_TEXT_BYTES, (6ull << 20) + text_bytes);
 }
 
-/* What counting and training may take of set.memory: the rest is the program's and the text's. */
-static uint64_t own_bytes(const struct hm_stage_run *run)
+/* What counting and training may take of set.memory: the rest is the program's, the text's and
+ * what dedup may take. */
+static uint64_t own_bytes(const struct hm_stage_run *run, const struct stage_text *text)
 {
     uint64_t bytes = STAGE_TEXT_BYTES;
+    uint64_t dedup = text->dedup ? run->memory_bytes / HM_DEDUP_SHARE : 0;
 
     if (run->memory_bytes == 0)
         return hm_memory_limit_bytes();
     (void)hm_stage_text_bytes(run, "text", &bytes, NULL); /* else as for much text */
-    uint64_t fixed = PROGRAM_BYTES + reading_bytes(bytes);
+    uint64_t fixed = PROGRAM_BYTES + reading_bytes(bytes) + dedup;
     return run->memory_bytes > fixed ? run->memory_bytes - fixed : 1;
+}
+
+/* What dedup takes of documents as long as usual. */
+static uint64_t dedup_bytes(const struct hm_stage_run *run, uint64_t text_bytes)
+{
+    uint64_t whole = run->memory_bytes ? run->memory_bytes : hm_memory_limit_bytes();
+
+    return hm_least(hm_text_dedup_bytes(text_bytes / DOCUMENT_BYTES), whole / HM_DEDUP_SHARE);
 }
 
 /* Runs that may be held: beside them are the buffers, and pairs that take as much. */
@@ -89,7 +101,7 @@ static int text_count(const struct hm_stage_run *run, const struct stage_text *t
 int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text *text,
                         struct hm_han_counts *counts, struct hm_error *err)
 {
-    uint64_t limit = own_bytes(run);
+    uint64_t limit = own_bytes(run, text);
     struct hm_han_spill_options options = { .dir = run->out_dir,
                                             .key = run->config_digest ? run->config_digest : "",
                                             .hold_bytes = held_bytes(limit) };
@@ -135,15 +147,15 @@ static int train_within(const struct hm_stage_run *run, struct hm_han_counts *co
     return error_tell(run, r, &why, err);
 }
 
-int hm_stage_train(const struct hm_stage_run *run, struct hm_han_counts *counts, uint64_t merges,
-                   uint32_t max_piece_chars,
+int hm_stage_train(const struct hm_stage_run *run, const struct stage_text *text,
+                   struct hm_han_counts *counts, uint64_t merges, uint32_t max_piece_chars,
                    int (*choose)(void *context, const struct hm_bpe_result *trained,
                                  struct hm_error *err),
                    void *context, struct hm_bpe_result *trained, struct hm_error *err)
 {
     struct hm_bpe_options options = { .merges = (size_t)merges,
                                       .max_piece_chars = max_piece_chars,
-                                      .memory_bytes = run->memory_bytes ? own_bytes(run) : 0,
+                                      .memory_bytes = run->memory_bytes ? own_bytes(run, text) : 0,
                                       .allow_fewer = true };
 
     for (;;) {
@@ -196,11 +208,13 @@ static uint64_t least_bytes(uint64_t text_bytes, uint64_t pieces)
     return (12u << 20) + (uint64_t)fmax(counting, training);
 }
 
-static int fail_least(const struct hm_stage_run *run, uint64_t least, uint64_t text_bytes,
-                      uint64_t pieces, struct hm_error *err)
+static int fail_least(const struct hm_stage_run *run, bool dedup, uint64_t least,
+                      uint64_t text_bytes, uint64_t pieces, struct hm_error *err)
 {
     uint64_t whole = least + PROGRAM_BYTES + reading_bytes(text_bytes);
 
+    if (dedup)
+        whole = whole / (HM_DEDUP_SHARE - 1) * HM_DEDUP_SHARE;
     return hm_fail(err, HM_ERR_NOFIT,
                    "%s.set.memory: %.1f MiB are too little for %" PRIu64 " pieces from %.1f MB of "
                    "text; set.memory=%" PRIu64 "M will do",
@@ -257,13 +271,15 @@ int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text 
     HM_TRY(hm_stage_input_bytes(run, "text", &ret_plan->read_bytes, err));
     HM_TRY(hm_stage_text_bytes(run, "text", &bytes, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", reading_bytes(bytes), err));
+    if (text->dedup)
+        HM_TRY(hm_stage_plan_memory(ret_plan, "dedup", dedup_bytes(run, bytes), err));
     if (text->sample_bytes > 0 && bytes > text->sample_bytes)
         bytes = text->sample_bytes;
     uint64_t least = least_bytes(bytes, pieces);
     uint64_t held = FIXED_BYTES + BYTES_PER_TEXT_BYTE * bytes + pieces * PIECE_BYTES;
-    uint64_t limit = own_bytes(run);
+    uint64_t limit = own_bytes(run, text);
     if (run->memory_bytes && limit < least)
-        return fail_least(run, least, bytes, pieces, err);
+        return fail_least(run, text->dedup, least, bytes, pieces, err);
     HM_TRY(base_merges(run, &of_base, err));
     uint64_t most = least_bytes(bytes, trained_merges(bytes, pieces, n_singles, of_base));
     if (held < most)

@@ -27,8 +27,8 @@ int hm_stage_runs_count(const struct hm_stage_run *run, const struct stage_text 
  * `merges` and then more until `choose` no longer ends with HM_ERR_FORMAT, or the text yields no
  * more.
  */
-int hm_stage_train(const struct hm_stage_run *run, struct hm_han_counts *counts, uint64_t merges,
-                   uint32_t max_piece_chars,
+int hm_stage_train(const struct hm_stage_run *run, const struct stage_text *text,
+                   struct hm_han_counts *counts, uint64_t merges, uint32_t max_piece_chars,
                    int (*choose)(void *context, const struct hm_bpe_result *trained,
                                  struct hm_error *err),
                    void *context, struct hm_bpe_result *trained, struct hm_error *err);

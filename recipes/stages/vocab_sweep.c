@@ -361,8 +361,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
         r = hm_stage_runs_count(run, &config->text, counts, err);
     if (r == HM_OK) {
         most = sweep.point[sweep.n_pieces - 1].pieces;
-        r = hm_stage_train(run, counts, most, (uint32_t)config->max_piece_chars, choose, &sweep,
-                           &trained, err);
+        r = hm_stage_train(run, &config->text, counts, most, (uint32_t)config->max_piece_chars,
+                           choose, &sweep, &trained, err);
     }
     if (r == HM_OK)
         r = hm_stage_spill_report(run, counts, err);

@@ -166,8 +166,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     if (r == HM_OK)
         r = hm_stage_runs_count(run, &config->text, counts, err);
     if (r == HM_OK)
-        r = hm_stage_train(run, counts, config->pieces, (uint32_t)config->max_piece_chars, choose,
-                           &choice, &trained, err);
+        r = hm_stage_train(run, &config->text, counts, config->pieces,
+                           (uint32_t)config->max_piece_chars, choose, &choice, &trained, err);
     if (r == HM_OK)
         r = pieces_write(run, &selection, err);
     if (r == HM_OK)

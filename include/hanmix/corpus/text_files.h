@@ -13,6 +13,7 @@
 #include "hanmix/base/text.h"
 
 #define HM_LINE_MAX_BYTES (256u << 20)
+#define HM_DEDUP_SHARE    4u
 
 struct hm_text_set {
     char *name;  /* "text" when the recipe names none */
@@ -35,9 +36,12 @@ struct hm_text_options {
                                = the set's own name */
     uint64_t max_bad_lines; /* beyond it: HM_ERR_FORMAT with file and line; default 0 */
     bool dedup;             /* drop exact duplicates by 128-bit hash */
+    uint64_t memory_bytes;  /* 0 = no limit; hashes take at most one in HM_DEDUP_SHARE of it, else
+                               HM_ERR_NOFIT names a limit that will do */
     /* 0 = all; else keep documents by hash until about this many text bytes */
     uint64_t sample_bytes;
     uint64_t seed;
+    const struct hm_ctl *ctl;    /* borrowed; for the pass that a sample takes before */
     struct hm_text_bound *bound; /* borrowed until the source is closed; NULL: all of it */
 };
 struct hm_text_stats {
@@ -48,6 +52,8 @@ struct hm_text_stats {
 int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
                        const struct hm_text_options *options, struct hm_text_source *ret_source,
                        struct hm_error *err); /* copies sets and options */
+/* What dedup takes for so many documents, at most. */
+uint64_t hm_text_dedup_bytes(uint64_t documents);
 struct hm_text_stats hm_text_files_stats(const struct hm_text_source *source);
 
 #endif

@@ -202,6 +202,91 @@ static void test_sets(void **state)
     assert_true(stats.documents >= 7 && stats.documents <= 10);
 }
 
+/* Hashes outgrow their part of the limit; the limit that is named will do. */
+static void test_dedup_limit(void **state)
+{
+    (void)state;
+    struct hm_text_options options = { .dedup = true, .memory_bytes = 4 * 200000 };
+    struct hm_text_stats stats;
+    struct hm_error err = { 0 };
+    static char text[160000], out[160000];
+    size_t len = 0;
+    unsigned megabytes = 0;
+
+    for (int i = 0; i < 12000; i++)
+        len += (size_t)snprintf(text + len, sizeof(text) - len, "%d\n", i % 10000);
+    char *file[1] = { (char *)(uintptr_t)put("many.txt", text) };
+    struct hm_text_set set = set_of("s", file);
+    assert_int_equal(read_all(&set, 1, &options, out, sizeof(out), NULL, &err), HM_ERR_NOFIT);
+    const char *named = strstr(err.text, "set.memory=");
+    assert_non_null(named);
+    assert_int_equal(sscanf(named, "set.memory=%uM will do", &megabytes), 1);
+    options.memory_bytes = (uint64_t)megabytes << 20;
+    assert_ok(read_all(&set, 1, &options, out, sizeof(out), &stats, &err), err);
+    assert_int_equal(stats.documents, 10000);
+    assert_int_equal(stats.duplicates, 2000);
+}
+
+static int number_order(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+/* The numbers of a sample, ascending; returns how many. */
+static size_t sample_of(const struct hm_text_set *sets, size_t n_sets,
+                        const struct hm_text_options *options, int *number)
+{
+    struct hm_text_source source;
+    struct hm_error err = { 0 };
+    struct hm_doc doc;
+    size_t n = 0;
+
+    assert_ok(hm_text_files_open(sets, n_sets, options, &source, &err), err);
+    while (source.next(source.context, &doc, &err) == 1)
+        number[n++] = (int)strtol(doc.text.ptr, NULL, 10);
+    source.close(source.context);
+    qsort(number, n, sizeof(*number), number_order);
+    return n;
+}
+
+/* A sample follows from the documents alone: not from their order, nor from files and sets. */
+static void test_sample_of_any_cut(void **state)
+{
+    (void)state;
+    enum { N = 3000 };
+    struct hm_text_options options = { .sample_bytes = 4000, .seed = 7 };
+    static int whole[N], cut[N], other[N];
+    char *one[1] = { (char *)(uintptr_t)tmp_path(test_dir, "one.txt") };
+    char *three[3];
+    FILE *file[4];
+
+    file[3] = fopen(one[0], "w");
+    for (size_t i = 0; i < 3; i++) {
+        three[i] = (char *)(uintptr_t)tmp_path(test_dir, "part%zu.txt", i);
+        file[i] = fopen(three[i], "w");
+    }
+    for (int i = 0; i < N; i++) { /* each number twice; backwards in the parts */
+        fprintf(file[3], "%d\n", i / 2);
+        fprintf(file[i * 7 % 3], "%d\n", (N - 1 - i) / 2);
+    }
+    for (size_t i = 0; i < 4; i++)
+        fclose(file[i]);
+    struct hm_text_set all = set_of("s", one);
+    struct hm_text_set parts[2] = { set_of("a", three + 1), set_of("b", three) };
+    parts[0].n_files = 2; /* parts 1, 2 before part 0 */
+    parts[0].weight = 3;  /* mixed */
+    for (int dedup = 0; dedup < 2; dedup++) {
+        options.dedup = dedup;
+        size_t n = sample_of(&all, 1, &options, whole);
+        assert_in_range(n, 500, 1500);
+        assert_int_equal(sample_of(parts, 2, &options, cut), n);
+        assert_memory_equal(whole, cut, n * sizeof(int));
+        options.seed++;
+        size_t n_other = sample_of(&all, 1, &options, other);
+        assert_true(n_other != n || memcmp(whole, other, n * sizeof(int)) != 0);
+    }
+}
+
 static void test_set_field_and_sample(void **state)
 {
     (void)state;
@@ -304,6 +389,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bad_frames, test_dir_setup, test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_long_lines, test_dir_setup, test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_sets, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_dedup_limit, test_dir_setup, test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_sample_of_any_cut, test_dir_setup, test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_set_field_and_sample, test_dir_setup,
                                         test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_bound, test_dir_setup, test_dir_teardown),
