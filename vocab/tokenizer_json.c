@@ -42,8 +42,7 @@ int hm_added_token_check(const struct hm_spm_model *model, const char *what, jso
                                                             : "outside the vocabulary");
 }
 
-/* What tokenizer.json cannot say. */
-static int check_model(const struct hm_spm_model *model, struct hm_error *err)
+int hm_tokenizer_json_check(const struct hm_spm_model *model, struct hm_error *err)
 {
     const char *why = NULL;
 
@@ -359,7 +358,7 @@ int hm_tokenizer_json_write(const struct hm_spm_model *model, const char *base_d
     json_t *root = NULL;
     size_t first_new = 0;
 
-    HM_TRY(check_model(model, err));
+    HM_TRY(hm_tokenizer_json_check(model, err));
     int status = hm_path_join(&out_path, out_dir, "tokenizer.json", err);
     if (status == HM_OK && base_dir_or_null)
         status = hm_path_join(&base_path, base_dir_or_null, "tokenizer.json", err);

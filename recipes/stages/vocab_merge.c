@@ -3,6 +3,8 @@
  * Stage vocab.merge: learned pieces into a base SentencePiece model, with the files every loader
  * reads and the list of what was added and dropped. The rules are vocab/piece_merge.c.
  */
+#include <stdlib.h>
+
 #include "hanmix/base/alloc.h"
 #include "hanmix/base/file.h"
 #include "hanmix/vocab/piece_merge.h"
@@ -121,14 +123,52 @@ static int warn(const struct hm_stage_run *run, json_t *warnings, const char *te
                : HM_OK;
 }
 
-/* What the model that pieces come from makes doubtful about them. */
+static int score_order(const void *a, const void *b)
+{
+    float left = *(const float *)a, right = *(const float *)b;
+
+    return left < right ? -1 : left > right;
+}
+
+/* Merges of the base whose score another one has too; pieces of spaces alone always share theirs.
+ */
+static int ties_count(const struct hm_spm_model *base, size_t *ret_ties, struct hm_error *err)
+{
+    float *score = hm_alloc_array(HM_MEM_VOCAB, base->count, sizeof(*score));
+    size_t n = 0, ties = 0;
+
+    if (!score)
+        return hm_fail_nomem(err, "for %zu scores", base->count);
+    for (size_t i = 0; i < base->count; i++)
+        if (base->piece[i].type == HM_PIECE_NORMAL &&
+            base->piece[i].score > HM_SPM_WHITESPACE_SCORE &&
+            hm_utf8_count(base->piece[i].text) > 1)
+            score[n++] = base->piece[i].score;
+    qsort(score, n, sizeof(*score), score_order);
+    for (size_t i = 0; i < n; i++)
+        ties += (i > 0 && score[i] == score[i - 1]) || (i + 1 < n && score[i] == score[i + 1]);
+    hm_free(score);
+    *ret_ties = ties;
+    return HM_OK;
+}
+
+/* What the model that pieces come from makes doubtful about them, and a base that loaders already
+ * disagree about. */
 static int warnings_fill(const struct hm_stage_run *run, const struct hm_spm_model *base,
                          const struct hm_spm_model *extra, struct hm_error *err)
 {
     json_t *warnings = hm_report_array(run->report, "warnings", err);
+    size_t ties = 0;
 
     if (!warnings)
         return HM_ERR_NOMEM;
+    HM_TRY(ties_count(base, &ties, err));
+    if (ties > 0)
+        HM_TRY(warn(run, warnings,
+                    "pieces of the base share a score: SentencePiece merges the leftmost of them "
+                    "first, which tokenizer.json cannot say, so the fast tokenizer cuts some text "
+                    "otherwise, with the base alone too; load it with use_fast=False",
+                    err));
     if (extra->has_charsmap && extra->normalizer_hash != base->normalizer_hash)
         HM_TRY(warn(run, warnings,
                     "the pieces were learned from normalised text (NFKC or the like), the base "
@@ -176,6 +216,9 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
         r = hm_spm_model_load(extra_path, &extra, err);
     if (r == HM_OK)
         r = hm_piece_merge(&base, &extra, &options, &result, err);
+    if (r == HM_OK)
+        r = hm_tokenizer_json_check(&base,
+                                    err); /* the merged one would say the same, by another name */
     if (r == HM_OK)
         r = files_write(run, &result, base_path, err);
     if (r == HM_OK)

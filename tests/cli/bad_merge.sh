@@ -74,6 +74,13 @@ folder '{"model": {"type": "BPE", "byte_fallback": true, "vocab": {"<unk>": 0}, 
 printf '{"added_tokens_decoder": 7' >folder/tokenizer_config.json
 refused 4 "tokenizer_config.json" vocab.merge in.base=folder in.extra=zh
 
+# Spaces behind words (a byte of trainer_spec) cannot be said in tokenizer.json; the sentence names the base. Two pieces of one score can hardly.
+{ cat "$base"; printf '\022\003\300\001\001'; } >suffix.model
+refused 4 "cannot express 'suffix.model'" vocab.merge in.base=suffix.model in.extra=zh
+{ cat "$base"; printf '\012\013\012\004qzqz\025\000\000\000\277\012\013\012\004zqzq\025\000\000\000\277'; } >ties.model
+fine vocab.merge in.base=ties.model in.extra=zh
+has x/report.json "share a score"
+
 # Doubtful sources are taken, and the warning stays in the report.
 fine vocab.merge in.base="$base" in.extra="$unigram"
 has x/report.json "were learned from normalised text"

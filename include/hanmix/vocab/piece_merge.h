@@ -49,6 +49,8 @@ int hm_piece_merge(const struct hm_spm_model *base, const struct hm_spm_model *e
                    struct hm_error *err);
 void hm_merge_result_release(struct hm_merge_result *result);
 
+/* Refuses a model of which tokenizer.json cannot say how it cuts text, and names why. */
+int hm_tokenizer_json_check(const struct hm_spm_model *model, struct hm_error *err);
 /* tokenizer.json, tokenizer_config.json, special_tokens_map.json for a BPE model; base_dir_or_null:
    a folder whose files are extended or taken over when it has them. */
 int hm_tokenizer_json_write(const struct hm_spm_model *model, const char *base_dir_or_null,
