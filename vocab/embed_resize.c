@@ -343,13 +343,22 @@ int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokeni
 
 int hm_embed_resize_check(const char *model_dir, const struct hm_tokenizer *old_tokenizer,
                           const struct hm_tokenizer *new_tokenizer,
-                          const struct hm_resize_options *options, struct hm_error *err)
+                          const struct hm_resize_options *options,
+                          struct hm_resize_outlook *ret_outlook, struct hm_error *err)
 {
     struct resize resize = { .options = options,
                              .folder = { .old_tokenizer = old_tokenizer,
                                          .new_tokenizer = new_tokenizer } };
     int status = begin(&resize, model_dir, err);
 
+    if (status == HM_OK) {
+        const struct hm_tensor *embed = resize.folder.embed;
+        const struct hm_tensor *head = resize.folder.head ? resize.folder.head : embed;
+        ret_outlook->rows = resize.plan.rows;
+        ret_outlook->kept_rows = resize.plan.first_new;
+        ret_outlook->matrix_bytes =
+            embed->size_bytes > head->size_bytes ? embed->size_bytes : head->size_bytes;
+    }
     end(&resize);
     return status;
 }

@@ -3,6 +3,7 @@
  * Stage vocab.resize: embed_tokens and lm_head grown from the old to the new vocabulary. The rules
  * for new rows are vocab/embed_resize.c.
  */
+#include "hanmix/base/parallel.h"
 #include "hanmix/model/model.h"
 #include "hanmix/vocab/embed_resize.h"
 #include "stage_model.h"
@@ -141,8 +142,10 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     return r;
 }
 
-/* What running would refuse is told before a large model is read for its digest. */
-static int inputs_look(const struct hm_stage_run *run, struct hm_error *err)
+/* What running would refuse is told before a large model is read for its digest. The outlook stays
+ * as it is while an input is yet to be made. */
+static int inputs_look(const struct hm_stage_run *run, struct hm_resize_outlook *outlook,
+                       struct hm_error *err)
 {
     struct hm_resize_options options = options_of(run);
     struct hm_tokenizer *old_tokenizer = NULL;
@@ -157,7 +160,7 @@ static int inputs_look(const struct hm_stage_run *run, struct hm_error *err)
     if (r == HM_OK)
         r = hm_stage_tokenizer_open(run, "new", &new_tokenizer, err);
     if (r == HM_OK)
-        r = hm_embed_resize_check(model, old_tokenizer, new_tokenizer, &options, err);
+        r = hm_embed_resize_check(model, old_tokenizer, new_tokenizer, &options, outlook, err);
     hm_tokenizer_free(new_tokenizer);
     hm_tokenizer_free(old_tokenizer);
     return r;
@@ -185,16 +188,24 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
 {
     const struct config *config = run->config;
     struct stage_model model = { 0 };
+    struct hm_resize_outlook outlook = { 0 };
     uint64_t old_pieces = 0, pieces = 0;
 
-    HM_TRY(inputs_look(run, err));
+    HM_TRY(inputs_look(run, &outlook, err));
     HM_TRY(hm_stage_vocab_size(run, "old", &old_pieces, err));
     HM_TRY(hm_stage_vocab_size(run, "new", &pieces, err));
     HM_TRY(hm_stage_model_plan(run, "model", &model, err));
     uint64_t row_bytes = (uint64_t)model.arch.hidden * hm_dtype_bytes(model.arch.dtype);
     uint64_t matrices = model.arch.tied ? 1 : 2;
     uint64_t old_rows = model.arch.vocab_size;
-    uint64_t rows = (pieces + config->pad_to - 1) / config->pad_to * config->pad_to;
+    if (!outlook.rows) {
+        outlook.rows = (pieces + config->pad_to - 1) / config->pad_to * config->pad_to;
+        outlook.kept_rows = old_pieces ? hm_least(old_pieces, old_rows) : old_rows;
+        if (outlook.rows)
+            outlook.kept_rows = hm_least(outlook.kept_rows, outlook.rows);
+        outlook.matrix_bytes = old_rows * row_bytes;
+    }
+    uint64_t rows = outlook.rows;
     int r = hm_stage_plan_memory(
         ret_plan, "tensors",
         hm_embed_resize_bytes(&model.arch, rows, (enum hm_resize_init)config->init), err);
@@ -203,8 +214,8 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
             ret_plan, "vocabulary",
             STAGE_PIECE_BYTES * (old_pieces + pieces) + COMPANION_BYTES * pieces, err);
     if (r == HM_OK)
-        r = hm_stage_plan_mapped(ret_plan, "weights", old_rows * row_bytes, err);
-    model.old_vocab_size = old_rows;
+        r = hm_stage_plan_mapped(ret_plan, "weights", outlook.matrix_bytes, err);
+    model.old_vocab_size = outlook.kept_rows;
     model.arch.vocab_size = (uint32_t)(rows ? rows : old_rows);
     if (r == HM_OK)
         r = hm_stage_model_foretell(ret_plan, &model, err);

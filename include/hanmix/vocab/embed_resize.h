@@ -57,10 +57,16 @@ int hm_embed_resize(const char *model_dir, const struct hm_tokenizer *old_tokeni
                     const struct hm_resize_options *options, const char *out_dir,
                     const struct hm_ctl *ctl, struct hm_resize_report *ret_report,
                     struct hm_error *err);
+struct hm_resize_outlook {
+    uint64_t rows;         /* of the grown matrices */
+    uint64_t kept_rows;    /* as in the report */
+    uint64_t matrix_bytes; /* of the larger old matrix */
+};
 /* Whether hm_embed_resize would take these inputs, as far as their headers and pieces tell. */
 int hm_embed_resize_check(const char *model_dir, const struct hm_tokenizer *old_tokenizer,
                           const struct hm_tokenizer *new_tokenizer,
-                          const struct hm_resize_options *options, struct hm_error *err);
+                          const struct hm_resize_options *options,
+                          struct hm_resize_outlook *ret_outlook, struct hm_error *err);
 /* Heap that growing to `rows` takes, for plans. */
 uint64_t hm_embed_resize_bytes(const struct hm_arch *arch, uint64_t rows, enum hm_resize_init init);
 /* Bytes of the files written: of those with the two matrices, or of all where nothing can be
