@@ -10,6 +10,7 @@
 #include "internal.h"
 
 #define FIRST_CAP (1u << 20)
+#define LONG_LINE (1u << 20)     /* shorter documents are within what reading takes */
 #define UTF8_MARK "\xef\xbb\xbf" /* some editors begin a file with it; it is no text */
 
 void hm_line_reader_init(struct line_reader *reader, struct byte_stream *stream)
@@ -97,4 +98,23 @@ int hm_line_reader_next(struct line_reader *reader, struct line_slice *ret_line,
         }
         HM_TRY(refill(reader, err));
     }
+}
+
+uint64_t hm_text_long_line(const char *path, uint64_t text_bytes)
+{
+    struct byte_stream stream = { 0 };
+    char *head = hm_alloc(HM_MEM_TEXT, LONG_LINE);
+    size_t len = 0, got = 0;
+    bool ends = !head || hm_byte_stream_open(path, &stream, NULL) < 0;
+
+    while (!ends && len < LONG_LINE) {
+        ends = stream.read(&stream, head + len, LONG_LINE - len, &got, NULL) < 0 || got == 0 ||
+               memchr(head + len, '\n', got) != NULL;
+        len += got;
+    }
+    hm_byte_stream_close(&stream);
+    hm_free(head);
+    if (ends)
+        return 0;
+    return text_bytes < HM_LINE_MAX_BYTES ? text_bytes : HM_LINE_MAX_BYTES;
 }

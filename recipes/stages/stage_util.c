@@ -139,6 +139,31 @@ int hm_stage_input_bytes(const struct hm_stage_run *run, const char *name, uint6
     return HM_OK;
 }
 
+static int text_bytes(const char *path, uint64_t *ret_bytes, struct hm_error *err)
+{
+    bool compressed = hm_text_ends(path, ".zst") || hm_text_ends(path, ".gz");
+
+    HM_TRY(path_bytes(path, ret_bytes, err));
+    *ret_bytes *= compressed ? TEXT_PER_COMPRESSED : 1;
+    return HM_OK;
+}
+
+int hm_stage_plan_long(const struct hm_stage_run *run, const char *name, uint64_t times,
+                       struct hm_stage_plan *ret_plan, struct hm_error *err)
+{
+    const struct hm_input_value *input = hm_stage_input(run, name);
+    uint64_t longest = 0, bytes = 0;
+
+    for (size_t i = 0; input && i < input->n_sets; i++) {
+        for (size_t f = 0; !input->set[i].pending && f < input->set[i].n_paths; f++) {
+            HM_TRY(text_bytes(input->set[i].path[f], &bytes, err));
+            uint64_t line = hm_text_long_line(input->set[i].path[f], bytes);
+            longest = line > longest ? line : longest;
+        }
+    }
+    return longest ? hm_stage_plan_memory(ret_plan, "one long text", times * longest, err) : HM_OK;
+}
+
 int hm_stage_text_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
                         struct hm_error *err)
 {
@@ -147,11 +172,9 @@ int hm_stage_text_bytes(const struct hm_stage_run *run, const char *name, uint64
 
     for (size_t i = 0; input && i < input->n_sets; i++) {
         for (size_t f = 0; !input->set[i].pending && f < input->set[i].n_paths; f++) {
-            const char *path = input->set[i].path[f];
-            bool compressed = hm_text_ends(path, ".zst") || hm_text_ends(path, ".gz");
             uint64_t size = 0;
-            HM_TRY(path_bytes(path, &size, err));
-            total += compressed ? TEXT_PER_COMPRESSED * size : size;
+            HM_TRY(text_bytes(input->set[i].path[f], &size, err));
+            total += size;
         }
     }
     *ret_bytes = total;

@@ -71,6 +71,9 @@ int hm_stage_text_report(const struct hm_stage_run *run, const struct hm_text_so
 int hm_stage_input_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
                          struct hm_error *err);
 /* About how many bytes of text they hold: compressed files three times their size. */
+/* A text of one huge line is held whole, some times over: into the plan, when an input has one. */
+int hm_stage_plan_long(const struct hm_stage_run *run, const char *name, uint64_t times,
+                       struct hm_stage_plan *ret_plan, struct hm_error *err);
 int hm_stage_text_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
                         struct hm_error *err);
 /* SHA-256 over the lines "set digest" of all files of an input, in order: the identity of a text.

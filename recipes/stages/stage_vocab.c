@@ -271,6 +271,7 @@ int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text 
     HM_TRY(hm_stage_input_bytes(run, "text", &ret_plan->read_bytes, err));
     HM_TRY(hm_stage_text_bytes(run, "text", &bytes, err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", reading_bytes(bytes), err));
+    HM_TRY(hm_stage_plan_long(run, "text", STAGE_LONG_TEXT_TIMES, ret_plan, err));
     if (text->dedup)
         HM_TRY(hm_stage_plan_memory(ret_plan, "dedup", dedup_bytes(run, bytes), err));
     if (text->sample_bytes > 0 && bytes > text->sample_bytes)

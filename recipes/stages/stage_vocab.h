@@ -37,6 +37,7 @@ int hm_stage_spill_report(const struct hm_stage_run *run, const struct hm_han_co
                           struct hm_error *err);
 /* At the end of a stage: scratch files go, unless a pass that is whole serves the same command. */
 void hm_stage_spill_leave(const struct hm_stage_run *run, int status);
+#define STAGE_LONG_TEXT_TIMES 4u /* the line, two batches of it, and growing */
 /* Into the plan, with what is read; disk_bytes grows by scratch files, when there will be.
  * n_singles: the fewest characters that are chosen by number, 0 where the text decides. */
 int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text *text,

@@ -12,6 +12,8 @@
 
 #define CONTEXT_MAX 1000000000
 
+#define LONG_TEXT_TIMES 10u /* the line, two batches of it, its ids, and growing */
+
 struct config {
     struct stage_text text;
     double confidence;
@@ -258,6 +260,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     HM_TRY(hm_stage_plan_memory(ret_plan, "counts",
                                 pieces * sizeof(uint64_t) * (uint64_t)hm_threads(), err));
     HM_TRY(hm_stage_plan_memory(ret_plan, "text", STAGE_TEXT_BYTES, err));
+    HM_TRY(hm_stage_plan_long(run, "text", LONG_TEXT_TIMES, ret_plan, err));
     ret_plan->disk_bytes = 64 << 10;
     ret_plan->work = text;
     ret_plan->work_unit = "bytes";

@@ -413,6 +413,7 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     HM_TRY(hm_stage_plan_memory(ret_plan, "counts",
                                 hm_size_sweep_bytes(sweep.n_points, base + most), err));
     HM_TRY(hm_stage_input_bytes(run, "held_out", &held_out, err));
+    HM_TRY(hm_stage_plan_long(run, "held_out", STAGE_LONG_TEXT_TIMES, ret_plan, err));
     ret_plan->disk_bytes += 256 << 10;
     ret_plan->read_bytes += held_out;
     ret_plan->work = ret_plan->read_bytes;

@@ -67,6 +67,15 @@ dd if=/dev/null of=long.jsonl bs=1M seek=257 2>/dev/null; { echo; cat mixed.json
 refused 4 "'long.jsonl:1': the line is longer than" $some in.text=long.jsonl
 fine $some in.text=long.jsonl set.max_bad_lines=4
 rm long.jsonl
+# a text of one line is held whole, some times over, and the plan knows
+printf '春天来了。秋天去了，%.0s' $(seq 250000) >long.txt
+for stage in "$some" "$measure"; do
+    fine $stage in.text=long.txt
+    bytes() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" x/stage.json | head -n 1; }
+    [ "$SANITIZE" != none ] || [ "$(bytes planned_bytes)" -ge "$(bytes peak_rss_bytes)" ] ||
+        fail "$stage: planned $(bytes planned_bytes) bytes, took $(bytes peak_rss_bytes)"
+done
+rm long.txt
 
 # --- too little ---
 : >empty.txt; : >empty.jsonl; : >empty.jsonl.zst; printf '\n\n\n' >blank.txt; echo 'english only' >en.txt

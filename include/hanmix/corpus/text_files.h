@@ -54,6 +54,9 @@ int hm_text_files_open(const struct hm_text_set *sets, size_t n_sets,
                        struct hm_error *err); /* copies sets and options */
 /* What dedup takes for so many documents, at most. */
 uint64_t hm_text_dedup_bytes(uint64_t documents);
+/* Bytes of the line a file begins with, at most: those of all its text when it is long enough to be
+ * one document of a size to plan for, 0 when it is not. What cannot be read is 0, too. */
+uint64_t hm_text_long_line(const char *path, uint64_t text_bytes);
 struct hm_text_stats hm_text_files_stats(const struct hm_text_source *source);
 
 #endif

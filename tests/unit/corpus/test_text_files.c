@@ -170,6 +170,11 @@ static void test_long_lines(void **state)
     assert_ok(read_all(&set, 1, &options, out, long_len + 64, NULL, &err), err);
     assert_int_equal(strlen(out), 2 + long_len + 1 + 4);
     assert_string_equal(out + 2 + long_len, ";s:b;");
+    assert_int_equal(hm_text_long_line(file[0], 9u << 20), 9u << 20);
+    assert_int_equal(hm_text_long_line(file[0], UINT64_MAX), HM_LINE_MAX_BYTES);
+    text[(1u << 20) - 1] = '\n';
+    assert_int_equal(hm_text_long_line(put("short.txt", text), 9u << 20), 0);
+    assert_int_equal(hm_text_long_line("absent.txt", 9u << 20), 0);
     hm_free(text);
     hm_free(out);
 }
