@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
 """vocab.measure against sentencepiece and tokenizers: unigram models, and byte-level tokenizer.json of every well-known kind."""
+import csv
 import json
 import random
+import re
+
+import numpy as np
 
 from harness import GOLDEN, check, documents, refused, stage, test
 
@@ -207,3 +211,103 @@ def tokenizer_json_is_refused_where_it_does_not_do(folder):
         check("a pre_tokenizer that cuts text into words cannot be read exactly" in said, said)
     said = refused("vocab.merge", folder / "c", 2, in_base=folder / "tokenizer.json", in_extra=BASE)
     check("is a tokenizer.json" in said, said)
+
+
+HAN = re.compile("[\u3007\u3021-\u3029\u3038-\u303a\u3400-\u4db5\u4e00-\u9fd5\uf900-\ufa6d\ufa70-\ufad9\U00020000-\U0002a6d6\U0002a700-\U0002ceaf\U0002f800-\U0002fa1d]")
+
+
+def extended(folder):
+    """The base, and with pieces that change English and Chinese lines."""
+    from sentencepiece import sentencepiece_model_pb2 as pb
+    model = pb.ModelProto()
+    model.ParseFromString(BASE.read_bytes())
+    for i, piece in enumerate(("\u2581of\u2581the", "\u4e2d\u56fd", "\u7684\u4eba", "\u6cd5\u56fd", "\u9f98")):
+        model.pieces.add(piece=piece, score=-31741.0 - i)
+    path = folder / "extended.model"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def bytes_as_chars(judge, ids):
+    """Characters that byte pieces spell, by runs of them, and Han characters among them."""
+    text = bytearray()
+    for token in ids:
+        text += bytes([int(judge.id_to_piece(token)[3:5], 16)]) if judge.is_byte(token) else b"\xff"
+    text = text.replace(b"\xff", b"").decode()
+    return len(text), len(HAN.findall(text))
+
+
+def interval(rnd, ours, first):
+    """2.5 % and 97.5 % of 1 - ours / first over documents drawn Poisson(1) times."""
+    times = rnd.poisson(1.0, (4000, len(ours)))
+    return np.quantile(1 - times @ np.array(ours) / (times @ np.array(first)), [0.025, 0.975])
+
+
+def check_set(found, docs, judge, ids, first, first_ids, names):
+    tokens, chars, n_bytes = sum(map(len, ids)), sum(map(len, docs)), sum(len(text.encode()) for text in docs)
+    spelt = [bytes_as_chars(judge, row) for row in ids]
+    han, flat = sum(len(HAN.findall(text)) for text in docs), [token for row in ids for token in row]
+    parts, used, size = sum(map(judge.is_byte, flat)), set(flat), len(judge)
+    plain = [line for text in docs for line in text.split("\n") if line and not HAN.search(line)]
+    low, high = interval(np.random.default_rng(1), [len(row) for row in ids], [len(row) for row in first_ids])
+    all_first = sum(map(len, first_ids))
+    expected = dict(documents=len(docs), bytes=n_bytes, chars=chars, han_chars=han, tokens=tokens, tokens_per_char=tokens / chars, bytes_per_token=n_bytes / tokens,
+                    byte_fallback_tokens=parts, byte_fallback_rate=parts / tokens, unk_tokens=0, unk_rate=0, coverage=1 - sum(n for n, _ in spelt) / chars,
+                    han_coverage=1 - sum(n for _, n in spelt) / han if han else None, pieces_used=len(used), utilisation=len(used) / size, reduction_vs_first=1 - tokens / all_first,
+                    cost_vs_first=tokens / all_first)
+    if len(judge) > len(first):
+        expected.update(new_pieces_used=sum(token >= len(first) for token in used), new_utilisation=sum(token >= len(first) for token in used) / (size - len(first)),
+                        lines_without_han=len(plain), changed_lines=sum(judge.encode(line) != first.encode(line) for line in plain))
+    for key, value in expected.items():
+        check(found[key] == value if value is None else abs(found[key] - value) <= 1e-12 * abs(value), f"{names}: {key} is {found[key]}, {value} expected")
+    for context in found["context"]:
+        check(abs(context["chars"] - context["tokens"] * chars / tokens) < 1e-6 and abs(context["han_chars"] - context["tokens"] * han / tokens) < 1e-6, f"{names}: {context}")
+    for key, value in (("low", low), ("high", high)):
+        check(abs(found[key] - value) <= 0.12 * (high - low), f"{names}: {key} is {found[key]}, {value} expected")
+    return expected
+
+
+@test
+def every_measure_is_what_its_definition_gives(folder):
+    """Two tokenizers over domains that a JSON field names: each number of report.json from sentencepiece's ids, intervals by other random numbers, and all files."""
+    import xml.etree.ElementTree as tree
+    import sentencepiece
+    sets = {"RedPajamaWikipedia": documents("en.valid.jsonl.zst", 23), "RedPajamaZh": documents("zh.valid.jsonl.zst", 23)}
+    rows = [{"text": text, "meta": {"redpajama_set_name": name}} for pair in zip(*sets.values()) for name, text in zip(sets, pair)]
+    (folder / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    paths = {"base": BASE, "more": extended(folder)}
+    report = stage("vocab.measure", folder / "out", in_text=folder / "mixed.jsonl", set_set_field="meta.redpajama_set_name", set_context="4096,32768",
+                   set_parity="RedPajamaZh/RedPajamaWikipedia", **{f"in_tokenizers__{name}": path for name, path in paths.items()})
+    first = sentencepiece.SentencePieceProcessor(model_file=str(BASE))
+    sets["total"] = [row["text"] for row in rows]
+    table = list(csv.DictReader(open(folder / "out" / "efficiency.csv", encoding="utf-8")))
+    check(len(table) == 6, f"{len(table)} rows of efficiency.csv")
+    page, plain = [(folder / "out" / name).read_text(encoding="utf-8") for name in ("efficiency.md", "efficiency.txt")]
+    for found in report["tokenizers"]:
+        judge = sentencepiece.SentencePieceProcessor(model_file=str(paths[found["name"]]))
+        check(found["vocab_size"] == len(judge) and [item["name"] for item in found["sets"]] == sorted(sets)[:2], f"{found['name']}: sets and size")
+        ids = {name: [judge.encode(text) for text in docs] for name, docs in sets.items()}
+        for item in found["sets"] + [found["total"]]:
+            name = item["name"]
+            expected = check_set(item, sets[name], judge, ids[name], first, [first.encode(text) for text in sets[name]], f"{found['name']}, {name}")
+            row = next(row for row in table if row["set"] == name and int(row["vocab_size"]) == len(judge))
+            for key in expected.keys() & row.keys():
+                check(abs(float(row[key] or "nan") - expected[key]) <= 6e-7 if expected[key] is not None else row[key] == "", f"efficiency.csv: {key} of {name} is {row[key]}, {expected[key]} expected")
+            check(all(str(expected["tokens"]) in text.replace(",", "") for text in (page, plain)), f"{expected['tokens']} tokens stand not in the tables")
+        zh, en = ([len(row) for row in ids[name]] for name in ("RedPajamaZh", "RedPajamaWikipedia"))
+        parity = found["parity"][0]
+        low, high = 1 - interval(np.random.default_rng(2), zh, en)[::-1]
+        check(abs(parity["tokens_ratio"] - sum(zh) / sum(en)) < 1e-12, f"parity: {parity}")
+        check(max(abs(parity["low"] - low), abs(parity["high"] - high)) <= 0.12 * (high - low), f"parity: {parity}, {low} to {high} expected")
+        first_id = len(first) if found["extends_first"] and len(judge) > len(first) else 0
+        counts = [0] * len(judge)
+        for row in ids["total"]:
+            for token in row:
+                counts[token] += 1
+        pieces = sorted(counts[token] for token in range(first_id, len(judge)) if not (judge.is_byte(token) or judge.is_control(token) or judge.is_unknown(token)))
+        usage = found["piece_counts"]
+        check([usage["pieces"], usage["p01"], usage["p10"], usage["p50"]] == [len(pieces)] + [pieces[(len(pieces) - 1) // part] for part in (100, 10, 2)], str(usage))
+    changed = report["tokenizers"][1]["total"]["changed_lines"]
+    check(changed > 50, f"{changed} changed lines: too few to tell")
+    picture = tree.parse(folder / "out" / "efficiency.svg").getroot()
+    check(picture.tag.endswith("svg") and "more" in "".join(picture.itertext()), "efficiency.svg")
