@@ -65,7 +65,7 @@ static inline bool two_of_block(const unsigned char *text, uint16_t *unit, _Atom
     uint32_t right = (word >> 12 & 0xf000) | (word >> 26 & 0xfc0) | (word >> 40 & 0x3f);
     unit[0] = (uint16_t)left;
     unit[1] = (uint16_t)right;
-    if (!(of_block(left) & of_block(right)))
+    if (!((int)of_block(left) & (int)of_block(right))) /* no branch between */
         return false;
     met_mark(met, left);
     met_mark(met, right);
