@@ -73,7 +73,9 @@ static const struct hm_input inputs[] = {
       .required = true,
       .many = true,
       .shares = true,
-      .help = "text, or named sets with weight and epochs" },
+      .help = "text, or named sets, one after another; with weights they are mixed, two documents "
+              "of weight 2 to one of weight 1, and the rest of the longest comes last; epochs: how "
+              "often a set is read, 0.5 for half of its documents" },
     { .name = "tokenizer",
       .type = HM_INPUT_TOKENIZER,
       .required = true,
