@@ -16,6 +16,7 @@
 #define BATCH_BYTES  (4u << 20)   /* two of them are held */
 #define PIECE_BYTES  (128u << 10)
 #define BATCH_PIECES (BATCH_BYTES / PIECE_BYTES + 1)
+#define HAN_LEAST    0x2e80u /* no character of the class is below */
 
 /* --- from text into records ------------------------------------------------------------------- */
 
@@ -33,6 +34,12 @@ static inline size_t unit_put(uint16_t *unit, uint32_t code)
 /* Length of the code point at text; a malformed byte counts as one character of no script. */
 static inline unsigned code_next(const unsigned char *text, size_t left, uint32_t *ret_code)
 {
+    if (left >= 3 && (text[0] & 0xf0) == 0xe0 && (text[1] & 0xc0) == 0x80 &&
+        (text[2] & 0xc0) == 0x80) {
+        *ret_code = (text[0] & 0xfu) << 12 | (text[1] & 0x3fu) << 6 | (text[2] & 0x3fu);
+        if (*ret_code >= 0x800 && *ret_code - 0xd800 >= 0x800)
+            return 3;
+    }
     unsigned len = hm_utf8_decode((const char *)text, left, ret_code);
 
     if (len == 0)
@@ -47,47 +54,39 @@ static inline void met_mark(_Atomic uint8_t *met, uint32_t code)
         atomic_store_explicit(&met[code], 1, memory_order_relaxed);
 }
 
-static inline bool of_block(uint32_t code)
+/* Whether the word's lowest three bytes are a character of the block of nearly all Chinese text,
+ * U+4E00 to U+9FBF: which. */
+static inline bool block_code(uint64_t word, uint32_t *ret_code)
 {
-    return code - 0x4e00 < 0x9fc0 - 0x4e00;
+    *ret_code = (word & 0xf) << 12 | (word >> 2 & 0xfc0) | (word >> 16 & 0x3f);
+    int in_block = *ret_code - 0x4e00 < 0x9fc0 - 0x4e00;
+    return (int)((word & 0xc0c0f0) == 0x8080e0) & in_block; /* no branch between */
 }
 
-/* The two characters of three bytes that the text begins with; false: they are not both. */
-static inline bool two_of_block(const unsigned char *text, uint16_t *unit, _Atomic uint8_t *met)
-{
-    uint64_t word;
-
-    memcpy(&word, text, sizeof(word));
-    word = le64toh(word); /* the first byte lowest */
-    if ((word & 0xc0c0f0c0c0f0) != 0x8080e08080e0)
-        return false;
-    uint32_t left = (word & 0xf) << 12 | (word >> 2 & 0xfc0) | (word >> 16 & 0x3f);
-    uint32_t right = (word >> 12 & 0xf000) | (word >> 26 & 0xfc0) | (word >> 40 & 0x3f);
-    unit[0] = (uint16_t)left;
-    unit[1] = (uint16_t)right;
-    if (!((int)of_block(left) & (int)of_block(right))) /* no branch between */
-        return false;
-    met_mark(met, left);
-    met_mark(met, right);
-    return true;
-}
-
-/* The characters at text that are of the block of nearly all Chinese text, U+4E00 to U+9FBF, into
- * units; the bytes before it end at the returned place. */
+/* The characters of that block at text into units; the bytes behind them are returned. */
 static inline const unsigned char *block_copy(const unsigned char *text, const unsigned char *end,
                                               uint16_t **unit, _Atomic uint8_t *met)
 {
-    for (; end - text >= 8 && two_of_block(text, *unit, met); text += 6)
-        *unit += 2;
-    for (; end - text >= 3; text += 3) {
-        uint32_t code = (text[0] & 0xfu) << 12 | (text[1] & 0x3fu) << 6 | (text[2] & 0x3fu);
-        bool well_formed =
-            (text[0] & 0xf0) == 0xe0 && (text[1] & 0xc0) == 0x80 && (text[2] & 0xc0) == 0x80;
-        if (!well_formed || !of_block(code))
+    uint16_t *to = *unit;
+
+    for (; end - text >= 8; text += 6, to += 2) {
+        uint64_t word;
+        uint32_t left, right;
+        memcpy(&word, text, sizeof(word));
+        word = le64toh(word); /* the first byte lowest */
+        if (!block_code(word, &left))
             break;
-        *(*unit)++ = (uint16_t)code;
-        met_mark(met, code);
+        to[0] = (uint16_t)left;
+        met_mark(met, left);
+        if (!block_code(word >> 24, &right)) {
+            text += 3;
+            to++;
+            break;
+        }
+        to[1] = (uint16_t)right;
+        met_mark(met, right);
     }
+    *unit = to;
     return text;
 }
 
@@ -146,13 +145,14 @@ static int text_cut(struct hm_han_counts *counts, struct run_words *words, struc
         if (text == end)
             break;
         const unsigned char *from = text;
-        text = ascii_skip(text, end);
-        here.characters += (uint64_t)(text - from);
-        if (text == from) {
+        if (*text < 0x80) {
+            text = ascii_skip(text, end);
+            here.characters += (uint64_t)(text - from);
+        } else {
             text += code_next(text, (size_t)(end - text), &code);
             here.characters++;
         }
-        bool han = hm_is_han_class(code);
+        bool han = code >= HAN_LEAST && hm_is_han_class(code);
         here.han_characters += han;
         if (han || (takes_marks && hm_is_han_mark(code))) {
             met_mark(met, code);
@@ -339,6 +339,7 @@ static int stretch_cut(struct reading *reading, struct run_words *words, struct 
     HM_TRY(text_cut(reading->counts, words, text, &piece->sum, &piece->err));
     if (words->n_runs > 0) {
         HM_TRY(hm_run_words_reserve(&piece->words, words->n - HM_BLOCK_HEADER_WORDS, &piece->err));
+        hm_alloc_populate(piece->words.word, words->n * sizeof(*words->word));
         memcpy(piece->words.word, words->word, words->n * sizeof(*words->word));
         piece->words.n = words->n;
         piece->words.n_runs = words->n_runs;

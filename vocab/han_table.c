@@ -59,7 +59,7 @@ bool hm_is_han_class(uint32_t code)
     if (code >= FIRST_BLOCK && code <= LAST_BLOCK)
         return true;
     /* the punctuation of Chinese text without a search */
-    if (code - 0xff00 < 0x66 || code - 0x3008 < 0x19)
+    if (code - 0xff00 < 0x66 || code - 0x3000 < 0x5 || code - 0x3008 < 0x19)
         return false;
     return code >= 0x2e80 && in_ranges(han_class, COUNT_OF(han_class), code);
 }
