@@ -208,10 +208,10 @@ static uint64_t least_bytes(uint64_t text_bytes, uint64_t pieces)
     return (12u << 20) + (uint64_t)fmax(counting, training);
 }
 
-static int fail_least(const struct hm_stage_run *run, bool dedup, uint64_t least,
+static int fail_least(const struct hm_stage_run *run, bool dedup, uint64_t enough,
                       uint64_t text_bytes, uint64_t pieces, struct hm_error *err)
 {
-    uint64_t whole = least + PROGRAM_BYTES + reading_bytes(text_bytes);
+    uint64_t whole = enough + PROGRAM_BYTES + reading_bytes(text_bytes);
 
     if (dedup)
         whole = whole / (HM_DEDUP_SHARE - 1) * HM_DEDUP_SHARE;
@@ -279,10 +279,10 @@ int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text 
     uint64_t least = least_bytes(bytes, pieces);
     uint64_t held = FIXED_BYTES + BYTES_PER_TEXT_BYTE * bytes + pieces * PIECE_BYTES;
     uint64_t limit = own_bytes(run, text);
-    if (run->memory_bytes && limit < least)
-        return fail_least(run, text->dedup, least, bytes, pieces, err);
     HM_TRY(base_merges(run, &of_base, err));
     uint64_t most = least_bytes(bytes, trained_merges(bytes, pieces, n_singles, of_base));
+    if (run->memory_bytes && limit < least)
+        return fail_least(run, text->dedup, most, bytes, pieces, err);
     if (held < most)
         held = most;
     if (held > limit) { /* what does not fit goes to the disk: runs, and their parts beside them */
@@ -290,4 +290,20 @@ int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text 
         ret_plan->disk_bytes += SPILL_PER_TEXT_BYTE * bytes;
     }
     return hm_stage_plan_memory(ret_plan, "vocabulary", held, err);
+}
+
+int hm_stage_after_train_plan(const struct hm_stage_run *run, const struct stage_text *text,
+                              const char *purpose, uint64_t bytes, struct hm_stage_plan *plan,
+                              struct hm_error *err)
+{
+    uint64_t held = plan->memory[plan->n_memory - 1].bytes;
+    uint64_t limit = own_bytes(run, text);
+
+    if (run->memory_bytes && bytes > limit)
+        return hm_fail(err, HM_ERR_NOFIT,
+                       "%s.set.memory: %.1f MiB are too little for %s of %.1f MiB; "
+                       "set.memory=%" PRIu64 "M will do",
+                       run->id, (double)run->memory_bytes / 1048576.0, purpose,
+                       (double)bytes / 1048576.0, ((run->memory_bytes + bytes - limit) >> 20) + 1);
+    return bytes > held ? hm_stage_plan_memory(plan, purpose, bytes - held, err) : HM_OK;
 }

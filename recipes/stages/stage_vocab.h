@@ -43,5 +43,9 @@ void hm_stage_spill_leave(const struct hm_stage_run *run, int status);
 int hm_stage_train_plan(const struct hm_stage_run *run, const struct stage_text *text,
                         uint64_t pieces, uint64_t n_singles, struct hm_stage_plan *ret_plan,
                         struct hm_error *err);
+/* After hm_stage_train_plan: what the stage takes when training has given its memory back. */
+int hm_stage_after_train_plan(const struct hm_stage_run *run, const struct stage_text *text,
+                              const char *purpose, uint64_t bytes, struct hm_stage_plan *plan,
+                              struct hm_error *err);
 
 #endif

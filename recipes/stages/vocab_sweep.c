@@ -410,8 +410,9 @@ static int plan_stage(const struct hm_stage_run *run, struct hm_stage_plan *ret_
     if (hm_stage_input(run, "base"))
         HM_TRY(hm_stage_vocab_size(run, "base", &base, err));
     HM_TRY(hm_stage_train_plan(run, &config->text, most, least_singles, ret_plan, err));
-    HM_TRY(hm_stage_plan_memory(ret_plan, "counts",
-                                hm_size_sweep_bytes(sweep.n_points, base + most), err));
+    HM_TRY(hm_stage_after_train_plan(run, &config->text, "counts of candidates",
+                                     hm_size_sweep_bytes(sweep.n_points, base + most), ret_plan,
+                                     err));
     HM_TRY(hm_stage_input_bytes(run, "held_out", &held_out, err));
     HM_TRY(hm_stage_plan_long(run, "held_out", STAGE_LONG_TEXT_TIMES, ret_plan, err));
     ret_plan->disk_bytes += 256 << 10;

@@ -34,6 +34,17 @@ for more in "set.pieces=2000 set.singles=100" "set.pieces=3000 in.base=whole"; d
         fail "$more: planned $(bytes planned_bytes) bytes, took $(bytes peak_rss_bytes)"
     rm -rf more
 done
+# vocab.sweep: what its counts take is told as well
+sweep="vocab.sweep in.text=$SOURCE/examples/quickstart/text/zh.jsonl.zst in.held_out=$SOURCE/examples/quickstart/text/zh.jsonl.zst"
+sweep="$sweep set.pieces=$(seq -s, 83 83 7968)"
+expect 3 "$HANMIX" stage $sweep set.memory=64M --out swept --quiet
+has err "set.memory: 64.0 MiB are too little for counts of candidates"; one_sentence; gone swept swept.partial
+least=$(sed -n 's/.*; set.memory=\([0-9]*\)M will do.*/\1/p' err)
+expect 0 "$HANMIX" stage $sweep set.memory=${least}M --out swept --quiet
+bytes=$(sed -n 's/.*"peak_rss_bytes": *\([0-9]*\).*/\1/p' swept/stage.json | head -n 1)
+[ "$SANITIZE" != none ] || [ "$bytes" -le $((least << 20)) ] || fail "vocab.sweep takes $bytes, set.memory=${least}M"
+[ "$(wc -l <swept/alp.csv)" -eq 97 ] || fail "alp.csv has not 96 rows"
+there swept/alp.svg
 command="$command set.memory=60M"
 expect 0 "$HANMIX" stage $command --out spilled --quiet
 has spilled/stage.json '"spilled_bytes"'
@@ -62,6 +73,35 @@ for file in stage.json counting.runs counting.json counting.cut.0000 counting.cu
         [ ! "$said" ] || has err "$said"
     done
 done
+# killed in a pass, with other threads and another limit for the rest: the same files
+for file in counting.runs counting.json counting.cut.0000 counting.cut.json; do
+    for rest in "set.memory=60M --threads 1" "set.memory=75M --threads 5" ""; do
+        for try in 1 2 3 4 5; do killed KILL $file && break; done
+        expect 0 "$HANMIX" stage ${command% set.memory=*} $rest --out cut --quiet
+        for name in tokenizer.model pieces.tsv; do same "whole/$name" "cut/$name"; done
+        rm -rf cut
+    done
+done
+# stopped by hand: between two passes or within one, resumable; two runs in one folder: the second says so
+stopped=0
+for try in 1 2 3 4 5; do
+    rm -rf cut cut.partial
+    "$HANMIX" stage $command --out cut --quiet >/dev/null 2>err &
+    pid=$!
+    wait_for 20 test -e cut.partial/counting.runs -o -e cut
+    if [ -e cut.partial/counting.runs ]; then
+        "$HANMIX" stage $command --out cut --quiet >/dev/null 2>second
+        second=$?
+        kill -TERM $pid 2>/dev/null
+        wait $pid
+        [ $? -eq 75 ] && [ $second -eq 6 ] && stopped=1 && break
+    fi
+    wait $pid 2>/dev/null
+done
+[ $stopped -eq 1 ] || { fail "no exit code 75 when stopped, or no refusal of a second run ($second)"; cat err second; }
+[ "$(wc -l <second)" -eq 1 ] || { fail "a second run in one folder: not one sentence"; cat second; }
+expect 0 "$HANMIX" stage $command --out cut
+like cut
 if [ "$SANITIZE" = none ]; then # a preloaded library comes before the sanitizer's runtime
     for bytes in 65536 3000000; do
         expect 6 env LD_PRELOAD="$WRITE_FAULT" HM_FULL_PATH="/full.partial/counting" HM_FULL_BYTES=$bytes \

@@ -234,21 +234,24 @@ static void test_naive(void **state)
 
 static void test_threads(void **state)
 {
-    struct hm_sweep_point one[POINTS], three[POINTS];
+    static const int threads[] = { 2, 3, 5 };
+    struct hm_sweep_point one[POINTS], more[POINTS];
     struct hm_sweep_text found = { 0 };
     struct hm_error err = { 0 };
 
     (void)state;
     hm_threads_set(1);
     assert_ok(sweep(&base, one, &found, &err), err);
-    hm_threads_set(3);
-    assert_ok(sweep(&base, three, &found, &err), err);
-    hm_threads_set(0);
-    for (size_t i = 0; i < POINTS; i++) {
-        assert_int_equal(one[i].tokens, three[i].tokens);
-        assert_memory_equal(&one[i].alp, &three[i].alp, sizeof(one[i].alp));
-        assert_memory_equal(&one[i].renyi, &three[i].renyi, sizeof(one[i].renyi));
+    for (size_t t = 0; t < 3; t++) {
+        hm_threads_set(threads[t]);
+        assert_ok(sweep(&base, more, &found, &err), err);
+        for (size_t i = 0; i < POINTS; i++) {
+            assert_int_equal(one[i].tokens, more[i].tokens);
+            assert_memory_equal(&one[i].alp, &more[i].alp, sizeof(one[i].alp));
+            assert_memory_equal(&one[i].renyi, &more[i].renyi, sizeof(one[i].renyi));
+        }
     }
+    hm_threads_set(0);
 }
 
 static void test_refused(void **state)
