@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * BPE over segments of text. A segment that is a piece is one id, where that piece encodes to
- * itself (whole_pieces.h); others are merged (segment_merge.h). ASCII has small tables of its own.
+ * itself (whole_pieces.h); others are merged (segment_merge.h). Where segments end, a filter tells
+ * (span_filter.h), for ASCII small tables of its own.
  */
 #include "piece_encoder.h"
 #include "segment_merge.h"
+#include "span_filter.h"
 #include "user_pieces.h"
 #include "whole_pieces.h"
 
@@ -15,7 +17,7 @@
 
 struct hm_piece_encoder {
     struct hm_piece_table table;
-    const struct hm_span_cuts *cuts;
+    struct hm_span_filter filter;
     struct hm_user_pieces user;
     struct hm_whole_pieces whole;
     int32_t byte_id[256]; /* -1 without byte fallback */
@@ -115,12 +117,12 @@ static uint32_t ascii_code(uint32_t byte)
     return byte == ' ' ? HM_SPM_SPACE_CODE : byte;
 }
 
-static void ascii_make(struct hm_piece_encoder *encoder)
+static void ascii_make(const struct hm_span_cuts *cuts, struct hm_piece_encoder *encoder)
 {
     for (uint32_t a = 0; a < NOT_ASCII; a++) {
         encoder->ascii_symbol[a] = hm_piece_table_symbol(&encoder->table, ascii_code(a));
         for (uint32_t b = 0; b < NOT_ASCII; b++)
-            if (hm_span_joins(encoder->cuts, ascii_code(a), ascii_code(b)))
+            if (hm_span_joins(cuts, a, b))
                 encoder->ascii_join[a][b / 64] |= (uint64_t)1 << b % 64;
     }
 }
@@ -132,7 +134,6 @@ int hm_piece_encoder_make(const struct hm_spm_model *model, const struct hm_span
 
     if (!encoder)
         return hm_fail_nomem(err, "for an encoder");
-    encoder->cuts = cuts;
     encoder->unk_id = model->unk_id;
     memset(encoder->byte_id, 0xff, sizeof(encoder->byte_id));
     for (size_t i = 0; i < model->count; i++)
@@ -144,8 +145,10 @@ int hm_piece_encoder_make(const struct hm_spm_model *model, const struct hm_span
         status = hm_piece_table_make(model, &encoder->table, err);
     if (status == HM_OK)
         status = hm_whole_pieces_make(model, &encoder->table, &encoder->whole, err);
+    if (status == HM_OK)
+        status = hm_span_filter_make(cuts, &encoder->filter, err);
     if (status == HM_OK) {
-        ascii_make(encoder);
+        ascii_make(cuts, encoder);
         *ret_encoder = encoder;
     } else {
         hm_piece_encoder_free(encoder);
@@ -160,6 +163,7 @@ void hm_piece_encoder_free(struct hm_piece_encoder *encoder)
     hm_user_pieces_release(&encoder->user);
     hm_piece_table_release(&encoder->table);
     hm_whole_pieces_release(&encoder->whole);
+    hm_span_filter_release(&encoder->filter);
     hm_free(encoder);
 }
 
@@ -209,11 +213,11 @@ static int emit_symbols(struct run *run, const int32_t *symbol, size_t n)
     return HM_OK;
 }
 
-static int flush_segment(struct run *run)
+/* The segment of run->n symbols. */
+static int encode_segment(struct run *run)
 {
     size_t n = run->n;
 
-    run->n = 0;
     if (run->dropout) {
         HM_TRY(hm_segment_merge(dropout_rule, run->dropout, run->symbol, &n, run->err));
         return emit_symbols(run, run->symbol, n);
@@ -225,6 +229,19 @@ static int flush_segment(struct run *run)
     }
     HM_TRY(hm_segment_merge(rule, (void *)&run->encoder->table, run->symbol, &n, run->err));
     return emit_symbols(run, run->symbol, n);
+}
+
+static inline int flush_segment(struct run *run)
+{
+    int32_t first = run->symbol[0];
+    int status = HM_OK;
+
+    if (run->n == 1 && (size_t)first < run->encoder->table.pieces)
+        status = emit_id(run, first);
+    else if (run->n > 0)
+        status = encode_segment(run);
+    run->n = 0;
+    return status;
 }
 
 static int room_grow(struct run *run)
@@ -252,6 +269,29 @@ static inline int char_add(struct run *run, uint32_t code, int32_t symbol, bool 
     return HM_OK;
 }
 
+/* Three bytes of U+1000 to U+CFFF, which need no further look; else 0. */
+static inline uint32_t triple(const unsigned char *at)
+{
+    uint32_t lead = at[0], second = at[1], third = at[2];
+
+    if (lead < 0xe1 || lead > 0xec || (second & 0xc0) != 0x80 || (third & 0xc0) != 0x80)
+        return 0;
+    return (lead & 0x0f) << 12 | (second & 0x3f) << 6 | (third & 0x3f);
+}
+
+/* A character that is not ASCII, and where the next one is. */
+static inline size_t code_read(struct hm_str text, size_t at, uint32_t *ret_code)
+{
+    *ret_code = text.len - at >= 3 ? triple((const unsigned char *)text.ptr + at) : 0;
+    if (*ret_code != 0)
+        return at + 3;
+    unsigned len = hm_utf8_decode(text.ptr + at, text.len - at, ret_code);
+    if (len > 0)
+        return at + len;
+    *ret_code = REPLACEMENT;
+    return at + 1;
+}
+
 static int encode_text(struct run *run, bool prefix, struct hm_str text)
 {
     const struct hm_piece_encoder *encoder = run->encoder;
@@ -265,19 +305,18 @@ static int encode_text(struct run *run, bool prefix, struct hm_str text)
     for (size_t at = 0; at < text.len;) {
         uint32_t code = (unsigned char)text.ptr[at];
         if (code < NOT_ASCII) {
-            bool joins = ascii < NOT_ASCII ? encoder->ascii_join[ascii][code / 64] >> code % 64 & 1
-                                           : hm_span_joins(encoder->cuts, before, ascii_code(code));
+            bool joins = ascii < NOT_ASCII
+                             ? encoder->ascii_join[ascii][code / 64] >> code % 64 & 1
+                             : hm_span_filter_joins(&encoder->filter, before, ascii_code(code));
             HM_TRY(char_add(run, ascii_code(code), encoder->ascii_symbol[code], joins));
             ascii = code;
+            before = ascii_code(code);
             at++;
             continue;
         }
-        unsigned len = hm_utf8_decode(text.ptr + at, text.len - at, &code);
-        at += len ? len : 1;
-        code = len == 0 ? REPLACEMENT : code;
-        HM_TRY(char_add(
-            run, code, hm_piece_table_symbol(&encoder->table, code),
-            hm_span_joins(encoder->cuts, ascii < NOT_ASCII ? ascii_code(ascii) : before, code)));
+        at = code_read(text, at, &code);
+        HM_TRY(char_add(run, code, hm_piece_table_symbol(&encoder->table, code),
+                        hm_span_filter_joins(&encoder->filter, before, code)));
         ascii = NOT_ASCII;
         before = code;
     }

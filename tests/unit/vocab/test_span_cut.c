@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * vocab/span_cut.c: pairs inside pieces join, all else may be cut, and a cut never falls inside a
- * character, whatever the bytes.
+ * character, whatever the bytes. vocab/span_filter.c: it never denies a pair that joins, and seldom
+ * takes another for one.
  */
 #include "tiny_model.h"
 
-#include "../../../vocab/span_cut.h"
+#include "../../../vocab/span_filter.h"
 #include "hanmix/base/rng.h"
 
 static const char *const pieces[] = { "ab", "b" HM_SPM_SPACE, "\xe4\xb8\xad\xe5\x9b\xbd", NULL };
@@ -104,10 +105,55 @@ static void test_boundaries_of_noise(void **state)
     hm_span_cuts_release(&cuts);
 }
 
+static int attempt(void *context, struct hm_error *err)
+{
+    struct hm_span_filter filter;
+
+    HM_TRY(hm_span_filter_make(context, &filter, err));
+    hm_span_filter_release(&filter);
+    return HM_OK;
+}
+
+static void test_filter(void **state)
+{
+    struct hm_rng_key key = { 12, 0 };
+    struct hm_spm_model model = { 0 };
+    struct hm_span_cuts cuts = { 0 };
+    struct hm_span_filter filter;
+    struct hm_error err = { 0 };
+    unsigned apart = 0, taken = 0;
+
+    (void)state;
+    assert_ok(
+        hm_spm_model_load(golden_path("tokenizers/models/mistral-v1-32000.model"), &model, &err),
+        err);
+    assert_ok(hm_span_cuts_make(&model, &cuts, &err), err);
+    assert_ok(hm_span_filter_make(&cuts, &filter, &err), err);
+    for (size_t i = 0; i <= cuts.mask; i++)
+        if (cuts.slot[i] != 0)
+            assert_true(hm_span_filter_joins(&filter, (uint32_t)(cuts.slot[i] >> 32) & INT32_MAX,
+                                             (uint32_t)cuts.slot[i]));
+    for (uint64_t i = 0; i < 200000; i++) {
+        uint32_t a = (uint32_t)hm_rng_below(key, 2 * i, i % 2 ? 0x9fa6 : 0x180);
+        uint32_t b = (uint32_t)hm_rng_below(key, 2 * i + 1, i % 2 ? 0x9fa6 : 0x180);
+        if (a == ' ' || b == ' ' || hm_span_joins(&cuts, a, b))
+            continue;
+        apart++;
+        taken += hm_span_filter_joins(&filter, a, b);
+    }
+    assert_true(apart > 150000);
+    assert_true(taken > 0 && taken < apart / 100);
+    assert_true(oom_sweep(attempt, &cuts) > 0);
+    hm_span_filter_release(&filter);
+    hm_span_cuts_release(&cuts);
+    hm_spm_model_release(&model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_pairs), cmocka_unit_test(test_places),
-                                        cmocka_unit_test(test_boundaries_of_noise) };
+                                        cmocka_unit_test(test_boundaries_of_noise),
+                                        cmocka_unit_test(test_filter) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
