@@ -152,6 +152,14 @@ static int ties_count(const struct hm_spm_model *base, size_t *ret_ties, struct 
     return HM_OK;
 }
 
+static bool has_user_pieces(const struct hm_spm_model *model)
+{
+    for (size_t i = 0; i < model->count; i++)
+        if (model->piece[i].type == HM_PIECE_USER)
+            return true;
+    return false;
+}
+
 /* What the model that pieces come from makes doubtful about them, and a base that loaders already
  * disagree about. */
 static int warnings_fill(const struct hm_stage_run *run, const struct hm_spm_model *base,
@@ -168,6 +176,12 @@ static int warnings_fill(const struct hm_stage_run *run, const struct hm_spm_mod
                     "pieces of the base share a score: SentencePiece merges the leftmost of them "
                     "first, which tokenizer.json cannot say, so the fast tokenizer cuts some text "
                     "otherwise, with the base alone too; load it with use_fast=False",
+                    err));
+    if (base->add_dummy_prefix && has_user_pieces(base))
+        HM_TRY(warn(run, warnings,
+                    "the base has user-defined pieces: behind one of them transformers puts U+2581 "
+                    "before the text that follows, SentencePiece does not, so such text is cut "
+                    "otherwise by the fast tokenizer, with the base alone too",
                     err));
     if (extra->has_charsmap && extra->normalizer_hash != base->normalizer_hash)
         HM_TRY(warn(run, warnings,
