@@ -4,8 +4,9 @@
  * bytes do not depend on the thread count. Owns batch and shuffle buffer; the file is
  * packed_writer.c's, text and vocabulary the caller's.
  *
- * Memory is bounded by two batches (each BATCH_BYTES of text or one document; while one is encoded
- * the next is read) and the shuffle buffer (SHUFFLE_TOKENS).
+ * While one batch is encoded the next is read and the one before is written. Memory is bounded by
+ * the text of two batches (each BATCH_BYTES or one document), the ids of three, and the shuffle
+ * buffer (SHUFFLE_TOKENS).
  */
 #include <inttypes.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 #define BATCH_DOCS      256u
 #define BATCH_BYTES     (2u << 20)
+#define N_BATCHES       3u
 #define SHUFFLE_TOKENS  (32u << 20)
 #define SHUFFLE_DEFAULT 10000u
 #define SHUFFLE_STREAM  0x7061636b73687566u
@@ -55,8 +57,10 @@ struct packer {
     const struct hm_pack_options *options;
     const struct hm_ctl *ctl;
     struct hm_text_source *source;
-    struct pack_batch batch[2]; /* one is encoded while the other is read */
-    struct pack_batch *now, *ahead;
+    struct pack_batch batch[N_BATCHES];
+    struct pack_batch *behind, *now, *ahead; /* written, encoded, read */
+    int write_status;
+    struct hm_error write_error;
     struct hm_ids *plain;  /* of each worker: what dropout hides from the verification */
     struct pack_doc *held; /* shuffle buffer */
     size_t n_held, held_cap;
@@ -73,7 +77,7 @@ static void doc_release(struct pack_doc *doc)
 
 static void packer_release(struct packer *packer)
 {
-    for (size_t b = 0; b < 2; b++) {
+    for (size_t b = 0; b < N_BATCHES; b++) {
         struct pack_batch *batch = &packer->batch[b];
         for (size_t i = 0; batch->slot && i < BATCH_DOCS; i++)
             doc_release(&batch->slot[i].doc);
@@ -264,11 +268,10 @@ static int held_add(struct packer *packer, struct pack_doc *doc, struct hm_error
 
 static int batch_write(struct packer *packer, struct hm_error *err)
 {
-    for (size_t i = 0; i < packer->now->n_slots; i++) {
-        struct pack_slot *slot = &packer->now->slot[i];
-        if (slot->status < 0) {
+    for (size_t i = 0; i < packer->behind->n_slots; i++) {
+        struct pack_slot *slot = &packer->behind->slot[i];
+        if (slot->status < 0)
             return hm_error_pass(err, &slot->error);
-        }
         packer->report.verified += slot_chosen(packer, slot);
         packer->report.documents++;
         packer->report.bytes += slot->len;
@@ -283,15 +286,31 @@ static int batch_write(struct packer *packer, struct hm_error *err)
     return HM_OK;
 }
 
-/* Unit 0 reads on, the others encode. */
+/* Unit 0 reads on, unit 1 writes what was encoded before, the others encode. */
 static void batch_unit(void *context, size_t index, int worker)
 {
     struct packer *packer = context;
 
-    if (index > 0)
-        slot_encode(packer, index - 1, worker);
+    if (index > 1)
+        slot_encode(packer, index - 2, worker);
+    else if (index == 1)
+        packer->write_status = batch_write(packer, &packer->write_error);
     else if (packer->now->more > 0)
         batch_read(packer->ahead, packer->source);
+}
+
+/* A batch that is written needs its text no more: the next one to be read takes it over. */
+static void batches_turn(struct packer *packer)
+{
+    struct pack_batch *written = packer->behind;
+    struct hm_buf text = packer->now->text;
+
+    packer->now->text = written->text;
+    written->text = text;
+    written->n_slots = 0;
+    packer->behind = packer->now;
+    packer->now = packer->ahead;
+    packer->ahead = written;
 }
 
 static int source_pack(struct packer *packer, struct hm_error *err)
@@ -305,14 +324,14 @@ static int source_pack(struct packer *packer, struct hm_error *err)
                            packer->report.documents);
         if (packer->now->more < 0)
             return hm_error_pass(err, &packer->now->error);
-        hm_parallel_for(packer->now->n_slots + 1, batch_unit, packer);
-        HM_TRY(batch_write(packer, err));
+        hm_parallel_for(packer->now->n_slots + 2, batch_unit, packer);
+        if (packer->write_status < 0)
+            return hm_error_pass(err, &packer->write_error);
         hm_text_progress(packer->ctl, "pack", packer->source);
         more = packer->now->more;
-        struct pack_batch *done = packer->now;
-        packer->now = packer->ahead;
-        packer->ahead = done;
+        batches_turn(packer);
     }
+    HM_TRY(batch_write(packer, err));
     while (packer->n_held > 0)
         HM_TRY(held_draw(packer, err));
     return HM_OK;
@@ -370,8 +389,9 @@ int hm_pack(struct hm_text_source *source, const struct hm_text_encoder *encoder
     char *train_path = NULL, *valid_path = NULL;
     int status = options_check(encoder, options, err);
 
-    packer.now = &packer.batch[0];
-    packer.ahead = &packer.batch[1];
+    packer.behind = &packer.batch[0];
+    packer.now = &packer.batch[1];
+    packer.ahead = &packer.batch[2];
     if (status == HM_OK)
         status = hm_dir_make(out_dir, err);
     if (status == HM_OK)
@@ -380,10 +400,13 @@ int hm_pack(struct hm_text_source *source, const struct hm_text_encoder *encoder
         status = hm_path_join(&valid_path, out_dir, "valid.hmp", err);
     if (status < 0)
         goto out;
-    for (size_t b = 0; b < 2; b++)
+    bool room = true;
+    for (size_t b = 0; b < N_BATCHES; b++) {
         packer.batch[b].slot = hm_calloc(HM_MEM_TEXT, BATCH_DOCS, sizeof(struct pack_slot));
+        room = room && packer.batch[b].slot;
+    }
     packer.plain = hm_calloc(HM_MEM_TEXT, (size_t)hm_threads(), sizeof(*packer.plain));
-    if (!packer.batch[0].slot || !packer.batch[1].slot || !packer.plain) {
+    if (!room || !packer.plain) {
         status = hm_fail_nomem(err, "for packing");
         goto out;
     }
