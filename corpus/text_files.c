@@ -155,7 +155,7 @@ static int keep(struct source *source, struct hm_str text, bool *ret_keep, struc
             return fail_dedup(source, &why, err);
         if (status < 0)
             return hm_error_pass(err, &why);
-        *ret_keep = is_new;
+        *ret_keep = is_new || source->options.dedup == HM_DEDUP_COUNT;
         source->stats.duplicates += !is_new;
     }
     return HM_OK;

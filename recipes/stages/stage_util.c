@@ -39,6 +39,8 @@ static int sets_make(const struct hm_input_value *input, struct hm_text_set *set
     return HM_OK;
 }
 
+const char *const hm_stage_dedups[] = { "off", "on", "count", NULL }; /* as the enum */
+
 int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
                        const struct stage_text *text, struct hm_text_source *ret_source,
                        struct hm_error *err)
@@ -48,7 +50,7 @@ int hm_stage_text_open(const struct hm_stage_run *run, const char *name,
         .field = text->field,
         .set_field = text->set_field && text->set_field[0] ? text->set_field : NULL,
         .max_bad_lines = text->max_bad_lines,
-        .dedup = text->dedup,
+        .dedup = (enum hm_text_dedup)text->dedup,
         .memory_bytes = run->memory_bytes ? run->memory_bytes : hm_memory_limit_bytes(),
         .sample_bytes = text->sample_bytes,
         .seed = run->seed,

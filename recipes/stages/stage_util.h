@@ -24,10 +24,11 @@
 
 #define COUNT_OF(table) (sizeof(table) / sizeof((table)[0]))
 
+extern const char *const hm_stage_dedups[];
 struct stage_text { /* the fields every text input shares */
     char *field, *set_field;
     uint64_t max_bad_lines, sample_bytes;
-    bool dedup;
+    int dedup; /* enum hm_text_dedup */
 };
 #define STAGE_TEXT_FIELDS(config, member)                                                   \
     { .name = "field",                                                                      \
@@ -45,10 +46,12 @@ struct stage_text { /* the fields every text input shares */
           .fallback = "0",                                                                  \
           .help = "lines that may be broken or lack the field before the stage fails" },    \
         { .name = "dedup",                                                                  \
-          .type = HM_FIELD_BOOL,                                                            \
+          .type = HM_FIELD_CHOICE,                                                          \
           .offset = offsetof(config, member.dedup),                                         \
-          .fallback = "false",                                                              \
-          .help = "drop documents whose text was seen before" },                            \
+          .fallback = "off",                                                                \
+          .choices = hm_stage_dedups,                                                       \
+          .help = "documents whose text was seen before: on (or true) drops them, count "   \
+                  "only counts them, in report.json's text.duplicates" },                   \
     {                                                                                       \
         .name = "sample_bytes", .type = HM_FIELD_SIZE,                                      \
         .offset = offsetof(config, member.sample_bytes), .fallback = "0",                   \
@@ -70,10 +73,10 @@ int hm_stage_text_report(const struct hm_stage_run *run, const struct hm_text_so
 /* Bytes of the input's files on disk; 0 while they are pending. */
 int hm_stage_input_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
                          struct hm_error *err);
-/* About how many bytes of text they hold: compressed files three times their size. */
 /* A text of one huge line is held whole, some times over: into the plan, when an input has one. */
 int hm_stage_plan_long(const struct hm_stage_run *run, const char *name, uint64_t times,
                        struct hm_stage_plan *ret_plan, struct hm_error *err);
+/* About how many bytes of text the input's files hold: compressed ones three times their size. */
 int hm_stage_text_bytes(const struct hm_stage_run *run, const char *name, uint64_t *ret_bytes,
                         struct hm_error *err);
 /* SHA-256 over the lines "set digest" of all files of an input, in order: the identity of a text.

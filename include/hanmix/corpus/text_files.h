@@ -30,14 +30,19 @@ struct hm_text_bound {
     double share;   /* of the whole; 1 when it is all of it */
     double seconds; /* added: what finding the part took */
 };
+enum hm_text_dedup { /* of documents that an earlier one equals, by 128-bit hash */
+                     HM_DEDUP_OFF,
+                     HM_DEDUP_DROP, /* and count */
+                     HM_DEDUP_COUNT /* only */
+};
 struct hm_text_options {
     const char *field;      /* JSON field of the text: "text" */
     const char *set_field;  /* JSON path ("meta.redpajama_set_name") whose value names the set; NULL
                                = the set's own name */
     uint64_t max_bad_lines; /* beyond it: HM_ERR_FORMAT with file and line; default 0 */
-    bool dedup;             /* drop exact duplicates by 128-bit hash */
-    uint64_t memory_bytes;  /* 0 = no limit; hashes take at most one in HM_DEDUP_SHARE of it, else
-                               HM_ERR_NOFIT names a limit that will do */
+    enum hm_text_dedup dedup;
+    uint64_t memory_bytes; /* 0 = no limit; hashes take at most one in HM_DEDUP_SHARE of it, else
+                              HM_ERR_NOFIT names a limit that will do */
     /* 0 = all; else keep documents by hash until about this many text bytes */
     uint64_t sample_bytes;
     uint64_t seed;

@@ -197,11 +197,15 @@ static void test_sets(void **state)
     assert_string_equal(out, "zh:1;en:a;zh:2;zh:3;en:b;zh:4;en:a;");
     sets[0].weight = 0;
     sets[1].epochs = 2;
-    options.dedup = true;
+    options.dedup = HM_DEDUP_DROP;
     assert_ok(read_all(sets, 2, &options, out, sizeof(out), &stats, &err), err);
     assert_string_equal(out, "zh:1;zh:2;zh:3;zh:4;en:a;en:b;");
     assert_int_equal(stats.duplicates, 4);
-    options.dedup = false;
+    options.dedup = HM_DEDUP_COUNT;
+    assert_ok(read_all(sets, 2, &options, out, sizeof(out), &stats, &err), err);
+    assert_int_equal(stats.documents, 10);
+    assert_int_equal(stats.duplicates, 4);
+    options.dedup = HM_DEDUP_OFF;
     sets[1].epochs = 1.5;
     assert_ok(read_all(sets, 2, &options, out, sizeof(out), &stats, &err), err);
     assert_true(stats.documents >= 7 && stats.documents <= 10);
@@ -211,7 +215,7 @@ static void test_sets(void **state)
 static void test_dedup_limit(void **state)
 {
     (void)state;
-    struct hm_text_options options = { .dedup = true, .memory_bytes = 4 * 200000 };
+    struct hm_text_options options = { .dedup = HM_DEDUP_DROP, .memory_bytes = 4 * 200000 };
     struct hm_text_stats stats;
     struct hm_error err = { 0 };
     static char text[160000], out[160000];
@@ -281,7 +285,7 @@ static void test_sample_of_any_cut(void **state)
     parts[0].n_files = 2; /* parts 1, 2 before part 0 */
     parts[0].weight = 3;  /* mixed */
     for (int dedup = 0; dedup < 2; dedup++) {
-        options.dedup = dedup;
+        options.dedup = dedup ? HM_DEDUP_DROP : HM_DEDUP_OFF;
         size_t n = sample_of(&all, 1, &options, whole);
         assert_in_range(n, 500, 1500);
         assert_int_equal(sample_of(parts, 2, &options, cut), n);
@@ -372,7 +376,7 @@ static void test_bound(void **state)
 static int attempt(void *context, struct hm_error *err)
 {
     char out[512];
-    struct hm_text_options options = { .field = "text", .dedup = true };
+    struct hm_text_options options = { .field = "text", .dedup = HM_DEDUP_DROP };
 
     return read_all(context, 1, &options, out, sizeof(out), NULL, err);
 }
