@@ -2,7 +2,8 @@
 /*
  * What han_runs.c shares with the trainer (runs as UTF-16 units, walked in place), and
  * the state of one training shared by bpe_*.c: bpe_corpus.c finds the first pairs, bpe_slots.c lays
- * the text into slots, bpe_pairs.c keeps pairs and their queue, bpe_places.c lists where they are,
+ * the text into slots, bpe_pairs.c keeps pairs and their queue, bpe_places.c finds where they are
+ * and bpe_lists.c which of them are listed,
  * bpe_merge.c applies one merge. Private to vocab/.
  */
 #ifndef HANMIX_VOCAB_BPE_INTERNAL_H
@@ -215,6 +216,12 @@ int hm_bpe_places_list(struct bpe_trainer *trainer, struct hm_error *err);
 /* Make slots smaller and list the places of as many pairs as memory allows, the most frequent first
  * and `best` before all. Pairs may get other numbers. */
 int hm_bpe_places_find(struct bpe_trainer *trainer, uint32_t *best, struct hm_error *err);
+/* bpe_lists.c: bytes that lists and what they need may take. */
+uint64_t hm_bpe_room(const struct bpe_trainer *trainer);
+/* Lists, still empty, for the pairs with n_positions > 0 that are merged first, as many as there is
+ * room for, `best` before all; total: their places. order: scratch of n_pairs. */
+int hm_bpe_lists_open(struct bpe_trainer *trainer, uint32_t best, uint32_t *order, uint64_t total,
+                      struct hm_error *err);
 /* Whether lists of so many bytes may be made; gives up lists of rarer pairs for them, but not those
  * of pair `best`. */
 bool hm_bpe_places_fit(struct bpe_trainer *trainer, uint64_t bytes, uint32_t best);

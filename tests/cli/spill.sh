@@ -18,7 +18,9 @@ for pieces in 2000 20000; do
     expect 3 "$HANMIX" stage $little set.memory=34M --out little --quiet
     has err "set.memory: 34.0 MiB are too little for $pieces pieces"; one_sentence; gone little little.partial
     least=$(sed -n 's/.*; set.memory=\([0-9]*\)M will do.*/\1/p' err)
-    expect 0 "$HANMIX" stage $little set.memory=${least}M --out little --quiet
+    expect 0 env HM_PROGRESS_SECONDS=0 "$HANMIX" stage $little set.memory=${least}M --out little
+    looks=$(grep -c "looking through the text" err)
+    [ "$looks" -le 16 ] || fail "$pieces pieces: $looks looks through the text, set.memory=${least}M"
     for what in planned_bytes peak_rss_bytes; do
         bytes=$(sed -n "s/.*\"$what\": *\([0-9]*\).*/\1/p" little/stage.json | head -n 1)
         [ -n "$bytes" ] || fail "stage.json has no $what"
