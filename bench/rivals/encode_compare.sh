@@ -18,6 +18,6 @@ for threads in 1 2; do
     done
 done > "$rows"
 awk -F, 'BEGIN { OFS = ","; print "program,file,model,threads,bytes,mb_s,ids,hanmix_is_faster_by,same_ids" }
-    { n = split($2, path, "/"); $2 = path[n] }
+    { for (i = 2; i <= 3; i++) { n = split($i, path, "/"); $i = path[n] } }
     $1 == "hanmix" { rate[$2, $4] = $6; hash[$2, $4] = $8 }
     { print $1, $2, $3, $4, $5, $6, $7, sprintf("%.2f", rate[$2, $4] / $6), $8 == hash[$2, $4] ? "yes" : "NO" }' "$rows"
