@@ -95,7 +95,7 @@ static int union_select(const struct hm_bpe_result *trained, const struct hm_spm
 static int model_make(const struct hm_spm_model *base, const struct hm_selection *pieces,
                       struct hm_spm_model *ret_model, struct hm_error *err)
 {
-    const struct hm_merge_options options = { 0 };
+    const struct hm_merge_options options = { .han_marks = true }; /* where they were learned */
     struct hm_merge_result merged = { 0 };
     struct hm_spm_model extra = { 0 };
     struct hm_buf bytes = { 0 };

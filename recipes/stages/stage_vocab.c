@@ -26,6 +26,8 @@
 #define HELD_LEAST_BYTES    (1ull << 20)
 #define DOCUMENT_BYTES      512u /* of text; most are longer */
 
+const char *const hm_stage_scripts[] = { "han", "han-marks", NULL }; /* as the enum */
+
 bool hm_stage_is_count(const char *text)
 {
     return text[0] != '\0' && text[strspn(text, "0123456789.eE+")] == '\0';

@@ -16,6 +16,18 @@
         .help = "longest piece, in characters"                                             \
     }
 
+/* Runs that are learned from; HM_SCRIPT_HAN_MARKS asks for hm_han_counts_take_marks. */
+enum hm_stage_script { HM_SCRIPT_HAN, HM_SCRIPT_HAN_MARKS };
+extern const char *const hm_stage_scripts[];
+#define STAGE_SCRIPT_FIELD(config)                                                       \
+    {                                                                                    \
+        .name = "script", .type = HM_FIELD_CHOICE, .offset = offsetof(config, script),   \
+        .fallback = "han", .choices = hm_stage_scripts,                                  \
+        .help = "text used: han takes runs of Han-class characters; han-marks takes "    \
+                "Chinese punctuation among them too, so that pieces such as 的， are " \
+                "learned; vocab.merge wants the same script then"                        \
+    }
+
 /* A word that is to be read as a count, such as 4000 or 1e4; not yet whether it is one. */
 bool hm_stage_is_count(const char *text);
 

@@ -17,6 +17,7 @@ struct config {
     struct stage_text text;
     struct hm_text_list pieces, singles;
     uint64_t max_piece_chars;
+    int script;
 };
 
 static const struct hm_field fields[] = {
@@ -31,6 +32,7 @@ static const struct hm_field fields[] = {
       .fallback = "auto",
       .help = "single characters to try with each of them: numbers of the most frequent, auto (at "
               "least half as frequent as the last merge), all seen" },
+    STAGE_SCRIPT_FIELD(struct config),
     STAGE_PIECE_CHARS_FIELD(struct config),
     STAGE_TEXT_FIELDS(struct config, text),
 };
@@ -357,6 +359,8 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     sweep.base = base_path ? &base : NULL;
     if (r == HM_OK)
         r = hm_han_counts_new(&counts, err);
+    if (r == HM_OK && config->script == HM_SCRIPT_HAN_MARKS)
+        hm_han_counts_take_marks(counts);
     if (r == HM_OK)
         r = hm_stage_runs_count(run, &config->text, counts, err);
     if (r == HM_OK) {

@@ -22,8 +22,6 @@ struct config {
     int script;
 };
 
-enum script { SCRIPT_HAN, SCRIPT_HAN_MARKS };
-static const char *const scripts[] = { "han", "han-marks", NULL };
 static const char *const singles_words[] = { "auto", "all", NULL };
 static const struct hm_field fields[] = {
     { .name = "pieces",
@@ -42,14 +40,7 @@ static const struct hm_field fields[] = {
       .help = "single characters: auto (at least half as frequent as the last merge), all seen, a "
               "number of the most frequent, or a file that lists them, seen or not (UTF-8; lines "
               "that begin with # are remarks), such as recipes/characters/standard-8105.txt" },
-    { .name = "script",
-      .type = HM_FIELD_CHOICE,
-      .offset = offsetof(struct config, script),
-      .fallback = "han",
-      .choices = scripts,
-      .help = "text used: han takes runs of Han-class characters; han-marks takes Chinese "
-              "punctuation among them too, so that pieces such as 的， are learned; vocab.merge "
-              "wants the same script then" },
+    STAGE_SCRIPT_FIELD(struct config),
     STAGE_PIECE_CHARS_FIELD(struct config),
     STAGE_TEXT_FIELDS(struct config, text),
 };
@@ -161,7 +152,7 @@ static int run_stage(const struct hm_stage_run *run, struct hm_error *err)
     choice.base = base_path ? &base : NULL;
     if (r == HM_OK)
         r = hm_han_counts_new(&counts, err);
-    if (r == HM_OK && config->script == SCRIPT_HAN_MARKS)
+    if (r == HM_OK && config->script == HM_SCRIPT_HAN_MARKS)
         hm_han_counts_take_marks(counts);
     if (r == HM_OK)
         r = hm_stage_runs_count(run, &config->text, counts, err);

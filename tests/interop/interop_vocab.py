@@ -134,26 +134,32 @@ def merged(folder, pieces=3000):
     return stage("vocab.merge", folder / "merged", in_base=MISTRAL, in_extra=folder / "zh")
 
 
-@test
-def sweep_equals_sentencepiece(folder):
-    """Every scored vocabulary is made, and the held-out lines are encoded by sentencepiece, one by one."""
+def check_sweep(folder, script, lines):
     text, held_out = QUICKSTART / "text" / "zh.jsonl.zst", QUICKSTART / "text" / "zh.valid.jsonl.zst"
-    lines = [line for d in documents("zh.valid.jsonl.zst") for line in d.split("\n") if line]
-    stage("vocab.sweep", folder / "sweep", in_text=text, in_held_out=held_out, in_base=MISTRAL, set_pieces="1500,3000", set_singles="700,auto")
+    folder.mkdir()
+    stage("vocab.sweep", folder / "sweep", in_text=text, in_held_out=held_out, in_base=MISTRAL, set_pieces="1500,3000", set_singles="700,auto", set_script=script)
     with open(folder / "sweep" / "alp.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     check(len(rows) == 4, f"{len(rows)} rows")
     for i, row in enumerate(rows):
         singles = "auto" if row["rule"] == "auto" else row["singles"]
-        stage("vocab.train", folder / f"zh{i}", in_text=text, in_base=MISTRAL, set_pieces=row["pieces"], set_singles=singles)
-        stage("vocab.merge", folder / f"merged{i}", in_base=MISTRAL, in_extra=folder / f"zh{i}")
+        stage("vocab.train", folder / f"zh{i}", in_text=text, in_base=MISTRAL, set_pieces=row["pieces"], set_singles=singles, set_script=script)
+        stage("vocab.merge", folder / f"merged{i}", in_base=MISTRAL, in_extra=folder / f"zh{i}", set_script=script)
         sp = spm.SentencePieceProcessor(model_file=str(folder / f"merged{i}" / "tokenizer.model"))
         counts = np.array(sorted(collections.Counter(id for ids in sp.encode(lines) for id in ids).values()), dtype=np.float64)
         total = counts.sum()
         entropy = np.log(total) - (counts * np.log(counts)).sum() / total
-        check(int(row["tokens"]) == total, f"{row['pieces']} pieces: {row['tokens']} tokens, {total} by sentencepiece")
-        check(int(row["vocab_size"]) == len(sp), f"{row['vocab_size']} pieces, the model has {len(sp)}")
+        check(int(row["tokens"]) == total, f"{script}, {row['pieces']} pieces: {row['tokens']} tokens, {total} by sentencepiece")
+        check(int(row["vocab_size"]) == len(sp), f"{script}: {row['vocab_size']} pieces, the model has {len(sp)}")
         check_close("ALP", float(row["alp"]), -total / len(lines) * entropy, 1e-7)
+
+
+@test
+def sweep_equals_sentencepiece(folder):
+    """Every scored vocabulary is made, and the held-out lines are encoded by sentencepiece, one by one."""
+    lines = [line for d in documents("zh.valid.jsonl.zst") for line in d.split("\n") if line]
+    for script in ("han", "han-marks"):
+        check_sweep(folder / script, script, lines)
 
 
 @test

@@ -17,9 +17,9 @@ struct hm_merge_options {
      */
     bool score_zero;
     uint32_t max_piece_chars; /* 0: 16 */
+    bool han_marks;           /* of Han pieces also those that hold Chinese punctuation */
     /* Pieces of any script; with score_zero those of any type and length too, as normal ones: what
        the published merge scripts do. */
-    bool han_marks; /* of Han pieces also those that hold Chinese punctuation */
     bool any_script;
 };
 
