@@ -12,8 +12,7 @@
 #define BATCH_BYTES     (4u << 20) /* two of them are held */
 #define BATCH_DOCUMENTS 4096u
 
-/* --- sets and sums -----------------------------------------------------------------------------
- */
+/* --- sets and sums ---------------------------------------------------------------------------- */
 
 static int set_init(const struct measured_text *all, struct set_sums *set, struct hm_error *err)
 {

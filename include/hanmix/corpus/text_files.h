@@ -30,11 +30,9 @@ struct hm_text_bound {
     double share;   /* of the whole; 1 when it is all of it */
     double seconds; /* added: what finding the part took */
 };
-enum hm_text_dedup { /* of documents that an earlier one equals, by 128-bit hash */
-                     HM_DEDUP_OFF,
-                     HM_DEDUP_DROP, /* and count */
-                     HM_DEDUP_COUNT /* only */
-};
+/* What is done with documents that an earlier one equals, by 128-bit hash: nothing, dropped and
+ * counted, or counted only. */
+enum hm_text_dedup { HM_DEDUP_OFF, HM_DEDUP_DROP, HM_DEDUP_COUNT };
 struct hm_text_options {
     const char *field;      /* JSON field of the text: "text" */
     const char *set_field;  /* JSON path ("meta.redpajama_set_name") whose value names the set; NULL

@@ -37,7 +37,7 @@ void hm_any_tokenizer_free(struct hm_any_tokenizer *tokenizer);
 /* appends */
 int hm_any_tokenizer_encode(const struct hm_any_tokenizer *tokenizer, struct hm_str text,
                             struct hm_ids *ids, struct hm_error *err);
-/* The bytes of an id below count as the vocabulary has them. */
+/* The bytes of an id below count as the vocabulary has them; borrowed from the tokenizer. */
 struct hm_str hm_any_tokenizer_text(const struct hm_any_tokenizer *tokenizer, size_t id);
 /* Appends; ids: below count. Bytes of a tokenizer.json come as they are, whole characters or not.
  */
